@@ -1,0 +1,276 @@
+"""The seams: what the house needs from outside, as Protocols. Adapters and test fakes fill them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.outcome import Outcome, WorkerOutcome
+from skyshore.domain.placement import DecisionRecord, Placement
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task
+from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now_s(self) -> float:
+        """Seconds since the epoch; comparable between processes of one host."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------- engines
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is right now; feeds the node's heartbeat and admission."""
+
+    running: int
+    queued: int
+    capacity: int
+    kv_used: float = 0.0
+    decode_batch: float = 0.0
+    tokens_per_s: float = 0.0
+
+
+class LlmEngine(Protocol):
+    """Generates text with one model."""
+
+    model: str
+
+    def generate(self, task: Task, request: LlmInput) -> AsyncIterator[TokenChunk | WorkerOutcome]:
+        """Yield chunks as tokens appear, then exactly one `WorkerOutcome`.
+
+        Closing the iterator early cancels the request and frees its slot within one step.
+
+        Raises:
+            InvalidTask: the prompt or sampling is impossible (`PromptTooLong` when it exceeds the context).
+            QueueFull: no room; nothing was started.
+            DeadlineExceeded: `task.deadline_s` passed, in the queue or while generating.
+        """
+        ...
+
+    def load(self) -> EngineLoad:
+        """Cheap; called at every heartbeat and admission."""
+        ...
+
+    async def close(self) -> None:
+        """Finish nothing, free everything. Called after the last stream ended."""
+        ...
+
+
+class VideoEngine(Protocol):
+    """Finds objects in frames with one model."""
+
+    model: str
+
+    def detect(
+        self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
+        """Yield one `FrameDetections` per frame, in frame order, then exactly one `WorkerOutcome`.
+
+        Frames are pulled no faster than they are worked off, which is the sender's back-pressure.
+
+        Raises:
+            InvalidMedia: a frame cannot be decoded.
+            QueueFull: no room; nothing was started.
+            DeadlineExceeded: `task.deadline_s` passed.
+        """
+        ...
+
+    def load(self) -> EngineLoad:
+        """Cheap; called at every heartbeat and admission."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything. Called after the last stream ended."""
+        ...
+
+
+class EnergyMeter(Protocol):
+    """Reads a host's (or a device's) energy."""
+
+    source: str
+    """Provenance of the figure: `measured:rapl`, `measured:nvml` or `modelled:<model>`."""
+
+    def joules(self) -> float:
+        """Cumulative joules since some fixed start; never decreases."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------- clients of services
+
+
+class ProfilerClient(Protocol):
+    """The gateway's view of the profiler."""
+
+    async def profile_llm(self, task: Task, request: LlmInput) -> TaskProfile:
+        """Count prompt tokens and predict the output length."""
+        ...
+
+    async def profile_video(self, task: Task, probe: TaskProfile, luma: bytes) -> TaskProfile:
+        """Complete `probe` with complexity; `luma` is a key frame's 8-bit grey plane, `probe` has its size."""
+        ...
+
+
+class SchedulerClient(Protocol):
+    """The gateway's view of the scheduler."""
+
+    async def place(self, task: Task, profile: TaskProfile, *, attempt: int = 1, avoid: Sequence[str] = ()) -> Placement:
+        """Ask for an arm. `avoid` names nodes that just failed this task.
+
+        Raises:
+            NoFeasibleArm: nothing in the fleet can do it.
+            NodeUnavailable: the fleet is empty.
+            QueueFull: every feasible node is at capacity.
+        """
+        ...
+
+
+class WorkerClient(Protocol):
+    """The gateway's view of one node."""
+
+    def execute(self, task: Task, arm_id: str, request: LlmInput) -> AsyncIterator[TokenChunk | WorkerOutcome]:
+        """Run an LLM task; same contract as `LlmEngine.generate`, plus `NodeUnavailable`."""
+        ...
+
+    def execute_segment(
+        self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
+        """Run one video segment; same contract as `VideoEngine.detect`, plus `NodeUnavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection; running calls fail with `NodeUnavailable`."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------- state
+
+
+class TaskState(StrEnum):
+    """Where a task or a job stands. The last three never change again."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What `/v1/tasks/{id}` shows; the store keeps it for a day after it ended."""
+
+    task_id: str
+    kind: str
+    state: TaskState
+    created_at_s: float
+    updated_at_s: float
+    progress: float = 0.0
+    """Share of the work done, 0..1."""
+    node_ids: tuple[str, ...] = ()
+    error_code: str = ""
+    error: str = ""
+    result_path: str = ""
+    detail: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One entry of the work stream."""
+
+    entry_id: str
+    task_id: str
+    body: bytes
+    deliveries: int
+    """How often it was handed out, this time included."""
+
+
+class StateStore(Protocol):
+    """Everything the processes share. One schema, one prefix: `docs/state.md`.
+
+    Every method raises `NodeUnavailable` when the store cannot be reached.
+    """
+
+    async def ping(self) -> None:
+        """Return when the store answers."""
+        ...
+
+    async def register_node(self, node: Node, status: NodeStatus, lease_s: float) -> None:
+        """Write or renew a node's lease and publish its report."""
+        ...
+
+    async def remove_node(self, node_id: str) -> None:
+        """Give the lease back at once (a clean stop)."""
+        ...
+
+    async def nodes(self) -> list[tuple[Node, NodeStatus]]:
+        """All nodes whose lease runs."""
+        ...
+
+    async def put_task(self, record: TaskRecord) -> None:
+        """Write a task's record; durable when this returns."""
+        ...
+
+    async def put_tasks(self, records: Sequence[TaskRecord]) -> None:
+        """Write many records in one round trip."""
+        ...
+
+    async def task(self, task_id: str) -> TaskRecord | None:
+        """Read a task's record."""
+        ...
+
+    async def accept_job(self, record: TaskRecord, body: bytes) -> None:
+        """Write the record and its entry in the work stream together: both or neither."""
+        ...
+
+    async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
+        """Take new jobs, or jobs another consumer left unacknowledged for `idle_s`."""
+        ...
+
+    async def renew_job(self, consumer: str, job: Job) -> None:
+        """Say that `consumer` still works on it, so that nobody reclaims it."""
+        ...
+
+    async def finish_job(self, job: Job) -> None:
+        """Acknowledge; the entry leaves the stream."""
+        ...
+
+    async def bury_job(self, job: Job, reason: str) -> None:
+        """Move a job that keeps failing to the dead letters."""
+        ...
+
+    async def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Append to the outcome stream (bounded) in one round trip."""
+        ...
+
+    async def read_outcomes(self, after: str, count: int, block_s: float) -> tuple[str, list[Outcome]]:
+        """Outcomes after cursor `after` ("0" for all, "$" for new ones) and the cursor to go on from."""
+        ...
+
+    async def save_policy(self, name: str, snapshot: bytes) -> None:
+        """Keep a policy's learned state."""
+        ...
+
+    async def load_policy(self, name: str) -> bytes | None:
+        """The last snapshot of that policy."""
+        ...
+
+    async def append_decisions(self, decisions: Sequence[DecisionRecord]) -> None:
+        """Append to the decision log (bounded)."""
+        ...
+
+    async def decisions(self, count: int) -> list[DecisionRecord]:
+        """The newest decisions, newest first."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        ...
