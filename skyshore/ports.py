@@ -122,7 +122,9 @@ class ProfilerClient(Protocol):
 class SchedulerClient(Protocol):
     """The gateway's view of the scheduler."""
 
-    async def place(self, task: Task, profile: TaskProfile, *, attempt: int = 1, avoid: Sequence[str] = ()) -> Placement:
+    async def place(
+        self, task: Task, profile: TaskProfile, *, attempt: int = 1, avoid: Sequence[str] = ()
+    ) -> Placement:
         """Ask for an arm. `avoid` names nodes that just failed this task.
 
         Raises:

@@ -1,0 +1,1 @@
+"""What 'skyshore bench' runs."""

@@ -1,0 +1,1 @@
+"""A cloud node: the same worker, plus torch and DSP."""

@@ -1,0 +1,1 @@
+"""An edge node: the worker over ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""The gateway process: REST in, placed work out."""

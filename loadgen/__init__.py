@@ -1,0 +1,1 @@
+"""Replays a schedule of requests against a gateway and audits itself."""

@@ -1,0 +1,1 @@
+"""The profiler process: features of a task before it is placed."""

@@ -1,0 +1,1 @@
+"""The scheduler process: decides where each task runs."""

@@ -1,0 +1,1 @@
+"""Virtual time: the same policies over the same models, at scale."""

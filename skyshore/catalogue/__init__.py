@@ -1,0 +1,1 @@
+"""The models: fetched from pinned packages, verified, converted here, cached."""

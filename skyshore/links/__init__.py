@@ -1,0 +1,1 @@
+"""Link arithmetic: token bucket, delay line, traces. Pure; live shaper and simulator share it."""

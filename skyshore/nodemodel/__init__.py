@@ -1,0 +1,1 @@
+"""Latency, memory, energy and quality of a node. Pure; emulated engine and simulator share it."""

@@ -1,0 +1,1 @@
+"""Scheduling policies: one protocol, one registry, one file each. Pure."""

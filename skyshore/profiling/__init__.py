@@ -1,0 +1,1 @@
+"""From a request's features to its TaskProfile. Pure."""

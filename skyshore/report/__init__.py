@@ -1,0 +1,1 @@
+"""Statistics, tables and plots over outcomes; replay and compare share it."""

@@ -1,0 +1,1 @@
+"""What every process does alike: serve, drain, log, count, map errors."""

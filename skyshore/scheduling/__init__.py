@@ -1,0 +1,1 @@
+"""The scheduling core: events in, actions out. Pure."""

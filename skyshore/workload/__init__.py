@@ -1,0 +1,1 @@
+"""Traces, arrival processes and the schedule file that replay and simulation share. Pure."""
