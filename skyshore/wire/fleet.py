@@ -59,7 +59,7 @@ def arm_from_proto(message: node_pb2.Arm) -> Arm:
     )
 
 
-def tier_from_proto(tier: node_pb2.Tier) -> Tier:
+def tier_from_proto(tier: node_pb2.Tier.ValueType) -> Tier:
     """Message → Tier. Raises InvalidTask for an unknown one."""
     known = TIER_FROM_PROTO.get(tier)
     if known is None:
