@@ -1,0 +1,72 @@
+"""Maps errors of every Skyshore method to a gRPC status, so that no servicer has to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+import structlog
+
+from skyshore.domain.errors import SkyshoreError
+from skyshore.runtime import status
+
+log = structlog.get_logger()
+
+Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+async def _abort(context: Context, method: str, error: Exception) -> NoReturn:
+    if isinstance(error, SkyshoreError):
+        await context.abort(status.grpc_status(error), error.message, status.trailing_metadata(error))
+    log.exception("unhandled error", method=method)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
+    raise AssertionError("abort returned")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps unary and streaming methods of the packages named; leaves health and reflection alone."""
+
+    def __init__(self, prefix: str = "/skyshore.v1.") -> None:
+        self._prefix = prefix
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Give the server a handler that cannot leak an exception."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler
+        if handler.response_streaming:
+            return _wrap_streaming(handler, handler_call_details.method)
+        return _wrap_unary(handler, handler_call_details.method)
+
+
+def _wrap_unary(handler: Handler, method: str) -> Handler:
+    behaviour: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as error:
+            await _abort(context, method, error)
+
+    make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+    return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+def _wrap_streaming(handler: Handler, method: str) -> Handler:
+    behaviour: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for reply in behaviour(request, context):
+                yield reply
+        except Exception as error:
+            await _abort(context, method, error)
+
+    make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+    return make(guarded, handler.request_deserializer, handler.response_serializer)
