@@ -1,0 +1,59 @@
+# Skyshore. `make` alone lists what can be made.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt gen bench up down docs
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := skyshore services gateway edge_node cloud_node simulator loadgen cli benchmarks scripts tests
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Two stamps: what the system needs to run, and what its makers need on top (tests, linters, torch).
+.venv/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Skyshore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q -e '.[run]'
+	@touch $@
+.venv/.dev: .venv/.run
+	$(BIN)/python -m pip install -q -e '.[all]' --group dev
+	@touch $@
+
+setup: .venv/.dev ## make .venv with everything: services, tests, linters, torch
+
+demo: .venv/.run ## start everything, send real requests, replay a trace, print the report
+	$(BIN)/skyshore demo
+
+test: .venv/.dev ## run every test but the gpu ones; says what it skipped and why
+	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+
+check: .venv/.dev ## style, types, layers, protos, stubs, sizes, dead code
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v npm >/dev/null; then npm exec --yes @bufbuild/buf@1.75.0 -- lint; \
+	  else echo "SKIPPED proto lint: npm is not installed"; fi
+	$(BIN)/python scripts/gen_protos.py --check
+	$(BIN)/python scripts/check_sizes.py
+	$(BIN)/vulture
+
+fmt: .venv/.dev ## format and fix what can be fixed
+	$(BIN)/ruff check --fix -q $(CODE) || true
+	$(BIN)/ruff format -q $(CODE)
+
+gen: .venv/.dev ## regenerate skyshore/v1 from protos/
+	$(BIN)/python scripts/gen_protos.py
+
+bench: .venv/.dev ## run every bench and regenerate docs/benchmarks.md
+	$(BIN)/python scripts/run_benches.py
+
+up: .venv/.run ## start the system and leave it running
+	$(BIN)/skyshore up --detach
+
+down: ## stop the system
+	$(BIN)/skyshore down
+
+docs: .venv/.dev ## regenerate docs/openapi.json and check the links between pages
+	$(BIN)/python scripts/make_docs.py
