@@ -1,0 +1,90 @@
+"""Cameras as a workload: frames are periodic, load varies through the objects in view and the frame rate.
+
+There is no public arrival trace of camera analytics; a list of cameras with frame rates, phases and per-frame object
+counts from a tracking ground truth is the defensible stand-in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skyshore.domain.task import TaskKind
+from skyshore.workload.arrival import Arrival
+from skyshore.workload.llm_traces import InvalidTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One stream, cut into segments that are sent as soon as their last frame was taken."""
+
+    name: str
+    clip: str
+    """Clip that stands in for its picture."""
+    fps: float
+    segment_s: float
+    deadline_s: float
+    origin: str = ""
+    service_class: str = "standard"
+    kind: TaskKind = TaskKind.VIDEO_DETECT
+    min_quality: float = 0.0
+    phase_s: float | None = None
+    """Offset of the first segment; None draws it uniformly from one segment's length."""
+    objects: tuple[float, ...] = ()
+    """Objects in view per frame; loops."""
+
+    def __post_init__(self) -> None:
+        """Refuse a camera that never sends a frame."""
+        if self.fps <= 0 or self.segment_s <= 0 or self.fps * self.segment_s < 1:
+            raise ValueError(f"camera {self.name}: fps x segment_s must give at least one frame")
+
+
+def camera_arrivals(camera: Camera, duration_s: float, rng: np.random.Generator) -> list[Arrival]:
+    """Segments that are complete within the window."""
+    phase_s = rng.uniform(0, camera.segment_s) if camera.phase_s is None else camera.phase_s
+    frames = round(camera.fps * camera.segment_s)
+    return [
+        Arrival(
+            t_intended_s=phase_s + (index + 1) * camera.segment_s,
+            request_id="",
+            kind=camera.kind,
+            service_class=camera.service_class,
+            origin=camera.origin,
+            session=camera.name,
+            camera=camera.name,
+            clip=camera.clip,
+            first_frame=index * frames,
+            frames=frames,
+            fps=camera.fps,
+            objects_per_frame=_mean_objects(camera.objects, index * frames, frames),
+            deadline_s=camera.deadline_s,
+            min_quality=camera.min_quality,
+        )
+        for index in range(max(0, math.floor((duration_s - phase_s) / camera.segment_s + 1e-9)))
+    ]
+
+
+def objects_per_frame(lines: Iterable[str]) -> tuple[float, ...]:
+    """Objects in each frame of a MOT ground truth: `frame,id,left,top,w,h,…`, frames counted from 1.
+
+    Raises:
+        InvalidTrace: a line that does not begin with a frame number.
+    """
+    counts: Counter[int] = Counter()
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                counts[int(line.split(",", 1)[0])] += 1
+            except ValueError as error:
+                raise InvalidTrace(f"line {number}: {error}; this is not a MOT ground truth") from error
+    return tuple(float(counts[frame]) for frame in range(1, max(counts, default=0) + 1))
+
+
+def _mean_objects(objects: Sequence[float], first: int, count: int) -> float:
+    if not objects:
+        return 0.0
+    return round(sum(objects[(first + offset) % len(objects)] for offset in range(count)) / count, 3)

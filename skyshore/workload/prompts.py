@@ -1,0 +1,68 @@
+"""Prompt text of a wanted length in tokens, sharing prefixes exactly as a trace's block ids say."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from skyshore.workload.arrival import Arrival
+
+_VOCABULARY = """
+about after again air all also always and any around ask away back been before began being below big book both
+boy came can car change city close cold come could cut day did do does done door down each earth eat end enough
+even every eye face family far father feel few find fire first fish five follow food foot for form found four
+friend from full game gave get girl give go good got great green ground group grow had half hand hard has have
+he head hear help her here high him his hold home horse hot hour house how idea if in inch into is it its just
+keep kind king knew know land large last late learn leave left less let letter life light like line list listen
+little live long look low made make man many map may me mean men might mile mind money moon more most mother
+move much music must name near need never new next night no north not notice now number of off often old on once
+one only open or order other our out over own page paper part pass people piece place plan plane plant play
+point power pull put quick rain ran reach read ready real red rest right river road rock room round rule run
+said same saw say school sea second see seem self set she ship short should show side simple since six
+"""
+WORDS = tuple(_VOCABULARY.split())
+"""Short everyday words: in a byte-pair vocabulary trained on English each, with its leading space, is one token."""
+
+
+class TokenCounter(Protocol):
+    """The part of a tokenizer that exact lengths need."""
+
+    def __call__(self, text: str) -> int:
+        """Number of tokens of `text`, no special tokens added."""
+        ...
+
+
+def prompt_text(arrival: Arrival, seed: int, count_tokens: TokenCounter | None = None) -> str:
+    """The prompt of one LLM arrival; the same arrival and seed always give the same text.
+
+    Without a counter the length is one word a token: exact for most English byte-pair vocabularies, a few per cent
+    off for others. With a counter the length is exact, unless no run of words meets it.
+
+    Raises:
+        ValueError: with a counter, when words are added or dropped without ever meeting the length.
+    """
+    words = _blocks(arrival, seed)
+    if count_tokens is None:
+        return " ".join(words)
+    for attempt in range(64):
+        excess = count_tokens(" ".join(words)) - arrival.prompt_tokens
+        if excess == 0:
+            return " ".join(words)
+        words = words[:-excess] if excess > 0 else words + _words(-excess, seed, len(words), 2 + attempt)
+    raise ValueError(f"no text of exactly {arrival.prompt_tokens} tokens found for {arrival.request_id}")
+
+
+def _blocks(arrival: Arrival, seed: int) -> list[str]:
+    """Full blocks come from their id alone; what is left of the prompt is the request's own."""
+    words: list[str] = []
+    for block_id in arrival.prefix_ids:
+        length = min(arrival.prefix_block_tokens, arrival.prompt_tokens - len(words))
+        words += _words(length, seed, block_id, 1)
+    own = int.from_bytes(arrival.request_id.encode())
+    return words + _words(arrival.prompt_tokens - len(words), seed, own, 0)
+
+
+def _words(count: int, *entropy: int) -> list[str]:
+    picks = np.random.default_rng(list(entropy)).integers(len(WORDS), size=max(0, count))
+    return [WORDS[pick] for pick in picks]

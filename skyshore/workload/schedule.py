@@ -1,0 +1,149 @@
+"""The schedule file: every request of an experiment, fixed and hashed before the run, read by replay and simulator.
+
+JSON lines. The first line is the header; its `sha256` is that of all bytes after the first line break, so that
+`tail -n +2 FILE | sha256sum` checks a file without us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
+from itertools import pairwise
+
+from pydantic import TypeAdapter, ValidationError
+
+from skyshore.domain.errors import SkyshoreError
+from skyshore.workload.arrival import Arrival
+
+FORMAT = "skyshore.schedule/1"
+_DEFAULTS = {field.name: field.default for field in fields(Arrival)}
+
+
+class InvalidSchedule(SkyshoreError):
+    """A schedule file that cannot be trusted or read; the message names the line."""
+
+    code = "invalid_schedule"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Arrivals in order of intended time, and how they came about."""
+
+    arrivals: tuple[Arrival, ...]
+    duration_s: float
+    """Length of the window the arrivals were drawn from; at least the last intended time."""
+    seed: int
+    provenance: tuple[str, ...] = ()
+    """One line per source and per transformation, in the order they were applied."""
+
+    def __post_init__(self) -> None:
+        """Hold the two invariants everything downstream relies on."""
+        times = [arrival.t_intended_s for arrival in self.arrivals]
+        if any(later < earlier for earlier, later in pairwise(times)):
+            raise InvalidSchedule("arrivals are not in order of t_intended_s; sort them before making a schedule")
+        if times and times[-1] > self.duration_s:
+            raise InvalidSchedule(f"the last arrival, {times[-1]} s, lies after the window of {self.duration_s} s")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the arrivals; equal digests mean equal work at equal times."""
+        return _digest(map(_row, self.arrivals))
+
+
+def assemble(
+    streams: Iterable[Sequence[Arrival]], *, duration_s: float, seed: int, provenance: Sequence[str] = ()
+) -> Schedule:
+    """Merge streams into one schedule: times rounded to the microsecond, ids given in order of time."""
+    merged = [replace(arrival, t_intended_s=round(arrival.t_intended_s, 6)) for stream in streams for arrival in stream]
+    merged.sort(key=lambda arrival: arrival.t_intended_s)
+    width = max(6, len(str(len(merged))))
+    numbered = (replace(arrival, request_id=f"r{index:0{width}d}") for index, arrival in enumerate(merged))
+    return Schedule(tuple(numbered), round(duration_s, 6), seed, tuple(provenance))
+
+
+def to_lines(schedule: Schedule) -> Iterator[str]:
+    """Header and rows, each with its line break."""
+    header = {
+        "format": FORMAT,
+        "sha256": schedule.sha256,
+        "seed": schedule.seed,
+        "requests": len(schedule.arrivals),
+        "duration_s": schedule.duration_s,
+        "provenance": schedule.provenance,
+    }
+    yield json.dumps(header) + "\n"
+    yield from map(_row, schedule.arrivals)
+
+
+def from_lines(lines: Iterable[str]) -> Schedule:
+    """Read what `to_lines` wrote.
+
+    Raises:
+        InvalidSchedule: not a schedule file, a bad row, a wrong count, or a digest that does not match.
+    """
+    iterator = iter(lines)
+    header = _header(next(iterator, ""))
+    rows = [line for line in iterator if line.strip()]
+    if len(rows) != header.requests:
+        raise InvalidSchedule(f"the header promises {header.requests} requests, the file holds {len(rows)}")
+    digest = _digest(rows)
+    if digest != header.sha256:
+        raise InvalidSchedule(
+            f"the rows hash to {digest[:12]}…, the header says {header.sha256[:12]}…: the file was edited after it "
+            "was made; make it again with `skyshore traces make`"
+        )
+    arrivals = tuple(_arrival(number, row) for number, row in enumerate(rows, start=2))
+    return Schedule(arrivals, header.duration_s, header.seed, header.provenance)
+
+
+def _row(arrival: Arrival) -> str:
+    given = {name: value for name in _DEFAULTS if (value := getattr(arrival, name)) != _DEFAULTS[name]}
+    return json.dumps(given, separators=(",", ":")) + "\n"
+
+
+def _digest(rows: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row.encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Header:
+    format: str
+    sha256: str
+    seed: int
+    requests: int
+    duration_s: float
+    provenance: tuple[str, ...] = ()
+
+
+@cache
+def _adapters() -> tuple[TypeAdapter[_Header], TypeAdapter[Arrival]]:
+    return TypeAdapter(_Header), TypeAdapter(Arrival)
+
+
+def _header(line: str) -> _Header:
+    try:
+        header = _adapters()[0].validate_json(line)
+    except ValidationError as error:
+        raise InvalidSchedule(f"line 1 is no schedule header: {_first(error)}") from error
+    if header.format != FORMAT:
+        raise InvalidSchedule(f"line 1: format {header.format!r} is not {FORMAT!r}, the one this version reads")
+    return header
+
+
+def _arrival(number: int, row: str) -> Arrival:
+    try:
+        return _adapters()[1].validate_json(row)
+    except ValidationError as error:
+        raise InvalidSchedule(f"line {number}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in detail["loc"])
+    return f"{field}: {detail['msg']}" if field else detail["msg"]
