@@ -1,0 +1,11 @@
+"""What can be wrong with an engine before it answers anything."""
+
+from __future__ import annotations
+
+from skyshore.domain.errors import SkyshoreError
+
+
+class EngineMisconfigured(SkyshoreError):
+    """Settings and model do not fit each other; the message names the setting to change."""
+
+    code = "engine_misconfigured"
