@@ -1,1 +1,1 @@
-"""Scheduling policies: one protocol, one registry, one file each. Pure."""
+"""Placement policies: `protocol` is the seam, `registry` the list, every other file one policy."""

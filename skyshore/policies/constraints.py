@@ -1,0 +1,31 @@
+"""Normalised slack of the constraints C1 to C3 (PerLLM, digest 1.2 and eq. 3): f ≥ 0 exactly where all hold.
+
+Written for whole columns of `Arms` and for a single `ArmEstimate` alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skyshore.policies.protocol import ArmEstimate, Arms, Context, Floats
+
+
+def deadline_slack(arms: Arms, context: Context) -> Floats:
+    """C1: share of the remaining time left over after the estimated latency; unbounded below."""
+    return 1.0 - arms.latency_s / max(context.remaining_s, 1e-9)
+
+
+def resource_slack(arms: Arms, context: Context) -> Floats:
+    """C2 (room for one more task) and C3 (link rate, KV memory): the least of the three, per arm."""
+    compute = (arms.capacity - arms.load - 1.0) / arms.capacity
+    needed = arms.up_bytes / max(context.remaining_s, 1e-9)
+    bandwidth = 1.0 - (arms.reserved_bytes_per_s + needed) / arms.up_bytes_per_s
+    return np.minimum(np.minimum(compute, bandwidth), 1.0 - arms.kv_used)
+
+
+def slack_at_dispatch(arm: ArmEstimate, context: Context) -> float:
+    """`resource_slack` of one chosen arm."""
+    compute = (arm.capacity - arm.load - 1.0) / arm.capacity
+    needed = arm.up_bytes / max(context.remaining_s, 1e-9)
+    bandwidth = 1.0 - (arm.reserved_bytes_per_s + needed) / arm.up_bytes_per_s
+    return min(compute, bandwidth, 1.0 - arm.kv_used)

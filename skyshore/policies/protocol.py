@@ -1,0 +1,197 @@
+"""The seam every policy fills: what it is shown (`Context`, `Arms`), what it answers, what it learns from.
+
+A policy is pure: it reads no clock and draws only from the generator it was built with. The live scheduler and the
+simulator call the same object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyshore.domain.outcome import Outcome
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task, TaskKind
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+Booleans = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The task to be placed. The payload is never here."""
+
+    now_s: float
+    task: Task
+    profile: TaskProfile
+    waited_s: float = 0.0
+    """Seconds of the deadline that passed before this decision (a slot, an earlier attempt)."""
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left until the deadline."""
+        return self.task.deadline_s - self.waited_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArmTable:
+    """All arms of one kind in the live fleet: the columns that stay as they are until the fleet changes.
+
+    The same object is handed out until then, so what a policy derives from it may be kept while `is` holds.
+    """
+
+    kind: TaskKind
+    arm_ids: tuple[str, ...]
+    node_ids: tuple[str, ...]
+    """Node of each arm."""
+    node: Integers
+    """Number of that node; arms of one node share it, and with it load and capacity."""
+    is_cloud: Booleans
+    quality: Floats
+    slots: Floats
+
+
+@dataclass(slots=True, eq=False)
+class Arms:
+    """The arms that may take a task now, one row each; every array has `len(arms)` entries.
+
+    Left out beforehand: wrong kind or model, too short a context, too low a quality, draining, full, or to be avoided.
+    Estimates are those of one task alone plus the queue before it; policies that learn correct them.
+    """
+
+    table: ArmTable
+    rows: Integers
+    """Row of each arm in `table`, ascending."""
+    node: Integers
+    is_cloud: Booleans
+    quality: Floats
+    slots: Floats
+    """Tasks the arm serves at once before they queue."""
+    transmission_s: Floats
+    """Round trip plus bytes over the measured link."""
+    queue_s: Floats
+    service_s: Floats
+    latency_s: Floats
+    """Sum of the three above."""
+    joules: Floats
+    """Transmission plus computation above idle."""
+    up_bytes: Floats
+    load: Floats
+    """Tasks on the node, running, queued or on their way."""
+    capacity: Floats
+    """Tasks the node admits."""
+    kv_used: Floats
+    """Share of the node's KV memory in use."""
+    up_bytes_per_s: Floats
+    """Measured rate of the link; infinite where unknown."""
+    reserved_bytes_per_s: Floats
+    """Rate that tasks already placed need to keep their deadlines."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def arm_id(self, index: int) -> str:
+        """Name of the arm in row `index`."""
+        return self.table.arm_ids[int(self.rows[index])]
+
+    def estimate(self, index: int) -> ArmEstimate:
+        """Row `index` as plain numbers, to be kept until the task ends."""
+        row = int(self.rows[index])
+        return ArmEstimate(
+            arm_id=self.table.arm_ids[row],
+            node_id=self.table.node_ids[row],
+            is_cloud=bool(self.is_cloud[index]),
+            quality=float(self.quality[index]),
+            slots=float(self.slots[index]),
+            transmission_s=float(self.transmission_s[index]),
+            queue_s=float(self.queue_s[index]),
+            service_s=float(self.service_s[index]),
+            joules=float(self.joules[index]),
+            up_bytes=float(self.up_bytes[index]),
+            load=float(self.load[index]),
+            capacity=float(self.capacity[index]),
+            kv_used=float(self.kv_used[index]),
+            up_bytes_per_s=float(self.up_bytes_per_s[index]),
+            reserved_bytes_per_s=float(self.reserved_bytes_per_s[index]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArmEstimate:
+    """One row of `Arms`: what was believed of the chosen arm when it was chosen."""
+
+    arm_id: str
+    node_id: str
+    is_cloud: bool
+    quality: float
+    slots: float
+    transmission_s: float
+    queue_s: float
+    service_s: float
+    joules: float
+    up_bytes: float
+    load: float
+    capacity: float
+    kv_used: float
+    up_bytes_per_s: float
+    reserved_bytes_per_s: float
+
+    @property
+    def latency_s(self) -> float:
+        """Transmission, queue and service together."""
+        return self.transmission_s + self.queue_s + self.service_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """The answer: a row of `Arms`, or a refusal."""
+
+    index: int
+    """Row chosen; `REFUSED` for none."""
+    propensity: float = 1.0
+    """Probability with which this policy chooses this row in this context."""
+    scores: Floats | None = None
+    """Score of each row, larger is better; None if the policy scores nothing."""
+    features: tuple[float, ...] = ()
+    """What the policy looked at, for the decision log."""
+    reason: str = ""
+    """Why it refused."""
+
+
+REFUSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What came of a decision. It may arrive late and out of order; every figure in `outcome` is measured."""
+
+    now_s: float
+    context: Context
+    arm: ArmEstimate
+    outcome: Outcome
+    reward: float
+    """Common reward, see `skyshore.profiling.reward`."""
+
+
+class Policy(Protocol):
+    """Chooses arms and learns. Subclass it explicitly: all but `select` has a default that learns nothing."""
+
+    def select(self, context: Context, arms: Arms) -> Decision:
+        """Choose among at least one arm."""
+        ...
+
+    def update(self, feedback: Feedback) -> None:
+        """Learn from one finished task."""
+        return
+
+    def snapshot(self) -> bytes:
+        """All that was learned, for `restore`; empty when nothing is."""
+        return b""
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot of the same policy. Raises ValueError for one it cannot read."""
+        return

@@ -1,0 +1,212 @@
+"""The scheduler without its surroundings: events in, actions out, no clock, no I/O.
+
+The live loop and the simulator drive the same object; a log of its events replayed through a fresh core gives the
+same actions again (`skyshore.scheduling.log`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from skyshore.domain.errors import NoFeasibleArm, QueueFull, SkyshoreError
+from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.placement import DecisionRecord, Placement
+from skyshore.domain.task import TaskKind
+from skyshore.policies.constraints import slack_at_dispatch
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Policy
+from skyshore.policies.registry import create_policy
+from skyshore.profiling.reward import RewardModel, RewardWeights
+from skyshore.scheduling.actions import Action, Dispatch, Migrate, Reject, SaveState
+from skyshore.scheduling.eligibility import capable_rows, open_rows, why_closed, why_incapable
+from skyshore.scheduling.estimates import estimate_arms
+from skyshore.scheduling.events import (
+    Event,
+    LinkChanged,
+    NodeLost,
+    NodeReported,
+    PolicyChanged,
+    TaskArrived,
+    TaskFailed,
+    TaskFinished,
+    Tick,
+)
+from skyshore.scheduling.fleet import Fleet
+from skyshore.scheduling.tables import KindTable
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """What a run of the core depends on besides its events."""
+
+    policy: str = "least_loaded"
+    seed: int = 0
+    policy_settings: Mapping[str, Mapping[str, float | str | bool]] = field(default_factory=dict)
+    """Settings by policy name."""
+    grace_s: float = 5.0
+    """A task unheard of this long after its deadline is taken for gone."""
+    save_every_s: float = 5.0
+    logged_arms: int = 32
+    """Arms listed in a decision record; with more, those of the best scores."""
+    weights: RewardWeights = field(default_factory=RewardWeights)
+
+
+class SchedulerCore:
+    """Holds the fleet and the policy in force."""
+
+    def __init__(self, settings: CoreSettings | None = None) -> None:
+        """Raises NotFound for an unknown policy."""
+        self.settings = settings or CoreSettings()
+        self.fleet = Fleet()
+        self.policy_name = self.settings.policy
+        self._changes = 0
+        self._policy = self._create(self.policy_name)
+        self._rewards = {kind: RewardModel(self.settings.weights) for kind in TaskKind}
+        self._learned = False
+        self._saved_at_s = -np.inf
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take in one event. Raises NotFound for a change to an unknown policy, ValueError for a bad snapshot."""
+        actions: list[Action] = []
+        match event:
+            case TaskArrived():
+                actions = [self._place(event)]
+            case TaskFinished() | TaskFailed():
+                self._end(event)
+            case NodeReported():
+                actions = _migrations(event.node.node_id, self.fleet.report(event.node, event.status))
+            case NodeLost():
+                actions = _migrations(event.node_id, self.fleet.lose(event.node_id))
+            case LinkChanged():
+                self.fleet.set_link(event.node_id, event.link)
+            case PolicyChanged():
+                actions = self._change_policy(event)
+            case Tick():
+                actions = self._tick(event)
+        return actions
+
+    # ------------------------------------------------------------------------------------------- placing
+
+    def _place(self, event: TaskArrived) -> Action:
+        earlier = self.fleet.supersede(event.task.task_id)
+        waited_s = event.at_s - earlier.context.now_s + earlier.context.waited_s if earlier else 0.0
+        context = Context(event.at_s, event.task, event.profile, max(waited_s, 0.0))
+        table = self.fleet.table(event.task.kind)
+        if table is None:
+            return self._reject(context, why_incapable(self.fleet, None, context))
+        capable = capable_rows(table, context)
+        if not len(capable):
+            return self._reject(context, why_incapable(self.fleet, table, context))
+        rows = open_rows(self.fleet, table, capable, event.avoid)
+        if not len(rows):
+            return self._reject(context, why_closed(self.fleet, table, capable, event.avoid))
+        arms = estimate_arms(table, self.fleet.columns, rows, context)
+        decision = self._policy.select(context, arms)
+        if decision.index == REFUSED:
+            some_full = len(rows) < len(capable)
+            refusal = f"policy '{self.policy_name}' refuses: {decision.reason}"
+            error = QueueFull(refusal, retry_after_s=1.0) if some_full else NoFeasibleArm(refusal)
+            return self._reject(context, error, arms, decision)
+        return self._dispatch(context, table, arms, decision, event.attempt)
+
+    def _dispatch(self, context: Context, table: KindTable, arms: Arms, decision: Decision, attempt: int) -> Dispatch:
+        estimate = arms.estimate(decision.index)
+        node = self.fleet.node(estimate.node_id)
+        assert node is not None, "arms come from live nodes"
+        self.fleet.reserve(context, estimate, attempt, self.settings.grace_s)
+        placement = Placement(
+            task_id=context.task.task_id,
+            arm=table.arms[arms.rows[decision.index]],
+            tier=node.tier,
+            address=node.address,
+            policy=self.policy_name,
+            propensity=decision.propensity,
+            decided_at_s=context.now_s,
+            estimated_latency_s=estimate.latency_s,
+            attempt=attempt,
+        )
+        return Dispatch(placement, self._record(context, estimate.arm_id, arms, decision))
+
+    def _reject(
+        self, context: Context, error: SkyshoreError, arms: Arms | None = None, decision: Decision | None = None
+    ) -> Reject:
+        return Reject(context.task.task_id, error, self._record(context, "", arms, decision))
+
+    def _record(self, context: Context, chosen: str, arms: Arms | None, decision: Decision | None) -> DecisionRecord:
+        arm_ids: tuple[str, ...] = ()
+        scores: tuple[float, ...] = ()
+        if arms is not None and decision is not None:
+            arm_ids, scores = self._listed(arms, decision)
+        return DecisionRecord(
+            task_id=context.task.task_id,
+            decided_at_s=context.now_s,
+            policy=self.policy_name,
+            service_class=context.task.service_class,
+            chosen=chosen,
+            propensity=decision.propensity if decision else 0.0,
+            arm_ids=arm_ids,
+            scores=scores,
+            features=decision.features if decision else (),
+        )
+
+    def _listed(self, arms: Arms, decision: Decision) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        most = self.settings.logged_arms
+        if len(arms) <= most:
+            names = arms.table.arm_ids
+            listed = names if len(arms) == len(names) else tuple(names[row] for row in arms.rows)
+            return listed, () if decision.scores is None else tuple(decision.scores.tolist())
+        if decision.scores is None:
+            return (), ()
+        best = np.argpartition(-decision.scores, most)[:most]
+        return tuple(arms.arm_id(index) for index in best), tuple(decision.scores[best].tolist())
+
+    # ------------------------------------------------------------------------------------------- learning
+
+    def _end(self, event: TaskFinished | TaskFailed) -> None:
+        outcome = event.outcome
+        flight = self.fleet.end(outcome.task_id, outcome.arm_id)
+        if flight is None or outcome.status is OutcomeStatus.CANCELLED:
+            return  # expired or migrated meanwhile, or nothing learned about the arm
+        if outcome.status is OutcomeStatus.REJECTED:
+            self.fleet.mark_full(outcome.node_id)
+            return
+        if outcome.status is OutcomeStatus.OK:
+            self.fleet.observe_link(outcome)
+        slack = slack_at_dispatch(flight.arm, flight.context)
+        reward = self._rewards[flight.context.task.kind].reward(outcome, slack)
+        self._policy.update(Feedback(event.at_s, flight.context, flight.arm, outcome, reward))
+        self._learned = True
+
+    def _tick(self, event: Tick) -> list[Action]:
+        self.fleet.expire(event.at_s)
+        if self._learned and event.at_s - self._saved_at_s >= self.settings.save_every_s:
+            self._saved_at_s = event.at_s
+            return self._save()
+        return []
+
+    def _save(self) -> list[Action]:
+        self._learned = False
+        snapshot = self._policy.snapshot()
+        return [SaveState(self.policy_name, snapshot)] if snapshot else []
+
+    # ------------------------------------------------------------------------------------------- policies
+
+    def _change_policy(self, event: PolicyChanged) -> list[Action]:
+        policy = self._create(event.policy)
+        if event.snapshot:
+            policy.restore(event.snapshot)
+        saved = self._save() if self._learned else []
+        self._policy, self.policy_name = policy, event.policy
+        return saved
+
+    def _create(self, name: str) -> Policy:
+        rng = np.random.default_rng([self.settings.seed, self._changes])
+        policy = create_policy(name, rng, self.settings.policy_settings.get(name))
+        self._changes += 1
+        return policy
+
+
+def _migrations(node_id: str, task_ids: list[str]) -> list[Action]:
+    return [Migrate(task_id, node_id) for task_id in task_ids]

@@ -1,0 +1,66 @@
+"""What a task would cost on each arm, from stated speeds, the measured link and the queue. Vectorised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from skyshore.domain.task import TaskKind
+from skyshore.policies.protocol import Arms, Context, Floats, Integers
+from skyshore.scheduling.node_columns import NodeColumns
+from skyshore.scheduling.tables import KindTable
+
+
+def estimate_arms(table: KindTable, columns: NodeColumns, rows: Integers, context: Context) -> Arms:
+    """Rows of `table` as `Arms` for one task.
+
+    queue = (tasks ahead beyond the free slots) × (mean work of a task in flight) / slots: first come, first served
+    with exponential residual work. Energy counts the arm as working for this task alone.
+    """
+    shown = table.shown
+    whole = len(rows) == len(table.all_rows)
+
+    def take(column: Floats) -> Floats:
+        return column if whole else column[rows]
+
+    node = shown.node if whole else shown.node[rows]
+    service_s, up_bytes = _work(table, take, context)
+    own, rate = columns.own[node], columns.up_bytes_per_s[node]
+    load = own + columns.foreign[node]
+    slots = take(shown.slots)
+    mean_s = np.where(own > 0, columns.backlog_s[node] / np.maximum(own, 1.0), service_s)
+    queue_s = np.maximum(load - slots + 1.0, 0.0) * mean_s / slots
+    transmission_s = columns.rtt_s[node] + up_bytes / rate
+    return Arms(
+        table=shown,
+        rows=rows,
+        node=node,
+        is_cloud=shown.is_cloud if whole else shown.is_cloud[rows],
+        quality=take(shown.quality),
+        slots=slots,
+        transmission_s=transmission_s,
+        queue_s=queue_s,
+        service_s=service_s,
+        latency_s=transmission_s + queue_s + service_s,
+        joules=take(table.busy_watts) * service_s + columns.joules_per_byte[node] * up_bytes,
+        up_bytes=up_bytes,
+        load=load,
+        capacity=columns.capacity[node],
+        kv_used=columns.kv_used[node],
+        up_bytes_per_s=rate,
+        reserved_bytes_per_s=columns.reserved_bytes_per_s[node],
+    )
+
+
+def _work(table: KindTable, take: Callable[[Floats], Floats], context: Context) -> tuple[Floats, Floats]:
+    """Seconds of computation and bytes to the node, per arm."""
+    profile = context.profile
+    if context.task.kind is TaskKind.LLM:
+        service_s = profile.prompt_tokens * take(table.prefill_s_per_token)
+        service_s = service_s + profile.expected_output_tokens * take(table.decode_s_per_token)
+        return service_s, np.full(len(service_s), float(profile.input_bytes))
+    frames = np.ceil(profile.frame_count / take(table.stride))
+    per_frame = take(table.bytes_per_frame)
+    as_sent = profile.input_bytes / max(profile.frame_count, 1)
+    return frames * take(table.frame_s), frames * np.where(per_frame > 0, per_frame, as_sent)

@@ -1,0 +1,103 @@
+"""Event logs as text, one JSON object a line: what happened to a core, so that it can happen again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from skyshore.domain.errors import InvalidTask
+from skyshore.scheduling import events
+from skyshore.scheduling.actions import Dispatch
+from skyshore.scheduling.core import CoreSettings, SchedulerCore
+
+VERSION = 1
+EVENTS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(events.Event)}
+
+
+def encode_header(settings: CoreSettings) -> str:
+    """First line of a log: what else the decisions depended on."""
+    return json.dumps({"log": VERSION, "settings": _plain(settings)}, separators=(",", ":"))
+
+
+def encode_event(event: events.Event) -> str:
+    """One line, without its end."""
+    return json.dumps({"event": type(event).__name__} | _plain(event), separators=(",", ":"))
+
+
+def encode_dispatch(action: Dispatch) -> str:
+    """A decision as a golden line: who, where, how likely."""
+    placement = action.placement
+    return json.dumps([placement.task_id, placement.arm.arm_id, round(placement.propensity, 9)])
+
+
+def decode_log(lines: Iterable[str]) -> tuple[CoreSettings, Iterator[events.Event]]:
+    """Settings and events of a log. Raises InvalidTask for something else."""
+    rest = iter(lines)
+    try:
+        header = json.loads(next(rest, "{}"))
+        if header["log"] != VERSION:
+            raise InvalidTask(f"event log of version {header['log']}; this is version {VERSION}", param="log")
+        return _typed(CoreSettings, header["settings"]), _events(rest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidTask(f"not an event log: {error!r}", param="log") from error
+
+
+def replay(lines: Iterable[str]) -> Iterator[Dispatch]:
+    """The dispatches a fresh core answers to a log."""
+    settings, history = decode_log(lines)
+    core = SchedulerCore(settings)
+    for event in history:
+        for action in core.handle(event):
+            if isinstance(action, Dispatch):
+                yield action
+
+
+def _events(lines: Iterable[str]) -> Iterator[events.Event]:
+    for line in lines:
+        try:
+            content = json.loads(line)
+            yield _typed(EVENTS[content.pop("event")], content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidTask(f"not an event: {line[:80]!r} ({error!r})", param="log") from error
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):  # defaults are left out: a log is mostly defaults
+        present = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: _plain(entry) for field, entry in present if entry != field.default}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = _hints(kind)
+        return kind(**{name: _typed(hints[name], entry) for name, entry in value.items()})
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
+    if kind is bytes:
+        return base64.b64decode(value)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_typed(inner, entry) for entry in value)
+    if get_origin(kind) in (Union, UnionType) and value is None:
+        return None
+    return value
