@@ -1,0 +1,1 @@
+"""Ways for ranks to exchange buffers: one verb, several carriers, and wrappers that count, shape and break."""
