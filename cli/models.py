@@ -1,0 +1,103 @@
+"""`skyshore models`: what the catalogue holds, and getting it onto this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from skyshore.catalogue.builders import build_llm
+from skyshore.catalogue.store import cache_dir, fetch, ready, verify
+from skyshore.catalogue.table import ENTRIES, Kind, entry
+from skyshore.domain.errors import InvalidTask, NotFound, SkyshoreError
+
+app = typer.Typer(help="Models and sample clips: list, fetch, verify, build.", no_args_is_help=True)
+
+DEFAULT_SET = ("ssd-mobilenet", "nanodet", "smollm2-135m", "bikes")
+"""What the demo and the tests run on, where nothing else is asked for."""
+
+Names = Annotated[list[str] | None, typer.Argument(help="Names from `skyshore models list`.")]
+
+
+class _StatusLine:
+    """Shows the stage of one entry's fetch."""
+
+    def __init__(self, status: Status, name: str) -> None:
+        self._status = status
+        self._name = name
+
+    def __call__(self, stage: str) -> None:
+        self._status.update(f"{self._name}: {stage}")
+
+
+@app.command("list")
+def list_entries() -> None:
+    """Show every entry, its licence, and whether it is in the cache."""
+    table = Table("name", "kind", "what it is", "licence", "cached", caption=f"cache: {cache_dir()}")
+    for item in ENTRIES.values():
+        try:
+            ready(item.name)
+            state = "yes"
+        except NotFound:
+            state = f"no ({item.download_mb} MB)"
+        licence = f"{item.licence} — opt-in" if item.opt_in else item.licence
+        table.add_row(item.name, item.kind.value, item.about, licence, state)
+    Console().print(table)
+
+
+@app.command("fetch")
+def fetch_entries(
+    names: Names = None,
+    accept_licence: Annotated[bool, typer.Option(help="Accept the licence of an opt-in entry.")] = False,
+) -> None:
+    """Fetch, verify and convert; without names, the set the demo runs on."""
+    console = Console(stderr=True)
+    failed = False
+    for name in names or DEFAULT_SET:
+        try:
+            with console.status(name) as status:
+                progress = _StatusLine(status, name)
+                folder = fetch(name, accept_licence=accept_licence, progress=progress)
+            console.print(f"[green]{name}[/] {folder} ({entry(name).licence})")
+        except SkyshoreError as error:
+            failed = True
+            console.print(f"[red]{name}[/] {error.message}", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("verify")
+def verify_entries(names: Names = None) -> None:
+    """Hash every file again; without names, everything that is in the cache."""
+    console = Console(stderr=True)
+    present = names or [name for name in ENTRIES if (cache_dir() / name).is_dir()]
+    failed = False
+    for name in present:
+        try:
+            manifest = verify(name)
+            count = len(manifest.files) + len(manifest.source_files)
+            console.print(f"[green]{name}[/] {count} files as they were written")
+        except SkyshoreError as error:
+            failed = True
+            console.print(f"[red]{name}[/] {error.message}", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("build")
+def build_model(
+    name: Annotated[str, typer.Argument(help="A fetched language model.")],
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, q4x or int4.")] = "int4",
+) -> None:
+    """Add one precision of a language model to the cache."""
+    console = Console(stderr=True)
+    try:
+        if entry(name).kind is not Kind.LLM:
+            raise InvalidTask(f"{name} is no language model; precisions exist for those only", param="name")
+        console.print(f"[green]{name}[/] {build_llm(ready(name), precision)}")
+    except SkyshoreError as error:
+        console.print(f"[red]{name}[/] {error.message}", highlight=False)
+        raise typer.Exit(1) from error

