@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +53,9 @@ schedules = st.lists(llm_arrivals | video_arrivals, max_size=12).map(
 )
 
 
-def llm(t_s: float, session: str = "", **fields: object) -> Arrival:
+def llm(t_s: float, session: str = "", **fields: Any) -> Arrival:
     base = Arrival(t_s, "", TaskKind.LLM, session=session, prompt_tokens=10, output_tokens=5)
-    return replace(base, **fields)  # type: ignore[arg-type]
+    return replace(base, **fields)
 
 
 @given(schedules)
