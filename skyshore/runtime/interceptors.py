@@ -13,8 +13,8 @@ from skyshore.runtime import status
 
 log = structlog.get_logger()
 
-Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 async def _abort(context: Context, method: str, error: Exception) -> NoReturn:
