@@ -1,0 +1,248 @@
+"""Client side of the mux: one channel to one process, any number of calls at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol, Self, TypeVar
+
+import grpc
+
+from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, SkyshoreError
+from skyshore.runtime import status
+from skyshore.runtime.coalescer import Coalescer
+from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
+
+STREAM_WINDOW = 64
+"""Replies of one streaming call that may wait here unread; the server pauses that call beyond it."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+    ("grpc.max_send_message_length", 32 * 1024 * 1024),
+    # A process that restarts is found again within its first second, and one that stays away costs little.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class WireMessage(Protocol):
+    """What the mux needs of a protobuf message."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """The wire form."""
+        ...
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:  # noqa: N802 - protobuf's name
+        """Back from the wire form."""
+        ...
+
+
+ReplyT = TypeVar("ReplyT", bound=WireMessage)
+
+
+class _OpenCall:
+    """One call: the replies that arrived and were not yet read, and how it ended."""
+
+    def __init__(self, connection: _Connection, call_id: int, method: str, timeout_s: float | None) -> None:
+        self.replies: deque[bytes] = deque()
+        self.ended = False
+        self._connection, self._call_id, self._method, self._timeout_s = connection, call_id, method, timeout_s
+        self._error: SkyshoreError | None = None
+        self._server_done = False
+        self._read_since_grant = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, self._expire)
+
+    def push(self, reply: bytes) -> None:
+        """A reply arrived."""
+        if len(self.replies) >= STREAM_WINDOW:
+            self._end(Internal(f"{self._method} sent more replies than it had credit for"))
+            return
+        self.replies.append(reply)
+        self._wake()
+
+    def end(self, error: SkyshoreError | None) -> None:
+        """The server, or the way to it, ended the call."""
+        self._server_done = True
+        self._end(error)
+
+    async def changed(self) -> None:
+        """Wait for a reply or the end. One reader only."""
+        if not self.replies and not self.ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def read(self) -> bytes:
+        """Take the oldest reply and, once half the window is free again, say so to the server."""
+        self._read_since_grant += 1
+        if self._read_since_grant >= STREAM_WINDOW // 2 and not self.ended:
+            self._connection.send(mux_service_pb2.CallFrame(call_id=self._call_id, credit=self._read_since_grant))
+            self._read_since_grant = 0
+        return self.replies.popleft()
+
+    def raise_if_failed(self) -> None:
+        """Raise what ended the call, if it was not a good end."""
+        if self._error:
+            raise self._error
+
+    def close(self) -> None:
+        """Forget the call, and tell the server if it still works on it."""
+        if self._timer:
+            self._timer.cancel()
+        self._connection.forget(self._call_id)
+        if not self._server_done:
+            self._connection.send(mux_service_pb2.CallFrame(call_id=self._call_id, cancel=True))
+
+    def _expire(self) -> None:
+        self._end(DeadlineExceeded(f"{self._method} was not done within {self._timeout_s:g} s"))
+
+    def _end(self, error: SkyshoreError | None) -> None:
+        if not self.ended:
+            self.ended, self._error = True, error
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Connection:
+    """One stream from its first call to its end; never revived."""
+
+    def __init__(self, target: str, stub: mux_service_pb2_grpc.MuxServiceAsyncStub) -> None:
+        self._target, self._stub = target, stub
+        self._frames: Coalescer[mux_service_pb2.CallFrame] = Coalescer()
+        self._calls: dict[int, _OpenCall] = {}
+        self._last_call_id = 0
+        self.closed = False
+
+    async def run(self) -> None:
+        """Deliver replies until the stream ends, then fail what is still open."""
+        reason = "it closed the connection"
+        stream = self._stub.Connect(self._requests())
+        try:
+            async for message in stream:
+                for frame in message.frames:
+                    self._deliver(frame)
+        except grpc.aio.AioRpcError as error:
+            reason = error.details() or error.code().name
+        finally:
+            self.closed = True
+            stream.cancel()
+            self._frames.close()
+            for call in self._calls.values():
+                call.end(NodeUnavailable(f"{self._target} cannot be reached: {reason}", retry_after_s=1.0))
+
+    def start(self, method: str, payload: bytes, timeout_s: float | None) -> _OpenCall:
+        """Send a request."""
+        self._last_call_id += 1
+        timeout_ms = 0 if timeout_s is None else max(1, int(timeout_s * 1000))
+        start = mux_service_pb2.CallStart(method=method, request=payload, timeout_ms=timeout_ms, credit=STREAM_WINDOW)
+        call = self._calls[self._last_call_id] = _OpenCall(self, self._last_call_id, method, timeout_s)
+        self.send(mux_service_pb2.CallFrame(call_id=self._last_call_id, start=start))
+        return call
+
+    def send(self, frame: mux_service_pb2.CallFrame) -> None:
+        """Queue a frame; it leaves with the others of this turn."""
+        self._frames.put(frame)
+
+    def forget(self, call_id: int) -> None:
+        """Frames that still arrive for this call have no reader."""
+        del self._calls[call_id]
+
+    async def _requests(self) -> AsyncIterator[mux_service_pb2.ConnectRequest]:
+        while batch := await self._frames.take():
+            yield mux_service_pb2.ConnectRequest(frames=batch)
+
+    def _deliver(self, frame: mux_service_pb2.ReplyFrame) -> None:
+        call = self._calls.get(frame.call_id)
+        if call is None:
+            return
+        event = frame.WhichOneof("event")
+        if event == "status":
+            call.end(_error_of(frame.status))
+        elif event == "reply":
+            call.push(frame.reply)
+        else:
+            call.push(frame.final_reply)
+            call.end(None)
+
+
+def _error_of(ended: mux_service_pb2.CallStatus) -> SkyshoreError | None:
+    if ended.code == grpc.StatusCode.OK.value[0]:
+        return None
+    return status.to_domain(
+        status.STATUS_BY_NUMBER.get(ended.code, grpc.StatusCode.UNKNOWN),
+        ended.message,
+        word=ended.error_code,
+        retry_after_s=ended.retry_after_s or None,
+        param=ended.param or None,
+    )
+
+
+class MuxChannel:
+    """Calls methods of the process at `target` (host:port). Connects at the first call, and again after a break.
+
+    While the process is away calls fail at once with `NodeUnavailable`; gRPC's channel paces the attempts.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._stub: mux_service_pb2_grpc.MuxServiceAsyncStub = mux_service_pb2_grpc.MuxServiceStub(self._channel)
+        self._connection: _Connection | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    async def unary(
+        self, method: str, request: WireMessage, response_type: type[ReplyT], timeout_s: float | None
+    ) -> ReplyT:
+        """One request, one reply. Cancelling the awaiting task cancels the call on the server.
+
+        Raises:
+            SkyshoreError: what the method raised; `DeadlineExceeded` after `timeout_s`; `NodeUnavailable` when the
+                process cannot be reached or goes away before it answered.
+        """
+        call = self._connected().start(method, request.SerializeToString(), timeout_s)
+        try:
+            await call.changed()
+            if not call.replies:
+                call.raise_if_failed()
+                raise Internal(f"{method} on {self.target} ended without a reply")
+            return response_type.FromString(call.read())
+        finally:
+            call.close()
+
+    async def stream(
+        self, method: str, request: WireMessage, response_type: type[ReplyT], timeout_s: float | None
+    ) -> AsyncGenerator[ReplyT]:
+        """One request, many replies, in order. Closing the iterator early cancels the call on the server.
+
+        Raises:
+            SkyshoreError: as `unary`, after the replies that came before.
+        """
+        call = self._connected().start(method, request.SerializeToString(), timeout_s)
+        try:
+            while not call.ended or call.replies:
+                await call.changed()
+                while call.replies:
+                    yield response_type.FromString(call.read())
+            call.raise_if_failed()
+        finally:
+            call.close()
+
+    async def close(self) -> None:
+        """Drop the connection; calls still open fail with `NodeUnavailable`."""
+        if self._runner:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+        await self._channel.close()
+
+    def _connected(self) -> _Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = _Connection(self.target, self._stub)
+            self._runner = asyncio.create_task(self._connection.run())
+        return self._connection

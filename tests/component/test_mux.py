@@ -1,0 +1,389 @@
+"""The mux between a real grpc.aio server and a real channel."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from skyshore.adapters import mux_client
+from skyshore.adapters.mux_client import STREAM_WINDOW, MuxChannel
+from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidTask, NodeUnavailable, QueueFull
+from skyshore.runtime.mux import MAX_CALLS
+from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
+from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc, scheduler_service_pb2_grpc
+from skyshore.v1.outcome_pb2 import DecisionRecord
+from skyshore.v1.scheduler_service_pb2 import (
+    SetPolicyRequest,
+    SetPolicyResponse,
+    WatchDecisionsRequest,
+    WatchDecisionsResponse,
+)
+
+SERVICE = "skyshore.v1.SchedulerService"
+UNARY = f"/{SERVICE}/SetPolicy"
+STREAM = f"/{SERVICE}/WatchDecisions"
+
+
+class Echo(scheduler_service_pb2_grpc.SchedulerServiceServicer):
+    """SetPolicy does what its word says; WatchDecisions counts to `backlog`."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.produced = 0
+        self.changed = asyncio.Condition()
+        self.remaining_s: float | None = None
+        self.go = asyncio.Event()
+
+    async def _track(self, by: int) -> None:
+        async with self.changed:
+            self.running += by
+            self.changed.notify_all()
+
+    async def until_running(self, count: int) -> None:
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(lambda: self.running == count)
+
+    async def SetPolicy(self, request: SetPolicyRequest, context: Any) -> SetPolicyResponse:
+        self.remaining_s = context.time_remaining()
+        await self._track(+1)
+        try:
+            match request.policy.split(":"):
+                case ["hang"]:
+                    await asyncio.Event().wait()
+                case ["gate"]:
+                    await self.go.wait()
+                case ["sleep", seconds]:
+                    await asyncio.sleep(float(seconds))
+                case ["full"]:
+                    raise QueueFull("no room", param="queue", retry_after_s=2.5)
+                case ["bug"]:
+                    raise ZeroDivisionError("secret detail")
+                case ["abort"]:
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "aborted")
+                case ["cancel-self"]:
+                    raise asyncio.CancelledError
+            return SetPolicyResponse(policy=request.policy)
+        finally:
+            await self._track(-1)
+
+    async def WatchDecisions(
+        self, request: WatchDecisionsRequest, context: Any
+    ) -> AsyncIterator[WatchDecisionsResponse]:
+        await self._track(+1)
+        try:
+            for index in range(request.backlog):
+                self.produced = index + 1
+                yield WatchDecisionsResponse(decision=DecisionRecord(task_id=str(index)))
+            if request.backlog == 13:
+                raise InvalidTask("thirteen", param="backlog")
+        finally:
+            await self._track(-1)
+
+
+@asynccontextmanager
+async def serving(echo: Echo, listen: str = "127.0.0.1:0") -> AsyncIterator[RunningServer]:
+    service = GrpcService(SERVICE, scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, echo)
+    async with grpc_server([service], listen) as server:
+        yield server
+
+
+@pytest.fixture
+async def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+async def channel(echo: Echo) -> AsyncIterator[MuxChannel]:
+    async with serving(echo) as server:
+        channel = MuxChannel(server.address)
+        yield channel
+        await channel.close()
+
+
+async def say(channel: MuxChannel, word: str, timeout_s: float | None = 10.0) -> str:
+    reply = await channel.unary(UNARY, SetPolicyRequest(policy=word), SetPolicyResponse, timeout_s)
+    return reply.policy
+
+
+async def count(channel: MuxChannel, to: int, timeout_s: float | None = 10.0) -> list[int]:
+    request = WatchDecisionsRequest(backlog=to)
+    stream = channel.stream(STREAM, request, WatchDecisionsResponse, timeout_s)
+    return [int(reply.decision.task_id) async for reply in stream]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_hundreds_of_interleaved_calls_each_get_their_own_answer_in_order(channel: MuxChannel) -> None:
+    rng = random.Random(7)
+
+    async def unary(number: int) -> None:
+        word = f"sleep:{rng.random() / 20:.4f}" if number % 3 else f"word-{number}"
+        assert await say(channel, word) == word
+
+    async def streaming(number: int) -> None:
+        assert await count(channel, number) == list(range(number))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(400):
+            group.create_task(unary(number))
+        for number in range(0, 300, 7):
+            group.create_task(streaming(number))
+
+
+async def test_calls_of_one_turn_share_one_message(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def spy(**fields: Any) -> mux_service_pb2.ConnectRequest:
+        sizes.append(len(fields["frames"]))
+        return mux_service_pb2.ConnectRequest(**fields)
+
+    class Spied:
+        ConnectRequest = staticmethod(spy)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(mux_service_pb2, name)
+
+    monkeypatch.setattr(mux_client, "mux_service_pb2", Spied())
+    async with serving(echo) as server:
+        channel = MuxChannel(server.address)
+        await asyncio.gather(*(say(channel, f"w{n}") for n in range(50)))
+        await channel.close()
+    assert sizes[0] == 50
+
+
+async def test_domain_error_crosses_whole(channel: MuxChannel) -> None:
+    with pytest.raises(QueueFull) as caught:
+        await say(channel, "full")
+    assert (caught.value.message, caught.value.param, caught.value.retry_after_s) == ("no room", "queue", 2.5)
+
+
+async def test_a_bug_is_internal_and_keeps_its_detail_to_the_servers_log(channel: MuxChannel) -> None:
+    with pytest.raises(Internal) as caught:
+        await say(channel, "bug")
+    assert "secret" not in caught.value.message
+    assert await say(channel, "still here") == "still here"
+
+
+async def test_abort_and_a_method_that_cancels_itself_end_the_call(channel: MuxChannel) -> None:
+    with pytest.raises(InvalidTask, match="aborted"):
+        await say(channel, "abort")
+    with pytest.raises(Internal, match="cancelled itself"):
+        await say(channel, "cancel-self")
+
+
+async def test_unknown_and_client_streaming_methods_are_refused(channel: MuxChannel) -> None:
+    for method in ("/skyshore.v1.SchedulerService/Nothing", "/skyshore.v1.MuxService/Connect"):
+        with pytest.raises(Internal, match=r"no unary or server-streaming method"):
+            await channel.unary(method, SetPolicyRequest(), SetPolicyResponse, 5.0)
+
+
+async def test_error_after_replies_comes_after_them(channel: MuxChannel) -> None:
+    got = []
+    with pytest.raises(InvalidTask, match="thirteen"):
+        async for reply in channel.stream(STREAM, WatchDecisionsRequest(backlog=13), WatchDecisionsResponse, 5.0):
+            got.append(int(reply.decision.task_id))
+    assert got == list(range(13))
+
+
+async def test_deadline_fails_the_caller_and_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await say(channel, "hang", timeout_s=0.1)
+    await echo.until_running(0)
+    assert echo.remaining_s is not None
+    assert 0 < echo.remaining_s <= 0.1
+
+
+async def test_server_enforces_the_deadline_of_a_silent_caller(echo: Echo) -> None:
+    async with serving(echo) as server, grpc.aio.insecure_channel(server.address) as plain:
+        stream = mux_service_pb2_grpc.MuxServiceStub(plain).Connect()
+        start = mux_service_pb2.CallStart(
+            method=UNARY, request=SetPolicyRequest(policy="hang").SerializeToString(), timeout_ms=50
+        )
+        frame = mux_service_pb2.CallFrame(call_id=1, start=start)
+        await stream.write(mux_service_pb2.ConnectRequest(frames=[frame]))
+        reply = await asyncio.wait_for(stream.read(), 5)
+        assert reply.frames[0].status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+        await echo.until_running(0)
+        stream.cancel()
+
+
+async def test_cancelling_the_awaiting_task_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+    task = asyncio.create_task(say(channel, "hang"))
+    await echo.until_running(1)
+    task.cancel()
+    await echo.until_running(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_closing_the_iterator_early_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+    request = WatchDecisionsRequest(backlog=1_000_000)
+    async with aclosing(channel.stream(STREAM, request, WatchDecisionsResponse, None)) as stream:
+        async for _ in stream:
+            break
+    await echo.until_running(0)
+    assert echo.produced < 1000
+
+
+async def test_slow_consumer_pauses_only_its_own_call(channel: MuxChannel, echo: Echo) -> None:
+    stream = channel.stream(STREAM, WatchDecisionsRequest(backlog=100_000), WatchDecisionsResponse, None)
+    async with aclosing(stream):
+        assert (await anext(stream)).decision.task_id == "0"
+        for number in range(100):
+            assert await say(channel, f"w{number}") == f"w{number}"
+        # One more than the window may have been made: it waits in the server for credit.
+        assert echo.produced <= STREAM_WINDOW + 1
+        for expected in range(1, 500):
+            assert int((await anext(stream)).decision.task_id) == expected
+        assert echo.produced <= 500 + STREAM_WINDOW + 1
+
+
+async def test_server_never_sends_beyond_the_credit_given(echo: Echo) -> None:
+    async with serving(echo) as server, grpc.aio.insecure_channel(server.address) as plain:
+        stream = mux_service_pb2_grpc.MuxServiceStub(plain).Connect()
+        got = 0
+
+        async def read_until(total: int) -> None:
+            nonlocal got
+            while got < total:
+                got += sum(frame.WhichOneof("event") == "reply" for frame in (await stream.read()).frames)
+
+        payload = WatchDecisionsRequest(backlog=50).SerializeToString()
+        start = mux_service_pb2.CallStart(method=STREAM, request=payload, credit=3)
+        await stream.write(mux_service_pb2.ConnectRequest(frames=[mux_service_pb2.CallFrame(call_id=9, start=start)]))
+        for given, more in ((3, 4), (7, 10), (17, 0)):
+            await asyncio.wait_for(read_until(given), 5)
+            assert got == given
+            assert echo.produced == given + 1
+            if more:
+                grant = mux_service_pb2.CallFrame(call_id=9, credit=more)
+                await stream.write(mux_service_pb2.ConnectRequest(frames=[grant]))
+        stream.cancel()
+
+
+async def test_server_that_overruns_the_credit_fails_the_call() -> None:
+    class Flooding(mux_service_pb2_grpc.MuxServiceServicer):
+        async def Connect(self, request_iterator: Any, context: Any) -> AsyncIterator[mux_service_pb2.ConnectResponse]:
+            async for _ in request_iterator:
+                reply = WatchDecisionsResponse(decision=DecisionRecord(task_id="0")).SerializeToString()
+                frames = [mux_service_pb2.ReplyFrame(call_id=1, reply=reply)] * (STREAM_WINDOW + 1)
+                yield mux_service_pb2.ConnectResponse(frames=frames)
+
+    server = grpc.aio.server()
+    mux_service_pb2_grpc.add_MuxServiceServicer_to_server(Flooding(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel = MuxChannel(f"127.0.0.1:{port}")
+    with pytest.raises(Internal, match="credit"):
+        await count(channel, 1)
+    await channel.close()
+    await server.stop(0)
+
+
+async def test_calls_beyond_the_limit_are_refused_and_room_comes_back(channel: MuxChannel, echo: Echo) -> None:
+    hanging = [asyncio.create_task(say(channel, "gate")) for _ in range(MAX_CALLS)]
+    await echo.until_running(MAX_CALLS)
+    with pytest.raises(QueueFull) as caught:
+        await say(channel, "one too many")
+    assert caught.value.retry_after_s
+    echo.go.set()
+    assert set(await asyncio.gather(*hanging)) == {"gate"}
+    assert await say(channel, "now") == "now"
+
+
+async def test_server_death_fails_open_calls_and_a_new_server_is_found(echo: Echo) -> None:
+    async with serving(echo) as server:
+        channel = MuxChannel(server.address)
+        open_call = asyncio.create_task(say(channel, "hang"))
+        await echo.until_running(1)
+    with pytest.raises(NodeUnavailable):
+        await open_call
+    with pytest.raises(NodeUnavailable):
+        await say(channel, "anyone?")
+    async with serving(Echo(), server.address):
+
+        async def answered() -> bool:
+            try:
+                return await say(channel, "back") == "back"
+            except NodeUnavailable:
+                return False
+
+        async with asyncio.timeout(10):
+            while not await answered():
+                await asyncio.sleep(0.05)
+    await channel.close()
+
+
+async def test_nobody_there_is_node_unavailable_at_once() -> None:
+    with socket.socket() as bound:  # bound but not listening: connections are refused
+        bound.bind(("127.0.0.1", 0))
+        await refuse(MuxChannel(f"127.0.0.1:{bound.getsockname()[1]}"))
+
+
+async def refuse(channel: MuxChannel) -> None:
+    with pytest.raises(NodeUnavailable):
+        await asyncio.wait_for(say(channel, "anyone?", timeout_s=None), 10)
+    await channel.close()
+
+
+async def test_a_vanished_client_leaves_no_running_method(echo: Echo) -> None:
+    async with serving(echo) as server:
+        channel = MuxChannel(server.address)
+        calls = [asyncio.create_task(say(channel, "hang")) for _ in range(20)]
+        calls.append(asyncio.create_task(count_slowly(channel)))
+        await echo.until_running(21)
+        await channel.close()
+        await echo.until_running(0)
+        assert all(isinstance(end, NodeUnavailable) for end in await asyncio.gather(*calls, return_exceptions=True))
+
+
+async def count_slowly(channel: MuxChannel) -> None:
+    async for _ in channel.stream(STREAM, WatchDecisionsRequest(backlog=10**6), WatchDecisionsResponse, None):
+        await asyncio.sleep(0.01)
+
+
+async def test_drain_lets_running_calls_finish_refuses_new_ones_and_ends_the_stream(echo: Echo) -> None:
+    async with serving(echo) as server:
+        channel = MuxChannel(server.address)
+        running = asyncio.create_task(say(channel, "gate"))
+        await echo.until_running(1)
+        drain = asyncio.create_task(server.drain(10.0))
+        with pytest.raises(NodeUnavailable):
+            while True:  # until the refusal is in force
+                await say(channel, "late")
+        echo.go.set()
+        assert await running == "gate"
+        await asyncio.wait_for(drain, 5)
+        await channel.close()
+
+
+async def test_drain_cancels_what_outlasts_the_grace(echo: Echo) -> None:
+    async with serving(echo) as server:
+        channel = MuxChannel(server.address)
+        running = asyncio.create_task(say(channel, "hang"))
+        await echo.until_running(1)
+        await asyncio.wait_for(server.drain(0.1), 5)
+        with pytest.raises(NodeUnavailable):
+            await running
+        await echo.until_running(0)
+        await channel.close()
+
+
+async def test_nothing_is_kept_of_ended_calls(channel: MuxChannel) -> None:
+    for _ in range(50):
+        await say(channel, "x")
+        await count(channel, 3)
+    gc.collect()
+    assert not [o for o in gc.get_objects() if isinstance(o, mux_client._OpenCall)]
