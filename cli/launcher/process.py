@@ -1,0 +1,110 @@
+"""One child process: what to start, its log, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli.launcher.health import HealthCheck
+
+PIPE_WAIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What to start and how to tell that it serves."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """Added to the launcher's own environment."""
+    health: HealthCheck
+    essential: bool = True
+    """Whether the system stops when this process ends; a node's end is only reported."""
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Bytes in, whole lines out."""
+
+    rest: bytes = b""
+    longest: int = field(default=1 << 20, repr=False)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        if len(self.rest) > self.longest:  # a process that never ends its line must not eat our memory
+            lines, self.rest = [*lines, self.rest], b""
+        return lines
+
+
+class Child:
+    """A started process. Its output goes to `log_path` as it is and, line by line, to `show`."""
+
+    def __init__(self, spec: ProcessSpec, log_path: Path, show: Callable[[str, str], None]) -> None:
+        self.spec, self.log_path = spec, log_path
+        self._show = show
+        self._process: asyncio.subprocess.Process | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 before the start."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    async def start(self) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches the launcher alone, which then stops in order."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self.spec.argv,
+            env={**os.environ, **self.spec.env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._pump = asyncio.create_task(self._pump_lines(), name=f"log of {self.spec.name}")
+
+    async def wait(self) -> int:
+        """Exit status, once it ended and its last line is in the log."""
+        assert self._process is not None and self._pump is not None
+        status = await self._process.wait()
+        await asyncio.wait({self._pump}, timeout=PIPE_WAIT_S)
+        self._pump.cancel()  # a grandchild that still holds the pipe must not hold us
+        return status
+
+    async def stop(self, grace_s: float) -> bool:
+        """SIGTERM, then after the grace SIGKILL; True if it ended by itself."""
+        if self._process is None or self.returncode is not None:
+            return True
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), grace_s)
+            by_itself = True
+        except TimeoutError:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            by_itself = False
+        await self.wait()
+        return by_itself
+
+    def last_lines(self, count: int = 12) -> str:
+        """The end of its log."""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+
+    async def _pump_lines(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        lines = _Lines()
+        with self.log_path.open("wb", buffering=0) as log:
+            while data := await self._process.stdout.read(1 << 16):
+                log.write(data)
+                for line in lines.feed(data):
+                    self._show(self.spec.name, line.decode(errors="replace"))
+        if lines.rest:
+            self._show(self.spec.name, lines.rest.decode(errors="replace"))

@@ -1,0 +1,117 @@
+"""Starts children stage by stage, watches them, and stops them in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.launcher.errors import LaunchFailed
+from cli.launcher.log_view import LogView
+from cli.launcher.process import Child, ProcessSpec
+
+PROBE_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the supervisor waits."""
+
+    ready_s: float = 120.0
+    """For one stage to serve; loading a model on a busy machine takes a while."""
+    grace_s: float = 20.0
+    """For one process to finish what it holds."""
+
+
+class Supervisor:
+    """Owns the children: nobody else starts, waits for or stops them. It never restarts one."""
+
+    def __init__(
+        self,
+        stages: Sequence[Sequence[ProcessSpec]],
+        log_folder: Path,
+        view: LogView,
+        limits: Limits = Limits(),
+        on_started: Callable[[Child], None] = lambda child: None,
+    ) -> None:
+        """`on_started` is told of each child as soon as it has a pid."""
+        self._view, self._limits, self._on_started = view, limits, on_started
+        self._stages = [[Child(spec, log_folder / f"{spec.name}.log", view.show) for spec in s] for s in stages]
+
+    @property
+    def children(self) -> list[Child]:
+        """All of them, in order of their start."""
+        return [child for stage in self._stages for child in stage]
+
+    async def start(self) -> None:
+        """Start each stage once the one before serves.
+
+        Raises:
+            LaunchFailed: a process ended, or did not serve in time; its log is named and quoted.
+        """
+        for stage in self._stages:
+            for child in stage:
+                await child.start()
+                self._on_started(child)
+            try:
+                async with asyncio.TaskGroup() as waiting:
+                    for child in stage:
+                        waiting.create_task(self._wait_until_it_serves(child))
+            except* LaunchFailed as failures:
+                raise failures.exceptions[0] from None
+            for child in stage:
+                self._view.say(f"{child.spec.name} serves at {child.spec.health.address} (pid {child.pid})", "green")
+
+    async def watch(self) -> Child:
+        """Report every end; return the first essential child that ended."""
+        waiting = {asyncio.create_task(child.wait()): child for child in self.children}
+        try:
+            while True:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                ended = [waiting.pop(task) for task in done]
+                for child in ended:
+                    self._view.say(f"{_how_it_ended(child)}; it is not restarted. Log: {child.log_path}", "bold red")
+                for child in ended:
+                    if child.spec.essential:
+                        return child
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Last started first, so that nothing loses what it still talks to; one stage at a time."""
+        for stage in reversed(self._stages):
+            running = [child for child in stage if child.pid and child.returncode is None]
+            stopped = await asyncio.gather(*(child.stop(self._limits.grace_s) for child in running))
+            for child, by_itself in zip(running, stopped, strict=True):
+                if by_itself:
+                    self._view.say(f"{child.spec.name} stopped", "dim")
+                else:
+                    message = f"{child.spec.name} did not stop within {self._limits.grace_s:g} s and was killed"
+                    self._view.say(message, "bold red")
+
+    async def _wait_until_it_serves(self, child: Child) -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + self._limits.ready_s
+        problem = "it was never asked"
+        while loop.time() < end_s:
+            if child.returncode is not None:
+                await child.wait()
+                raise _failed(child, _how_it_ended(child))
+            problem = await asyncio.to_thread(child.spec.health.problem)
+            if not problem:
+                return
+            await asyncio.sleep(PROBE_EVERY_S)
+        raise _failed(child, f"{child.spec.name} did not serve within {self._limits.ready_s:g} s: {problem}")
+
+
+def _how_it_ended(child: Child) -> str:
+    status = child.returncode
+    how = f"was ended by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
+    return f"{child.spec.name} (pid {child.pid}) {how}"
+
+
+def _failed(child: Child, what: str) -> LaunchFailed:
+    return LaunchFailed(f"{what}\nlast lines of {child.log_path}:\n{child.last_lines()}")

@@ -1,0 +1,193 @@
+"""The supervisor, on real child processes: starts in order, tells who failed and where its log is, leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from cli.launcher.errors import AlreadyRunning, LaunchFailed, NotRunning
+from cli.launcher.health import HealthCheck, Probe
+from cli.launcher.log_view import LogView, render
+from cli.launcher.ports import Ports
+from cli.launcher.process import ProcessSpec
+from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
+from cli.launcher.supervisor import Limits, Supervisor
+
+SERVER = """
+    import http.server, json, os, signal, sys, threading
+    port, journal, stubborn = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "stubborn"
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200); self.end_headers()
+        def log_message(self, *args): pass
+    server = http.server.HTTPServer(("127.0.0.1", port), Handler)
+    def stop(*_):
+        if not stubborn:
+            open(journal, "a").write(f"stop {port}\\n"); threading.Thread(target=server.shutdown).start()
+    signal.signal(signal.SIGTERM, stop)
+    open(journal, "a").write(f"start {port}\\n")
+    print(json.dumps({"event": "hello", "level": "info", "port": port}), flush=True)
+    server.serve_forever(0.05)
+"""
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    for _ in range(round(timeout_s / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    ports = Ports()
+    return lambda: ports.choose("test", 1)  # port 1 is never ours: any free one
+
+
+class House:
+    """A supervisor's surroundings in a temporary folder."""
+
+    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
+        self.folder, self.free_port = folder, free_port
+        self.script = folder / "server.py"
+        self.script.write_text(textwrap.dedent(SERVER))
+        self.journal = folder / "journal"
+        self.screen = io.StringIO()
+
+    def server(self, name: str, *, stubborn: bool = False, essential: bool = True) -> ProcessSpec:
+        port = self.free_port()
+        manner = "stubborn" if stubborn else "polite"
+        argv = (sys.executable, "-S", str(self.script), str(port), str(self.journal), manner)
+        return ProcessSpec(name, argv, {}, HealthCheck(Probe.HTTP, f"http://127.0.0.1:{port}/"), essential)
+
+    def python(self, name: str, code: str) -> ProcessSpec:
+        address = HealthCheck(Probe.HTTP, f"http://127.0.0.1:{self.free_port()}/")
+        return ProcessSpec(name, (sys.executable, "-S", "-c", code), {}, address)
+
+    def supervisor(self, *stages: list[ProcessSpec], ready_s: float = 20.0, grace_s: float = 10.0) -> Supervisor:
+        view = LogView(Console(file=self.screen, width=200))
+        return Supervisor(stages, self.folder, view, Limits(ready_s, grace_s))
+
+    def events(self, specs: list[ProcessSpec]) -> list[str]:
+        name_of = {spec.argv[3]: spec.name for spec in specs}
+        return [f"{verb} {name_of[port]}" for verb, port in map(str.split, self.journal.read_text().splitlines())]
+
+
+@pytest.fixture
+def house(tmp_path: Path, free_port: Callable[[], int]) -> House:
+    return House(tmp_path, free_port)
+
+
+async def test_stages_start_in_order_and_stop_in_the_opposite_order(house: House) -> None:
+    store, node, gateway = house.server("store"), house.server("node"), house.server("gateway")
+    supervisor = house.supervisor([store], [node], [gateway])
+    await supervisor.start()
+    pids = [child.pid for child in supervisor.children]
+    await supervisor.stop()
+    expected = ["start store", "start node", "start gateway", "stop gateway", "stop node", "stop store"]
+    assert house.events([store, node, gateway]) == expected
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert "hello" in house.screen.getvalue()
+    assert '"event": "hello"' in (house.folder / "node.log").read_text()
+
+
+async def test_a_child_that_dies_at_once_is_named_with_its_log_and_last_words(house: House) -> None:
+    supervisor = house.supervisor([house.server("store")], [house.python("node", "raise SystemExit('no model here')")])
+    with pytest.raises(LaunchFailed) as failure:
+        await supervisor.start()
+    await supervisor.stop()
+    assert "node (pid" in failure.value.message
+    assert "ended with status 1" in failure.value.message
+    assert str(house.folder / "node.log") in failure.value.message
+    assert "no model here" in failure.value.message
+    assert all(child.returncode is not None for child in supervisor.children)
+
+
+async def test_a_child_that_never_serves_fails_the_start_within_the_limit(house: House) -> None:
+    supervisor = house.supervisor([house.python("deaf", "import time; time.sleep(60)")], ready_s=0.5)
+    with pytest.raises(LaunchFailed, match=r"deaf did not serve within 0.5 s: .*does not answer"):
+        await supervisor.start()
+    await supervisor.stop()
+    assert supervisor.children[0].returncode == -signal.SIGTERM
+
+
+async def test_a_child_deaf_to_sigterm_is_killed_after_the_grace_and_it_is_said(house: House) -> None:
+    supervisor = house.supervisor([house.server("mule", stubborn=True)], grace_s=0.3)
+    await supervisor.start()
+    await supervisor.stop()
+    assert supervisor.children[0].returncode == -signal.SIGKILL
+    assert "mule did not stop within 0.3 s and was killed" in house.screen.getvalue()
+
+
+async def test_a_lost_node_is_told_and_the_watch_goes_on_until_an_essential_child_ends(house: House) -> None:
+    node, gateway = house.server("node", essential=False), house.server("gateway")
+    supervisor = house.supervisor([node, gateway])
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    os.kill(supervisor.children[0].pid, signal.SIGKILL)
+    await until(lambda: "node (pid" in house.screen.getvalue())
+    assert "was ended by signal 9; it is not restarted" in house.screen.getvalue()
+    assert not watching.done()
+    os.kill(supervisor.children[1].pid, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        assert (await watching).spec.name == "gateway"
+    await supervisor.stop()
+
+
+def test_a_taken_port_is_replaced_and_told_unless_it_was_asked_for() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ports = Ports()
+        chosen = ports.choose("gateway", port)
+        assert chosen != port
+        assert ports.moved == [f"gateway: port {port} is taken, using {chosen}"]
+        with pytest.raises(LaunchFailed, match=f"port {port} for gateway is taken"):
+            Ports().insist("gateway", port)
+
+
+def state(launcher: ProcessId) -> SystemState:
+    entry = ProcessEntry("gateway", launcher, HealthCheck(Probe.HTTP, "http://x/ready"), "gateway.log", True)
+    return SystemState(launcher, True, "http://x", "redis://y", "z:1", (entry,))
+
+
+def test_the_state_file_keeps_the_system_and_tells_a_dead_launcher(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    with pytest.raises(NotRunning, match="skyshore up"):
+        file.running()
+    mine = ProcessId.of(os.getpid())
+    file.write(state(mine))
+    assert file.running() == state(mine)
+    file.write(state(ProcessId(mine.pid, mine.born_s - 1000)))  # same pid, another process
+    with pytest.raises(NotRunning, match="skyshore down"):
+        file.running()
+    file.path.write_text('{"launcher": 3}')
+    with pytest.raises(LaunchFailed, match="damaged"):
+        file.read()
+
+
+def test_one_launcher_per_folder(tmp_path: Path) -> None:
+    with StateFile(tmp_path).held(), pytest.raises(AlreadyRunning), StateFile(tmp_path).held():
+        pass
+    with StateFile(tmp_path).held():  # given back
+        pass
+
+
+def test_log_lines_read_well_and_foreign_lines_are_kept() -> None:
+    line = '{"event":"placed","level":"info","timestamp":"2026-11-22T10:11:12.5Z","process":"scheduler","task_id":"t1"}'
+    assert render("scheduler", line, "cyan", 10).plain == "10:11:12  scheduler │ placed task_id=t1"
+    assert render("node", "Traceback: oops", "cyan", 10).plain.endswith("node │ Traceback: oops")
+    assert "boom" in render("node", '{"event":"x","exception":"boom"}', "cyan", 10).plain
