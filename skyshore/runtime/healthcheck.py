@@ -9,7 +9,7 @@ import urllib.request
 TIMEOUT_S = 3.0
 
 _SERVING = b"\x08\x01"
-"""`HealthCheckResponse{status: SERVING}` on the wire. Two bytes, so a check need not import protobuf every few seconds."""
+"""`HealthCheckResponse{status: SERVING}` on the wire: two bytes, so that a check need not import protobuf."""
 
 
 def grpc_problem(address: str, timeout_s: float = TIMEOUT_S) -> str:
@@ -17,7 +17,7 @@ def grpc_problem(address: str, timeout_s: float = TIMEOUT_S) -> str:
     import grpc  # noqa: PLC0415 (the HTTP check must not pay for it)
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
             answer = check(b"", timeout=timeout_s)
         except grpc.RpcError as error:
