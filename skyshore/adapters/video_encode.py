@@ -1,0 +1,83 @@
+"""Encodes frames for the link: single JPEGs by OpenCV, H.264 segments by PyAV."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+
+from skyshore.adapters.video_decode import Picture
+from skyshore.domain.errors import Internal, InvalidTask
+
+
+def fit(picture: Picture, longer_side: int) -> Picture:
+    """Shrink so that the longer side has at most `longer_side` pixels (0 keeps the size); sides come out even."""
+    height, width = picture.shape[:2]
+    if longer_side <= 0 or longer_side >= max(height, width):
+        return picture
+    ratio = longer_side / max(height, width)
+    size = tuple(max(round(side * ratio / 2) * 2, 2) for side in (width, height))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def encode_jpeg(picture: Picture, quality: int, longer_side: int = 0) -> bytes:
+    """Encode one frame; `quality` is 1..100.
+
+    Raises:
+        InvalidTask: a quality outside that range.
+    """
+    if not 1 <= quality <= 100:
+        raise InvalidTask(f"JPEG quality is 1..100, not {quality}", param="encode_quality")
+    done, data = cv2.imencode(".jpg", fit(picture, longer_side), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise Internal("OpenCV could not encode a frame as JPEG")
+    return data.tobytes()
+
+
+H264_ENCODERS = ("libx264", "libopenh264")
+
+
+def h264_encoder() -> str | None:
+    """Name of an H.264 encoder of this FFmpeg build, or None."""
+    return next((name for name in H264_ENCODERS if name in av.codecs_available), None)
+
+
+class H264Encoder:
+    """Encodes one segment, one access unit per frame, with no frame held back (see `video_decode` for the layout).
+
+    All frames of a segment have the size of the first. `crf` is x264's constant rate factor: 0 lossless, 51 worst.
+    """
+
+    def __init__(self, width: int, height: int, fps: float, crf: int) -> None:
+        """Open the codec for frames of that size (even numbers).
+
+        Raises:
+            InvalidTask: an impossible rate factor, or no H.264 encoder in this build.
+        """
+        if not 0 <= crf <= 51:
+            raise InvalidTask(f"the H.264 constant rate factor is 0..51, not {crf}", param="encode_quality")
+        if "libx264" not in av.codecs_available:
+            raise InvalidTask("this FFmpeg build has no libx264; use JPEG frames", param="codec")
+        context = av.CodecContext.create("libx264", "w")
+        assert isinstance(context, VideoCodecContext)
+        context.width, context.height = width, height
+        context.pix_fmt = "yuv420p"
+        context.time_base = 1 / Fraction(fps).limit_denominator(1001)
+        context.thread_count = 1
+        # zerolatency: no B-frames and no look-ahead, so that the n-th packet is the n-th frame.
+        context.options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf), "x264-params": "annexb=1"}
+        self._context = context
+        self._count = 0
+
+    def encode(self, picture: Picture) -> bytes:
+        """Encode the next frame."""
+        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        frame.pts = self._count
+        self._count += 1
+        packets = self._context.encode(frame)
+        if len(packets) != 1:
+            raise Internal(f"the H.264 encoder answered one frame with {len(packets)} packets")
+        return bytes(packets[0])
