@@ -89,10 +89,15 @@ class Child:
             await asyncio.wait_for(self._process.wait(), grace_s)
             by_itself = True
         except TimeoutError:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.kill()
             by_itself = False
         await self.wait()
         return by_itself
+
+    def kill(self) -> None:
+        """SIGKILL, to its own children too."""
+        if self._process is not None and self.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def last_lines(self, count: int = 12) -> str:
         """The end of its log."""

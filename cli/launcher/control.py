@@ -1,0 +1,187 @@
+"""`up` and `down`: one system per state folder, in the foreground or detached."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from cli.launcher.errors import LaunchFailed
+from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
+from cli.launcher.log_view import LogView
+from cli.launcher.process import Child
+from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
+from cli.launcher.supervisor import Limits, Supervisor
+from skyshore.runtime.serve import stop_signal
+
+DOWN_WAIT_S = 60.0
+POLL_S = 0.1
+
+
+def log_folder(state_folder: Path) -> Path:
+    """Where every process's output goes."""
+    return state_folder / "logs"
+
+
+async def run_system(options: SystemOptions, cached: set[str], console: Console, limits: Limits = Limits()) -> None:  # noqa: B008
+    """Start a system and stay until a signal or the end of an essential process; then stop it in order.
+
+    Raises:
+        AlreadyRunning: a system runs in this state folder.
+        LaunchFailed: it did not come up, or an essential process ended.
+    """
+    file = StateFile(options.state_folder)
+    with file.held():
+        stop_remains(file, console)
+        log_folder(options.state_folder).mkdir(parents=True, exist_ok=True)
+        plan = plan_system(options, cached)
+        view = LogView(console, tuple(spec.name for stage in plan.stages for spec in stage))
+        for note in plan.notes:
+            view.say(note, "yellow")
+        record = _Recorder(file, plan)
+        supervisor = Supervisor(plan.stages, log_folder(options.state_folder), view, limits, record.started)
+        try:
+            await _until_stopped(supervisor, record, view)
+        finally:
+            await _stop(supervisor, view)
+            file.remove()
+
+
+def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -> SystemState:
+    """Run `skyshore up` with `arguments` in the background and return once it is ready.
+
+    Raises:
+        AlreadyRunning: a system runs in this state folder.
+        LaunchFailed: it did not come up; the end of its log is quoted.
+    """
+    file = StateFile(state_folder)
+    with file.held():
+        pass  # the background process takes the lock for good; asking first gives the clearer message
+    log_folder(state_folder).mkdir(parents=True, exist_ok=True)
+    log_path = log_folder(state_folder) / "launcher.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    end_s = time.monotonic() + timeout_s
+    while time.monotonic() < end_s:
+        if process.poll() is not None:
+            raise LaunchFailed(f"the launcher ended with status {process.returncode}\n{_tail(log_path)}")
+        state = file.read()
+        if state is not None and state.ready and state.launcher.pid == process.pid:
+            return state
+        time.sleep(POLL_S)
+    process.terminate()
+    raise LaunchFailed(f"not ready within {timeout_s:g} s\n{_tail(log_path)}")
+
+
+def stop_system(state_folder: Path, console: Console) -> bool:
+    """Stop the system of this folder, or clear up what a dead launcher left; False where there was nothing."""
+    file = StateFile(state_folder)
+    state = file.read()
+    if state is None:
+        return False
+    launcher = state.launcher.find()
+    if launcher is not None:
+        launcher.terminate()
+        try:
+            launcher.wait(DOWN_WAIT_S)
+        except psutil.TimeoutExpired:
+            console.print(f"[red]the launcher did not stop within {DOWN_WAIT_S:g} s; killing it")
+            launcher.kill()
+    stop_remains(StateFile(state_folder), console)
+    return True
+
+
+def stop_remains(file: StateFile, console: Console) -> None:
+    """Stop processes that a dead launcher left behind, newest first, and forget them."""
+    state = file.read()
+    if state is None or state.alive:
+        return
+    left = [(entry.name, process) for entry in reversed(state.processes) if (process := entry.id.find()) is not None]
+    for name, process in left:
+        console.print(f"[yellow]stopping {name} (pid {process.pid}), left behind by a launcher that is gone")
+        process.terminate()
+    _, alive = psutil.wait_procs([process for _, process in left], timeout=10)
+    for process in alive:
+        process.kill()
+    file.remove()
+
+
+class _Recorder:
+    """Keeps the state file true while the system starts and stops."""
+
+    def __init__(self, file: StateFile, plan: SystemPlan) -> None:
+        self._file = file
+        me = ProcessId.of(psutil.Process().pid)
+        self._state = SystemState(me, False, plan.gateway_url, plan.redis_url, plan.scheduler_address)
+
+    def started(self, child: Child) -> None:
+        spec = child.spec
+        try:
+            identity = ProcessId.of(child.pid)
+        except psutil.NoSuchProcess:
+            return  # ended already: the supervisor tells why, and nothing is left to stop
+        entry = ProcessEntry(spec.name, identity, spec.health, str(child.log_path), spec.essential)
+        self._write(replace(self._state, processes=(*self._state.processes, entry)))
+
+    def ready(self) -> SystemState:
+        return self._write(replace(self._state, ready=True))
+
+    def _write(self, state: SystemState) -> SystemState:
+        self._state = state
+        self._file.write(state)
+        return state
+
+
+async def _until_stopped(supervisor: Supervisor, record: _Recorder, view: LogView) -> None:
+    stop = asyncio.create_task(stop_signal())
+    life = asyncio.create_task(_live(supervisor, record, view))
+    try:
+        await asyncio.wait({stop, life}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stop, life):
+            task.cancel()
+        _, ended = await asyncio.gather(stop, life, return_exceptions=True)
+    if isinstance(ended, Exception):
+        raise ended
+
+
+async def _live(supervisor: Supervisor, record: _Recorder, view: LogView) -> None:
+    await supervisor.start()
+    state = record.ready()
+    view.say(f"ready: {state.gateway_url}  (Ctrl-C stops everything)", "bold green")
+    ended = await supervisor.watch()
+    raise LaunchFailed(
+        f"{ended.spec.name} ended, and nothing works without it; everything is stopped\n"
+        f"last lines of {ended.log_path}:\n{ended.last_lines()}"
+    )
+
+
+async def _stop(supervisor: Supervisor, view: LogView) -> None:
+    """In order; a second Ctrl-C kills what is left instead of leaving it behind."""
+    view.say("stopping: gateway first, store last (again to kill)", "bold")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.kill)
+    try:
+        await supervisor.stop()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _tail(path: Path, count: int = 25) -> str:
+    lines = path.read_text(errors="replace").splitlines()[-count:]
+    return "\n".join([f"last lines of {path}:", *lines])
