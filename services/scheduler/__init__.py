@@ -1,1 +1,1 @@
-"""The scheduler process: decides where each task runs."""
+"""The scheduler process: RPCs, heartbeats and outcomes in, placements out; every choice is SchedulerCore's."""

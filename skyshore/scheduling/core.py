@@ -159,7 +159,7 @@ class SchedulerCore:
             return listed, () if decision.scores is None else tuple(decision.scores.tolist())
         if decision.scores is None:
             return (), ()
-        best = np.argpartition(-decision.scores, most)[:most]
+        best = np.argpartition(decision.scores, len(arms) - most)[-most:]
         return tuple(arms.arm_id(index) for index in best), tuple(decision.scores[best].tolist())
 
     # ------------------------------------------------------------------------------------------- learning
@@ -181,7 +181,7 @@ class SchedulerCore:
 
     def _tick(self, event: Tick) -> list[Action]:
         self.fleet.expire(event.at_s)
-        if self._learned and event.at_s - self._saved_at_s >= self.settings.save_every_s:
+        if self._learned and (event.save or event.at_s - self._saved_at_s >= self.settings.save_every_s):
             self._saved_at_s = event.at_s
             return self._save()
         return []
@@ -198,14 +198,13 @@ class SchedulerCore:
         if event.snapshot:
             policy.restore(event.snapshot)
         saved = self._save() if self._learned else []
+        self._changes += 1
         self._policy, self.policy_name = policy, event.policy
         return saved
 
     def _create(self, name: str) -> Policy:
         rng = np.random.default_rng([self.settings.seed, self._changes])
-        policy = create_policy(name, rng, self.settings.policy_settings.get(name))
-        self._changes += 1
-        return policy
+        return create_policy(name, rng, self.settings.policy_settings.get(name))
 
 
 def _migrations(node_id: str, task_ids: list[str]) -> list[Action]:

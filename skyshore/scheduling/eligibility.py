@@ -7,6 +7,7 @@ import numpy as np
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, QueueFull, SkyshoreError
 from skyshore.policies.protocol import Booleans, Context, Integers
 from skyshore.scheduling.fleet import Fleet
+from skyshore.scheduling.node_columns import BACKLOG_S, CAPACITY, FOREIGN, OWN
 from skyshore.scheduling.tables import KindTable
 
 FLEET_RETRY_S = 2.0
@@ -21,9 +22,9 @@ def capable_rows(table: KindTable, context: Context) -> Integers:
         rows = table.models.get(task.model, rows[:0])
     tokens = profile.prompt_tokens + profile.expected_output_tokens
     mask: Booleans | None = None
-    if tokens:
+    if tokens > table.shortest_context_tokens:
         mask = table.context_tokens[rows] >= tokens
-    if task.min_quality > 0:
+    if task.min_quality > table.lowest_quality:
         good = table.shown.quality[rows] >= task.min_quality
         mask = good if mask is None else mask & good
     return rows if mask is None or mask.all() else rows[mask]
@@ -31,12 +32,10 @@ def capable_rows(table: KindTable, context: Context) -> Integers:
 
 def open_rows(fleet: Fleet, table: KindTable, rows: Integers, avoid: tuple[str, ...]) -> Integers:
     """Those of `rows` whose node has room, is not draining and is not to be avoided."""
-    columns, node = fleet.columns, table.shown.node[rows]
-    free = columns.own + columns.foreign < columns.capacity
-    free &= ~columns.draining
+    node = table.shown.node
+    mask = fleet.columns.open[node if len(rows) == len(node) else node[rows]]
     if avoid:
-        free[fleet.numbers(avoid)] = False
-    mask = free[node]
+        mask &= ~np.isin(node[rows], fleet.numbers(avoid))
     return rows if mask.all() else rows[mask]
 
 
@@ -65,8 +64,8 @@ def why_incapable(fleet: Fleet, table: KindTable | None, context: Context) -> Sk
 
 def why_closed(fleet: Fleet, table: KindTable, rows: Integers, avoid: tuple[str, ...]) -> SkyshoreError:
     """The error for a task whose capable arms are all full, draining or to be avoided."""
-    columns, node = fleet.columns, table.shown.node[rows]
-    usable = ~columns.draining[node]
+    block, node = fleet.columns.block, table.shown.node[rows]
+    usable = block[OWN, node] + block[FOREIGN, node] >= block[CAPACITY, node]  # full, so not shut for another reason
     if avoid:
         usable &= ~np.isin(node, fleet.numbers(avoid))
     if not usable.any():
@@ -74,7 +73,7 @@ def why_closed(fleet: Fleet, table: KindTable, rows: Integers, avoid: tuple[str,
             "every node that could do it is stopping or has just failed it", retry_after_s=FLEET_RETRY_S
         )
     full = node[usable]
-    mean_s = columns.backlog_s[full] / np.maximum(columns.own[full], 1.0)
+    mean_s = block[BACKLOG_S, full] / np.maximum(block[OWN, full], 1.0)
     return QueueFull(
         f"all {len(np.unique(full))} nodes that could do it are full",
         retry_after_s=float(np.clip(mean_s.min(), 0.5, 30.0)),

@@ -8,7 +8,18 @@ import numpy as np
 
 from skyshore.domain.task import TaskKind
 from skyshore.policies.protocol import Arms, Context, Floats, Integers
-from skyshore.scheduling.node_columns import NodeColumns
+from skyshore.scheduling.node_columns import (
+    BACKLOG_S,
+    CAPACITY,
+    FOREIGN,
+    JOULES_PER_BYTE,
+    KV_USED,
+    OWN,
+    RATE,
+    RESERVED,
+    RTT_S,
+    NodeColumns,
+)
 from skyshore.scheduling.tables import KindTable
 
 
@@ -25,13 +36,11 @@ def estimate_arms(table: KindTable, columns: NodeColumns, rows: Integers, contex
         return column if whole else column[rows]
 
     node = shown.node if whole else shown.node[rows]
+    now = columns.block.take(node, axis=1)
     service_s, up_bytes = _work(table, take, context)
-    own, rate = columns.own[node], columns.up_bytes_per_s[node]
-    load = own + columns.foreign[node]
-    slots = take(shown.slots)
-    mean_s = np.where(own > 0, columns.backlog_s[node] / np.maximum(own, 1.0), service_s)
-    queue_s = np.maximum(load - slots + 1.0, 0.0) * mean_s / slots
-    transmission_s = columns.rtt_s[node] + up_bytes / rate
+    load, slots = now[OWN] + now[FOREIGN], take(shown.slots)
+    queue_s = _queue_s(now, load, slots, service_s)
+    transmission_s = now[RTT_S] + up_bytes / now[RATE]
     return Arms(
         table=shown,
         rows=rows,
@@ -43,14 +52,24 @@ def estimate_arms(table: KindTable, columns: NodeColumns, rows: Integers, contex
         queue_s=queue_s,
         service_s=service_s,
         latency_s=transmission_s + queue_s + service_s,
-        joules=take(table.busy_watts) * service_s + columns.joules_per_byte[node] * up_bytes,
+        joules=take(table.busy_watts) * service_s + now[JOULES_PER_BYTE] * up_bytes,
         up_bytes=up_bytes,
         load=load,
-        capacity=columns.capacity[node],
-        kv_used=columns.kv_used[node],
-        up_bytes_per_s=rate,
-        reserved_bytes_per_s=columns.reserved_bytes_per_s[node],
+        capacity=now[CAPACITY],
+        kv_used=now[KV_USED],
+        up_bytes_per_s=now[RATE],
+        reserved_bytes_per_s=now[RESERVED],
     )
+
+
+def _queue_s(now: Floats, load: Floats, slots: Floats, service_s: Floats) -> Floats:
+    """Seconds until a slot is free, per arm; a node with nobody's tasks but others' is taken to work on our kind."""
+    ahead = load - slots + 1.0
+    if ahead.max() <= 0:
+        return np.zeros(len(load))
+    own = now[OWN]
+    mean_s = np.where(own > 0, now[BACKLOG_S] / np.maximum(own, 1.0), service_s)
+    return np.maximum(ahead, 0.0) * mean_s / slots
 
 
 def _work(table: KindTable, take: Callable[[Floats], Floats], context: Context) -> tuple[Floats, Floats]:

@@ -78,6 +78,8 @@ class Tick:
     """Time passed. Expires what was never heard of again and saves what was learned."""
 
     at_s: float
+    save: bool = False
+    """Save now, however short a time ago that was last done."""
 
 
 Event = TaskArrived | NodeReported | NodeLost | LinkChanged | TaskFinished | TaskFailed | PolicyChanged | Tick

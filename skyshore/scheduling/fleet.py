@@ -9,7 +9,7 @@ from skyshore.domain.outcome import Outcome
 from skyshore.domain.task import TaskKind
 from skyshore.policies.protocol import ArmEstimate, Context
 from skyshore.scheduling.link_estimate import LinkEstimate
-from skyshore.scheduling.node_columns import NodeColumns
+from skyshore.scheduling.node_columns import OWN, NodeColumns
 from skyshore.scheduling.tables import KindTable, build_table
 
 
@@ -86,16 +86,18 @@ class Fleet:
         return lost
 
     def _take_status(self, member: _Member, status: NodeStatus) -> None:
-        columns, number = self.columns, member.number
-        own = columns.own[number]
+        own = float(self.columns.block[OWN, member.number])
         # A heartbeat is up to a period old, so it may count tasks of ours that ended since. Against the most we had
         # in flight at any time it could be from, the rest is surely somebody else's.
         ours_then = max(member.peak, member.last_peak, own)
-        columns.foreign[number] = max(0.0, status.running + status.queued - ours_then)
         member.last_peak, member.peak = member.peak, own
-        columns.capacity[number] = max(status.capacity, 1)
-        columns.kv_used[number] = status.kv_used
-        columns.draining[number] = status.draining
+        self.columns.set_status(
+            member.number,
+            foreign=max(0.0, status.running + status.queued - ours_then),
+            capacity=max(status.capacity, 1),
+            kv_used=status.kv_used,
+            draining=status.draining,
+        )
 
     def lose(self, node_id: str) -> list[str]:
         """Forget a node. Returns its tasks, which are no longer in flight."""
@@ -139,36 +141,22 @@ class Fleet:
         )
         self.in_flight[task.task_id] = flight
         member.tasks.add(task.task_id)
-        columns = self.columns
-        columns.own[member.number] += 1
-        columns.backlog_s[member.number] += flight.service_s
-        columns.reserved_bytes_per_s[member.number] += flight.bytes_per_s
-        member.peak = max(member.peak, columns.own[member.number])
+        member.peak = max(member.peak, self.columns.add_task(member.number, flight.service_s, flight.bytes_per_s))
 
     def release(self, task_id: str) -> InFlight | None:
         """The task ended, however it did. Returns what was kept of it; None if it was not in flight."""
         flight = self.in_flight.pop(task_id, None)
         if flight is None:
             return None
-        member = self._members[flight.arm.node_id]
-        member.tasks.discard(task_id)
-        columns, number = self.columns, flight.number
-        columns.own[number] -= 1
-        if member.tasks:
-            columns.backlog_s[number] -= flight.service_s
-            columns.reserved_bytes_per_s[number] -= flight.bytes_per_s
-        else:  # an idle node owes nothing: rounding errors end here
-            columns.backlog_s[number] = columns.reserved_bytes_per_s[number] = 0.0
+        self._members[flight.arm.node_id].tasks.discard(task_id)
+        self.columns.drop_task(flight.number, flight.service_s, flight.bytes_per_s)
         return flight
 
     def mark_full(self, node_id: str) -> None:
         """The node turned a task away: believe it until its next heartbeat."""
         member = self._members.get(node_id)
         if member is not None:
-            columns = self.columns
-            columns.foreign[member.number] = max(
-                columns.foreign[member.number], columns.capacity[member.number] - columns.own[member.number]
-            )
+            self.columns.fill(member.number)
 
     def supersede(self, task_id: str) -> InFlight | None:
         """The task is placed anew: give its room back, but remember the attempt, for its outcome may still come."""

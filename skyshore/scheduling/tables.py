@@ -34,6 +34,8 @@ class KindTable:
     stride: Floats
     bytes_per_frame: Floats
     busy_watts: Floats
+    shortest_context_tokens: float
+    lowest_quality: float
 
 
 def build_table(kind: TaskKind, fleet: Sequence[tuple[int, Node]]) -> KindTable | None:
@@ -69,4 +71,6 @@ def build_table(kind: TaskKind, fleet: Sequence[tuple[int, Node]]) -> KindTable 
         stride=column(lambda arm: max(arm.frame_stride, 1)),
         bytes_per_frame=column(lambda arm: arm.bytes_per_frame),
         busy_watts=column(lambda arm: arm.busy_watts),
+        shortest_context_tokens=min(arm.context_tokens or np.inf for arm in arms),
+        lowest_quality=min(arm.quality for arm in arms),
     )

@@ -20,6 +20,7 @@ from skyshore.scheduling.events import (
     TaskFinished,
     Tick,
 )
+from skyshore.scheduling.node_columns import BACKLOG_S, OWN
 from tests.fakes.small_fleet import (
     LLM_PROFILE,
     VIDEO_PROFILE,
@@ -301,6 +302,6 @@ def test_room_is_never_lost_nor_overdrawn(history):
                 assert not flights
                 continue
             (number,) = core.fleet.numbers((node_id,))
-            assert core.fleet.columns.own[number] == len(flights) <= 3
+            assert core.fleet.columns.block[OWN, number] == len(flights) <= 3
             work_s = sum(flight.service_s for flight in flights)
-            assert core.fleet.columns.backlog_s[number] == pytest.approx(work_s, abs=1e-9)
+            assert core.fleet.columns.block[BACKLOG_S, number] == pytest.approx(work_s, abs=1e-9)

@@ -1,0 +1,78 @@
+"""Puts the scheduler process together and takes it apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from services.scheduler.journal import Journal
+from services.scheduler.loop import SchedulerLoop
+from services.scheduler.servicer import SchedulerServicer
+from services.scheduler.settings import SchedulerSettings
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.domain.errors import NodeUnavailable
+from skyshore.ports import StateStore
+from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
+from skyshore.runtime.telemetry import serve_metrics
+from skyshore.scheduling.core import CoreSettings, SchedulerCore
+from skyshore.v1.scheduler_service_pb2_grpc import add_SchedulerServiceServicer_to_server
+
+log = structlog.get_logger()
+
+SERVICE = "skyshore.v1.SchedulerService"
+STORE_WITHIN_S = 15.0
+"""At the start the state store gets this long to answer: a launcher starts both at once."""
+
+
+@asynccontextmanager
+async def scheduler(settings: SchedulerSettings, store: StateStore) -> AsyncIterator[RunningServer]:
+    """A serving scheduler on an open store.
+
+    Raises:
+        NotFound: no policy of the name set.
+        NodeUnavailable: the store does not answer.
+        OSError: the address is taken.
+    """
+    core_settings = CoreSettings(
+        policy=settings.scheduler_policy,
+        seed=settings.scheduler_seed,
+        policy_settings=settings.scheduler_policy_settings,
+    )
+    core = SchedulerCore(core_settings)
+    loop = SchedulerLoop(core, store, Journal(store, settings.scheduler_event_log, core_settings), time.time)
+    await _wait_for(store)
+    await loop.start()
+    service = GrpcService(SERVICE, add_SchedulerServiceServicer_to_server, SchedulerServicer(loop))
+    async with asyncio.TaskGroup() as group:  # a loop that fails takes the process with it
+        running = group.create_task(loop.run())
+        async with grpc_server([service], settings.scheduler_listen) as server:
+            yield server
+            await server.drain(settings.scheduler_drain_s)
+        running.cancel()
+
+
+async def serve(settings: SchedulerSettings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    serve_metrics(settings.scheduler_metrics_port)
+    store = RedisStore(settings.redis_url)
+    try:
+        async with scheduler(settings, store):
+            await stop_signal()
+            log.info("draining")
+    finally:
+        await store.close()
+
+
+async def _wait_for(store: StateStore) -> None:
+    end_s = time.monotonic() + STORE_WITHIN_S
+    while True:
+        try:
+            return await store.ping()
+        except NodeUnavailable:
+            if time.monotonic() > end_s:
+                raise
+            await asyncio.sleep(0.2)

@@ -1,0 +1,215 @@
+"""Drives SchedulerCore live: turns calls, leases and outcomes into events, and its actions into answers and records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import structlog
+
+from services.scheduler.journal import Journal
+from services.scheduler.watchers import DecisionWatchers
+from skyshore.domain.errors import Internal, NodeUnavailable, SkyshoreError
+from skyshore.domain.node import Node, NodeStatus, Tier
+from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.domain.placement import Placement
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task
+from skyshore.policies.registry import POLICIES
+from skyshore.ports import StateStore
+from skyshore.runtime import telemetry
+from skyshore.scheduling.actions import Action, Dispatch, Migrate, Reject, SaveState
+from skyshore.scheduling.core import SchedulerCore
+from skyshore.scheduling.events import (
+    Event,
+    NodeLost,
+    NodeReported,
+    PolicyChanged,
+    TaskArrived,
+    TaskFailed,
+    TaskFinished,
+    Tick,
+)
+
+log = structlog.get_logger()
+
+NODES_EVERY_S = 0.4
+"""Leases are read this often: a node is missed at most this long after its lease of 3 s ran out."""
+LEASE_S = 3.0
+TICK_EVERY_S = 1.0
+FLUSH_EVERY_S = 0.25
+OUTCOMES_AT_ONCE = 500
+
+
+class SchedulerLoop:
+    """Owns the core; one event loop, so events are handled one after the other."""
+
+    def __init__(self, core: SchedulerCore, store: StateStore, journal: Journal, now_s: Callable[[], float]) -> None:
+        self.watchers = DecisionWatchers()
+        self._core, self._store, self._journal, self._now_s = core, store, journal, now_s
+        self._waiting: dict[str, asyncio.Future[Placement]] = {}
+        """Tasks the core has taken in and not yet answered."""
+        self._alive: dict[str, Tier] = {}
+        self._outage_ended_s = float("-inf")
+
+    @property
+    def policy(self) -> str:
+        """Name of the policy in force."""
+        return self._core.policy_name
+
+    # ------------------------------------------------------------------------------------------- calls
+
+    async def place(self, task: Task, profile: TaskProfile, attempt: int, avoid: Sequence[str]) -> Placement:
+        """Choose an arm.
+
+        Raises:
+            NodeUnavailable: no node is there.
+            NoFeasibleArm: none could ever do it.
+            QueueFull: those that could are full.
+        """
+        answer: asyncio.Future[Placement] = asyncio.get_running_loop().create_future()
+        earlier = self._waiting.get(task.task_id)
+        if earlier is not None and not earlier.done():
+            earlier.set_exception(Internal(f"task '{task.task_id}' asked for another placement meanwhile"))
+        self._waiting[task.task_id] = answer
+        started_s = perf_counter()
+        try:
+            self._handle(TaskArrived(self._now_s(), task, profile, attempt, tuple(avoid)))
+            telemetry.DECISION_SECONDS.observe(perf_counter() - started_s)
+            return await answer
+        finally:
+            if self._waiting.get(task.task_id) is answer:
+                del self._waiting[task.task_id]
+
+    async def set_policy(self, name: str) -> None:
+        """Put a policy in force, with what it learned before. Raises NotFound for an unknown one."""
+        if name not in POLICIES:
+            self._handle(PolicyChanged(self._now_s(), name))  # raises the error that names the known ones
+        await self._journal.flush()  # it may have been in force a moment ago
+        snapshot = await self._store.load_policy(name) or b""
+        self._restore(name, snapshot)
+        log.info("policy changed", policy=name, snapshot_bytes=len(snapshot))
+
+    async def report(self, outcome: Outcome) -> None:
+        """Take an outcome from a caller outside; it joins the stream the others come from."""
+        await self._store.append_outcomes([outcome])
+
+    # ------------------------------------------------------------------------------------------- running
+
+    async def start(self) -> None:
+        """Read what was there before. Raises NodeUnavailable while the store is away."""
+        snapshot = await self._store.load_policy(self.policy)
+        if snapshot:
+            self._restore(self.policy, snapshot)
+            log.info("policy restored", policy=self.policy, snapshot_bytes=len(snapshot))
+        self._take_nodes(await self._store.nodes())
+
+    async def run(self) -> None:
+        """Work until cancelled; then write down what is left."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_nodes())
+                group.create_task(self._read_outcomes())
+                group.create_task(self._every(TICK_EVERY_S, self._tick))
+                group.create_task(self._flush())
+        finally:
+            self._handle(Tick(self._now_s(), save=True))
+            await self._journal.flush()
+
+    async def _every(self, period_s: float, step: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            step()
+
+    def _tick(self) -> None:
+        self._handle(Tick(self._now_s()))
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            await self._journal.flush()
+
+    async def _watch_nodes(self) -> None:
+        reachable = True
+        while True:
+            await asyncio.sleep(NODES_EVERY_S)
+            try:
+                reports = await self._store.nodes()
+            except NodeUnavailable as error:
+                if reachable:
+                    log.warning("placing on the fleet last seen", nodes=len(self._alive), why=str(error))
+                reachable = False
+                continue
+            if not reachable:
+                reachable, self._outage_ended_s = True, self._now_s()
+                log.info("state store is back")
+            self._take_nodes(reports)
+
+    def _take_nodes(self, reports: Sequence[tuple[Node, NodeStatus]]) -> None:
+        now_s = self._now_s()
+        seen = {node.node_id: node.tier for node, _ in reports}
+        for node, status in reports:
+            self._handle(NodeReported(now_s, node, status))
+        # Leases also ran out while nobody could renew them: after an outage the nodes get one lease to show up.
+        if now_s - self._outage_ended_s > LEASE_S:
+            for node_id in self._alive.keys() - seen.keys():
+                log.warning("node lost", node_id=node_id)
+                self._handle(NodeLost(now_s, node_id))
+            self._alive = seen
+        else:
+            self._alive |= seen
+        for tier in Tier:
+            telemetry.NODES.labels(tier.value).set(sum(entry is tier for entry in self._alive.values()))
+
+    async def _read_outcomes(self) -> None:
+        cursor = "$"
+        while True:
+            try:
+                cursor, outcomes = await self._store.read_outcomes(cursor, OUTCOMES_AT_ONCE, block_s=2.0)
+            except NodeUnavailable:  # `_watch_nodes` says so once
+                await asyncio.sleep(NODES_EVERY_S)
+                continue
+            for outcome in outcomes:
+                end = TaskFinished if outcome.status is OutcomeStatus.OK else TaskFailed
+                self._handle(end(self._now_s(), outcome))
+
+    # ------------------------------------------------------------------------------------------- events, actions
+
+    def _restore(self, name: str, snapshot: bytes) -> None:
+        """Put a policy in force; one that cannot read its snapshot starts afresh, and says so."""
+        try:
+            self._handle(PolicyChanged(self._now_s(), name, snapshot))
+        except ValueError as error:
+            log.warning("policy starts afresh: its snapshot cannot be read", policy=name, why=str(error))
+            self._handle(PolicyChanged(self._now_s(), name))
+
+    def _handle(self, event: Event) -> None:
+        actions = self._core.handle(event)
+        self._journal.note_event(event)
+        for action in actions:
+            self._act(action)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Dispatch():
+                self._decided(action, action.placement.task_id, action.placement)
+            case Reject():
+                self._decided(action, action.task_id, action.error)
+            case Migrate():
+                log.warning("task needs another node", task_id=action.task_id, node_id=action.node_id)
+            case SaveState():
+                self._journal.note_snapshot(action)
+
+    def _decided(self, action: Dispatch | Reject, task_id: str, answer: Placement | SkyshoreError) -> None:
+        self._journal.note_decision(action.record)
+        self.watchers.publish(action.record)
+        waiting = self._waiting.get(task_id)
+        if waiting is None or waiting.done():
+            return
+        if isinstance(answer, Placement):
+            telemetry.DECISIONS.labels(answer.policy, "placed").inc()
+            waiting.set_result(answer)
+        else:
+            telemetry.DECISIONS.labels(self.policy, answer.code).inc()
+            waiting.set_exception(answer)

@@ -1,0 +1,35 @@
+"""What the scheduler process reads from its environment, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SchedulerSettings(BaseSettings):
+    """Environment variables carry the prefix SKYSHORE_, for example SKYSHORE_SCHEDULER_POLICY."""
+
+    model_config = SettingsConfigDict(env_prefix="SKYSHORE_", frozen=True)
+
+    scheduler_listen: str = "127.0.0.1:7102"
+    """host:port to serve on; port 0 picks a free one."""
+    scheduler_policy: str = "least_loaded"
+    """Policy in force at the start; `SetPolicy` changes it later."""
+    scheduler_policy_settings: dict[str, dict[str, float | str | bool]] = Field(default_factory=dict)
+    """Settings by policy name, as JSON: {"cs_ucb": {"delta": 0.2}}."""
+    scheduler_seed: int = 0
+    """Of every random choice a policy makes."""
+    scheduler_event_log: Path | None = None
+    """Where to write the event log for replays; unset writes none."""
+    scheduler_metrics_port: int = 0
+    """Port of /metrics on 127.0.0.1; 0 serves none."""
+    scheduler_drain_s: float = 5.0
+    """Seconds running calls get after SIGTERM."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The state store."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    log_json: bool = True
+    """False writes coloured lines for people."""

@@ -1,0 +1,46 @@
+"""The SchedulerClient port over the mux."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skyshore.adapters.mux_client import MuxChannel
+from skyshore.domain.placement import Placement
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task
+from skyshore.v1 import scheduler_service_pb2 as pb
+from skyshore.wire.demand import profile_to_proto, task_to_proto
+from skyshore.wire.fleet import placement_from_proto
+
+PLACE = "/skyshore.v1.SchedulerService/Place"
+GET_POLICY = "/skyshore.v1.SchedulerService/GetPolicy"
+SET_POLICY = "/skyshore.v1.SchedulerService/SetPolicy"
+LONGEST_S = 5.0
+"""A placement that takes longer is no use: the scheduler answers in microseconds."""
+
+
+class MuxSchedulerClient:
+    """Calls the scheduler at the other end of `channel`, which stays the caller's to close."""
+
+    def __init__(self, channel: MuxChannel) -> None:
+        self._channel = channel
+
+    async def place(
+        self, task: Task, profile: TaskProfile, *, attempt: int = 1, avoid: Sequence[str] = ()
+    ) -> Placement:
+        """See SchedulerClient. NodeUnavailable also when the scheduler itself is away."""
+        request = pb.PlaceRequest(
+            task=task_to_proto(task), profile=profile_to_proto(profile), attempt=attempt, avoid_node_ids=avoid
+        )
+        timeout_s = min(LONGEST_S, task.deadline_s)
+        response = await self._channel.unary(PLACE, request, pb.PlaceResponse, timeout_s)
+        return placement_from_proto(task.task_id, response, attempt=attempt)
+
+    async def policy(self) -> tuple[str, tuple[str, ...]]:
+        """The policy in force, and all there are."""
+        response = await self._channel.unary(GET_POLICY, pb.GetPolicyRequest(), pb.GetPolicyResponse, LONGEST_S)
+        return response.policy, tuple(response.available)
+
+    async def set_policy(self, name: str) -> None:
+        """Put another policy in force. Raises NotFound for an unknown one."""
+        await self._channel.unary(SET_POLICY, pb.SetPolicyRequest(policy=name), pb.SetPolicyResponse, LONGEST_S)

@@ -1,0 +1,218 @@
+"""The scheduler process over real gRPC and a real Valkey."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+import pytest
+
+from services.scheduler.app import scheduler
+from services.scheduler.settings import SchedulerSettings
+from skyshore.adapters.mux_client import MuxChannel
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.adapters.scheduler_client import MuxSchedulerClient
+from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, QueueFull
+from skyshore.domain.node import Tier
+from skyshore.domain.outcome import OutcomeStatus
+from skyshore.scheduling.log import replay
+from skyshore.v1 import scheduler_service_pb2 as pb
+from skyshore.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
+from skyshore.wire.demand import profile_to_proto, task_to_proto
+from skyshore.wire.result import outcome_to_proto
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.small_fleet import LLM_PROFILE, llm_task, node, outcome, status
+
+
+class Live(NamedTuple):
+    client: MuxSchedulerClient
+    store: RedisStore
+    address: str
+
+
+@asynccontextmanager
+async def live(valkey_url: str, **settings: object) -> AsyncIterator[Live]:
+    store = RedisStore(valkey_url)
+    chosen = SchedulerSettings(scheduler_listen="127.0.0.1:0", redis_url=valkey_url, **settings)  # type: ignore[arg-type]
+    async with scheduler(chosen, store) as server:
+        channel = MuxChannel(server.address)
+        yield Live(MuxSchedulerClient(channel), store, server.address)
+        await channel.close()
+    await store.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not await condition():  # noqa: ASYNC110 - the other side gives no event to wait on
+            await asyncio.sleep(0.01)
+
+
+async def placed(client: MuxSchedulerClient, task_id: str) -> bool:
+    try:
+        await client.place(llm_task(task_id), LLM_PROFILE)
+    except (NodeUnavailable, QueueFull):
+        return False
+    return True
+
+
+async def test_nodes_known_before_the_start_take_tasks_at_once(valkey_url):
+    before = RedisStore(valkey_url)
+    await before.register_node(node("a"), status("a"), lease_s=3.0)
+    await before.close()
+    async with live(valkey_url) as live_:
+        placement = await live_.client.place(llm_task("t1"), LLM_PROFILE)
+        assert (placement.arm.node_id, placement.policy, placement.attempt) == ("a", "least_loaded", 1)
+        assert placement.address == node("a").address
+        with pytest.raises(NoFeasibleArm):
+            await live_.client.place(llm_task("t2", model="none"), LLM_PROFILE)
+
+
+async def test_a_node_that_falls_silent_is_dropped_within_three_and_a_half_seconds(valkey_url):
+    loop = asyncio.get_running_loop()
+    async with live(valkey_url) as live_:
+        with pytest.raises(NodeUnavailable):
+            await live_.client.place(llm_task("t0"), LLM_PROFILE)
+        await live_.store.register_node(node("a"), status("a", capacity=10_000), lease_s=3.0)
+        last_heartbeat_s = loop.time()
+        await until(lambda: placed(live_.client, "t1"), within_s=1.0)
+        tries = iter(range(10_000))
+
+        async def dropped() -> bool:
+            return not await placed(live_.client, f"more-{next(tries)}")
+
+        await until(dropped)
+        assert 2.9 <= loop.time() - last_heartbeat_s <= 3.6
+
+
+async def test_outcomes_of_the_stream_give_room_back(valkey_url):
+    async with live(valkey_url) as live_:
+        await live_.store.register_node(node("a"), status("a", capacity=1), lease_s=30.0)
+        await until(lambda: placed(live_.client, "t1"))
+        with pytest.raises(QueueFull) as full:
+            await live_.client.place(llm_task("t2"), LLM_PROFILE)
+        assert full.value.retry_after_s >= 0.5
+        await live_.store.append_outcomes([outcome("t1", "a/smollm2", "a")])
+        await until(lambda: placed(live_.client, "t2"))
+
+
+async def test_a_caller_outside_may_report_an_outcome(valkey_url):
+    async with live(valkey_url) as live_, grpc.aio.insecure_channel(live_.address) as channel:
+        stub = SchedulerServiceStub(channel)
+        await live_.store.register_node(node("a"), status("a", capacity=1), lease_s=30.0)
+        await until(lambda: placed(live_.client, "t1"))
+        report = outcome("t1", "a/smollm2", "a", status=OutcomeStatus.FAILED)
+        await stub.ReportOutcome(pb.ReportOutcomeRequest(outcome=outcome_to_proto(report)))
+        await until(lambda: placed(live_.client, "t2"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ReportOutcome(pb.ReportOutcomeRequest())
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Place(pb.PlaceRequest())
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_decisions_are_watched_and_kept(valkey_url):
+    async with live(valkey_url) as live_, grpc.aio.insecure_channel(live_.address) as channel:
+        await live_.store.register_node(node("a"), status("a"), lease_s=30.0)
+        await until(lambda: placed(live_.client, "t1"))
+        watch = SchedulerServiceStub(channel).WatchDecisions(pb.WatchDecisionsRequest(backlog=1))
+        assert (await watch.read()).decision.task_id == "t1"
+        await live_.client.place(llm_task("t2"), LLM_PROFILE)
+        latest = (await watch.read()).decision
+        assert (latest.task_id, latest.chosen, latest.policy) == ("t2", "a/smollm2", "least_loaded")
+        watch.cancel()
+
+        async def kept() -> bool:
+            return [record.task_id for record in await live_.store.decisions(2)] == ["t2", "t1"]
+
+        await until(kept)
+
+
+async def test_the_policy_changes_by_call_and_tasks_go_on(valkey_url):
+    async with live(valkey_url) as live_:
+        await live_.store.register_node(node("edge"), status("edge", capacity=1), lease_s=30.0)
+        await live_.store.register_node(node("sky", tier=Tier.CLOUD), status("sky", capacity=1), lease_s=30.0)
+        await until(lambda: placed(live_.client, "t1"))
+        name, available = await live_.client.policy()
+        assert name == "least_loaded"
+        assert {"random", "round_robin", "edge_only", "cloud_only", "least_loaded"} <= set(available)
+        await live_.client.set_policy("cloud_only")
+        assert (await live_.client.policy())[0] == "cloud_only"
+        with pytest.raises(NotFound, match="known are"):
+            await live_.client.set_policy("nonsense")
+        assert (await live_.client.policy())[0] == "cloud_only"
+
+
+async def test_the_fleet_stays_while_the_store_is_away():
+    store = MemoryStore()
+    await store.register_node(node("a"), status("a", capacity=1000), lease_s=1.0)
+    async with scheduler(SchedulerSettings(scheduler_listen="127.0.0.1:0"), store) as server:
+        channel = MuxChannel(server.address)
+        client = MuxSchedulerClient(channel)
+        assert await placed(client, "t1")
+        store.reachable = False
+        await asyncio.sleep(1.5)  # longer than the lease: it ran out because nobody could renew it
+        assert await placed(client, "t2")
+        store.reachable = True
+        await asyncio.sleep(1.0)  # several reads that find no node, within the lease after the outage
+        assert await placed(client, "t3")
+        await store.register_node(node("a"), status("a", capacity=1000), lease_s=30.0)
+        await asyncio.sleep(0.5)
+        assert await placed(client, "t4")
+        await channel.close()
+
+
+async def test_the_event_log_of_a_live_run_replays_to_the_same_decisions(valkey_url, tmp_path: Path):
+    event_log = tmp_path / "events.jsonl"
+    answers = []
+    async with live(valkey_url, scheduler_policy="random", scheduler_seed=7, scheduler_event_log=event_log) as live_:
+        for name in "abc":
+            await live_.store.register_node(node(name), status(name, capacity=40), lease_s=30.0)
+        await until(lambda: placed(live_.client, "first"))
+
+        async def one(number: int) -> None:
+            placement = await live_.client.place(llm_task(f"t{number}"), LLM_PROFILE)
+            arm = placement.arm
+            answers.append((placement.task_id, arm.arm_id))
+            await live_.store.append_outcomes([outcome(placement.task_id, arm.arm_id, arm.node_id)])
+
+        await asyncio.gather(*(one(number) for number in range(30)))
+        await live_.client.set_policy("least_loaded")
+        await asyncio.gather(*(one(number) for number in range(30, 60)))
+    lines = event_log.read_text().splitlines()
+    assert json.loads(lines[0])["settings"]["policy"] == "random"
+    again = [(d.placement.task_id, d.placement.arm.arm_id) for d in replay(lines)]
+    assert sorted(again[1:]) == sorted(answers)
+
+
+async def test_two_thousand_placements_leave_nothing_behind(valkey_url):
+    """A burst far above the fleet's speed: all answered, room given back, decisions kept."""
+    async with live(valkey_url) as live_:
+        for name in "abc":
+            await live_.store.register_node(node(name), status(name, capacity=1000), lease_s=30.0)
+        await until(lambda: placed(live_.client, "first"))
+
+        async def one(number: int) -> None:
+            placement = await live_.client.place(llm_task(f"t{number}"), LLM_PROFILE)
+            arm = placement.arm
+            await live_.store.append_outcomes([outcome(placement.task_id, arm.arm_id, arm.node_id)])
+
+        for start in range(0, 2000, 100):
+            await asyncio.gather(*(one(number) for number in range(start, start + 100)))
+
+        async def kept() -> bool:
+            chosen = [record.chosen for record in await live_.store.decisions(5000) if record.chosen]
+            return len(chosen) == 2001
+
+        await until(kept)
+
+
+async def test_plain_unary_callers_see_the_status_of_the_table(valkey_url):
+    async with live(valkey_url) as live_, grpc.aio.insecure_channel(live_.address) as channel:
+        request = pb.PlaceRequest(task=task_to_proto(llm_task("t")), profile=profile_to_proto(LLM_PROFILE))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await SchedulerServiceStub(channel).Place(request)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
