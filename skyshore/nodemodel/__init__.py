@@ -1,1 +1,1 @@
-"""Latency, memory, energy and quality of a node. Pure; emulated engine and simulator share it."""
+"""How fast, how hungry and how good a node is. Pure: the emulated engine and the simulator run the same code."""

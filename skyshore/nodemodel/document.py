@@ -1,0 +1,79 @@
+"""Node profiles as JSON documents: plain objects in, checked values out, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+from skyshore.domain.video import Codec
+from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
+
+Speed = TypeVar("Speed", LlmSpeed, VideoSpeed)
+
+POSITIVE = {"slots", "chunk_tokens", "kv_tokens", "context_tokens", "frame_stride"}
+
+
+class ProfileError(ValueError):
+    """A node profile that cannot be used; the message names the field and the fix."""
+
+
+def _number(where: str, name: str, value: object, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
+        raise ProfileError(f"{where}.{name} must be {'a whole number' if kind is int else 'a number'}, not {value!r}")
+    if value < 0 or (value == 0 and name in POSITIVE):
+        raise ProfileError(f"{where}.{name} must be {'positive' if name in POSITIVE else 'at least 0'}, not {value}")
+    return kind(value)
+
+
+def _speed(kind: type[Speed], where: str, entry: object) -> Speed:
+    if not isinstance(entry, Mapping):
+        raise ProfileError(f"{where} must be an object with at least a model, not {entry!r}")
+    known = {field.name: type(field.default) for field in fields(kind)}
+    values: dict[str, Any] = {}
+    for name, value in entry.items():
+        if name not in known:
+            raise ProfileError(f"{where}.{name} is unknown; known are {', '.join(known)}")
+        if name in ("model", "source"):
+            values[name] = str(value)
+        elif name == "codec":
+            values[name] = _codec(where, value)
+        else:
+            values[name] = _number(where, name, value, known[name])
+    for name in ("model", "source"):
+        if not values.get(name):
+            raise ProfileError(f"{where}.{name} is missing: every figure says what it is of and where it is from")
+    if values.get("quality", 1.0) > 1.0:
+        raise ProfileError(f"{where}.quality must be in 0..1, not {values['quality']}")
+    return kind(**values)
+
+
+def _codec(where: str, value: object) -> Codec:
+    try:
+        return Codec(str(value))
+    except ValueError:
+        raise ProfileError(f"{where}.codec must be one of {', '.join(Codec)}, not {value!r}") from None
+
+
+def profile_from_document(document: object) -> NodeProfile:
+    """Check a parsed JSON document. Raises ProfileError."""
+    if not isinstance(document, Mapping):
+        raise ProfileError("a node profile is a JSON object with name, source, idle_watts, llm, video")
+    unknown = set(document) - {field.name for field in fields(NodeProfile)}
+    if unknown:
+        raise ProfileError(f"{sorted(unknown)[0]} is unknown; known are name, source, idle_watts, llm, video")
+    for name in ("name", "source"):
+        if not document.get(name):
+            raise ProfileError(f"{name} is missing")
+    return NodeProfile(
+        name=str(document["name"]),
+        source=str(document["source"]),
+        idle_watts=_number("profile", "idle_watts", document.get("idle_watts", 0.0), float),
+        llm=tuple(_speed(LlmSpeed, f"llm[{i}]", entry) for i, entry in enumerate(document.get("llm", ()))),
+        video=tuple(_speed(VideoSpeed, f"video[{i}]", entry) for i, entry in enumerate(document.get("video", ()))),
+    )
+
+
+def profile_to_document(profile: NodeProfile) -> dict[str, Any]:
+    """What `profile_from_document` reads."""
+    return asdict(profile)

@@ -1,0 +1,122 @@
+"""What a node profile holds: the numbers behind one model on one node, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from skyshore.domain.video import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class LlmSpeed:
+    """One language model on one node with continuous batching.
+
+    An iteration that prefills `p` prompt tokens and decodes `r` rows takes
+    `iteration_s + p * prefill_token_s + r * row_s` seconds: the linear iteration-time model that serving simulators fit
+    to measurements (compute grows with tokens, the fixed part is reading the weights once).
+    """
+
+    model: str
+    source: str
+    """Provenance of the figures: `measured:<what>` or `modelled:<how>`."""
+    quality: float = 1.0
+    iteration_s: float = 0.0
+    prefill_token_s: float = 0.0
+    row_s: float = 0.0
+    slots: int = 8
+    """Rows decoded together."""
+    kv_tokens: int = 65_536
+    """Tokens whose keys and values fit in memory, all rows together."""
+    context_tokens: int = 8192
+    chunk_tokens: int = 512
+    """Prompt tokens prefilled in one iteration at most (chunked prefill)."""
+    queue: int = 64
+    """Tasks that may wait before the node answers QueueFull."""
+    busy_watts: float = 0.0
+    """Drawn above idle while an iteration runs."""
+
+    def iteration_time_s(self, prefill_tokens: int, rows: int) -> float:
+        """Seconds of one iteration."""
+        return self.iteration_s + prefill_tokens * self.prefill_token_s + rows * self.row_s
+
+    @property
+    def instant(self) -> bool:
+        """Whether an answer takes no time at all, however long it is."""
+        return self.iteration_s == self.prefill_token_s == self.row_s == 0.0
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Prompt tokens per second of one full chunk alone on the node; 0 when instant."""
+        seconds = self.iteration_time_s(self.chunk_tokens, 0)
+        return self.chunk_tokens / seconds if seconds else 0.0
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Tokens per second of one row alone on the node; 0 when instant."""
+        seconds = self.iteration_time_s(0, 1)
+        return 1.0 / seconds if seconds else 0.0
+
+    def slowed(self, factor: float) -> LlmSpeed:
+        """The same model on a node `factor` times slower."""
+        return replace(
+            self,
+            iteration_s=self.iteration_s * factor,
+            prefill_token_s=self.prefill_token_s * factor,
+            row_s=self.row_s * factor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSpeed:
+    """One vision model on one node: `slots` segments side by side, first come first served, frame after frame.
+
+    A segment of `n` frames takes `segment_s + n * frame_s` seconds of one slot.
+    """
+
+    model: str
+    source: str
+    """Provenance of the figures: `measured:<what>` or `modelled:<how>`."""
+    quality: float = 1.0
+    frame_s: float = 0.0
+    segment_s: float = 0.0
+    """Paid once per segment."""
+    slots: int = 1
+    queue: int = 64
+    input_size: int = 0
+    codec: Codec = Codec.JPEG
+    encode_quality: int = 85
+    frame_stride: int = 1
+    bytes_per_frame: float = 0.0
+    busy_watts: float = 0.0
+    """Drawn above idle while all slots work; one slot alone draws its share."""
+
+    def service_s(self, frames: int) -> float:
+        """Seconds of one slot."""
+        return self.segment_s + frames * self.frame_s
+
+    def slowed(self, factor: float) -> VideoSpeed:
+        """The same model on a node `factor` times slower."""
+        return replace(self, frame_s=self.frame_s * factor, segment_s=self.segment_s * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProfile:
+    """A whole node: its power and every model it can run."""
+
+    name: str
+    source: str
+    """Provenance of the whole: where the file came from."""
+    idle_watts: float = 0.0
+    llm: tuple[LlmSpeed, ...] = ()
+    video: tuple[VideoSpeed, ...] = ()
+
+    def slowed(self, factor: float) -> NodeProfile:
+        """The same node, every model `factor` times slower."""
+        if factor == 1.0:
+            return self
+        return replace(
+            self,
+            source=f"{self.source}, slowed {factor:g}x",
+            llm=tuple(speed.slowed(factor) for speed in self.llm),
+            video=tuple(speed.slowed(factor) for speed in self.video),
+        )

@@ -1,0 +1,79 @@
+"""Profiles: documents that come back as they went, mistakes that are named, hardware that follows its data sheet."""
+
+import json
+
+import pytest
+
+from skyshore.domain.video import Codec
+from skyshore.nodemodel.document import ProfileError, profile_from_document, profile_to_document
+from skyshore.nodemodel.hardware import HARDWARE, LLM_SHAPES, VISION_SHAPES, llm_speed, modelled_profile
+from skyshore.nodemodel.quality import llm_quality, vision_quality
+from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
+
+PROFILE = NodeProfile(
+    "bench",
+    "measured:here",
+    12.5,
+    (LlmSpeed("smollm2-135m:int4", "measured:here", 0.3, 0.01, 0.0002, 0.001, slots=4),),
+    (VideoSpeed("nanodet", "measured:here", 0.6, 0.03, codec=Codec.H264),),
+)
+
+
+def test_a_profile_survives_json():
+    assert profile_from_document(json.loads(json.dumps(profile_to_document(PROFILE)))) == PROFILE
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"llm": [{"model": "m"}]}, "llm[0].source is missing"),
+        ({"llm": [{"model": "m", "source": "s", "slots": 0}]}, "llm[0].slots must be positive"),
+        ({"llm": [{"model": "m", "source": "s", "slots": 1.5}]}, "llm[0].slots must be a whole number"),
+        ({"llm": [{"model": "m", "source": "s", "slotz": 1}]}, "llm[0].slotz is unknown; known are model"),
+        ({"video": [{"model": "m", "source": "s", "codec": "gif"}]}, "video[0].codec must be one of jpeg, h264"),
+        ({"video": [{"model": "m", "source": "s", "quality": 2}]}, "video[0].quality must be in 0..1"),
+        ({"idle_watts": -1}, "idle_watts must be at least 0"),
+        ({"idle_watts": "warm"}, "idle_watts must be a number"),
+        ({"source": ""}, "source is missing"),
+        ({"colour": 1}, "colour is unknown"),
+    ],
+)
+def test_a_mistake_is_named(change, said):
+    with pytest.raises(ProfileError) as raised:
+        profile_from_document(profile_to_document(PROFILE) | change)
+    assert said in str(raised.value)
+
+
+def test_decoding_is_bound_by_memory_and_prefill_by_arithmetic():
+    a100, h100 = (llm_speed(HARDWARE[name], LLM_SHAPES["llama3-8b"]) for name in ("a100", "h100"))
+    assert h100.decode_tokens_per_s / a100.decode_tokens_per_s == pytest.approx(3350 / 2039, rel=0.02)
+    assert a100.prefill_token_s / h100.prefill_token_s == pytest.approx(989 / 312, rel=0.01)
+    assert 60 < a100.decode_tokens_per_s < 2039 / 16.06, "below one read of 16 GB of weights per token"
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_sizes():
+    with pytest.raises(ProfileError, match="llama-33b needs 65 GB for weights and does not fit t4"):
+        modelled_profile("t4", ["llama-33b"])
+
+
+def test_every_modelled_figure_says_so_and_slower_means_slower():
+    profile = modelled_profile("a100", ["llama3-8b", "nanodet"])
+    assert all(speed.source.startswith("modelled:") for speed in (*profile.llm, *profile.video))
+    slowed = profile.slowed(4.0)
+    assert slowed.llm[0].decode_tokens_per_s == pytest.approx(profile.llm[0].decode_tokens_per_s / 4)
+    assert slowed.video[0].frame_s == pytest.approx(profile.video[0].frame_s * 4)
+    assert "slowed 4x" in slowed.source
+
+
+def test_instant_is_instant_and_the_rest_is_not():
+    assert all(speed.instant for speed in modelled_profile("instant", ["smollm2-135m"]).llm)
+    assert not llm_speed(HARDWARE["h100"], LLM_SHAPES["yi-6b"]).instant
+    with pytest.raises(ProfileError, match="no hardware 'abacus'; known are instant, xeon-edge"):
+        modelled_profile("abacus", [])
+
+
+def test_every_model_of_the_roofline_has_a_quality_and_better_encoding_is_no_worse():
+    assert all(llm_quality(name) for name in LLM_SHAPES)
+    assert all(vision_quality(name, 85) >= vision_quality(name, 50) > 0 for name in VISION_SHAPES)
+    assert llm_quality("smollm2-135m:int4") < llm_quality("smollm2-135m:int8") < llm_quality("smollm2-135m:fp32")
+    assert llm_quality("unheard-of") is None
