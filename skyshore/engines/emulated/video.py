@@ -1,0 +1,126 @@
+"""A vision engine without a model: boxes drawn from the frame number, at the pace of a node profile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+from zlib import crc32
+
+from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, QueueFull
+from skyshore.domain.outcome import WorkerOutcome
+from skyshore.domain.task import Task
+from skyshore.domain.video import Detection, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.engines.emulated.pace import Pace
+from skyshore.nodemodel.speed import VideoSpeed
+from skyshore.nodemodel.video import Segment, VideoQueue
+from skyshore.ports import EngineLoad
+
+T = TypeVar("T")
+
+MOST_BOXES = 5
+AT_HAND_S = 0.0005
+"""A frame that took less than this to fetch was waiting; its work begins when the frame before is done."""
+
+
+class EmulatedVideoEngine:
+    """Serves one detector of a profile. Needs a running event loop to be made."""
+
+    def __init__(self, speed: VideoSpeed, *, time_scale: float = 1.0) -> None:
+        self.model = speed.model
+        self._speed, self._pace = speed, Pace(time_scale)
+        self._queue = VideoQueue(speed)
+        self._starts: dict[Segment, asyncio.Event] = {}
+        self._busy_s = 0.0
+
+    async def detect(
+        self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
+        """See `VideoEngine`. Durations in the outcome are real seconds."""
+        deadline = _Deadline(task.deadline_s)
+        segment = Segment(task.task_id, info.frame_count, self._pace.now_s())
+        if not self._queue.offer(segment):
+            raise QueueFull(f"{self.model} has no room for another segment; try later", retry_after_s=1.0)
+        self._starts[segment] = asyncio.Event()
+        try:
+            self._begin_next()
+            await deadline.bound(self._starts[segment].wait())
+            free_s, count = segment.started_s + self._speed.segment_s, 0
+            self._busy_s += self._speed.segment_s
+            while True:
+                asked_s = self._pace.now_s()
+                frame = await deadline.bound(anext(frames, None))
+                if frame is None:
+                    break
+                if not frame.data:
+                    raise InvalidMedia(f"frame {frame.frame_index} is empty")
+                free_s = await deadline.bound(self._work(asked_s, free_s))
+                count += 1
+                yield FrameDetections(frame.frame_index, frame.timestamp_s, _drawn(info, frame.frame_index))
+            yield self._outcome(segment, count)
+        finally:
+            del self._starts[segment]
+            self._queue.leave(segment)
+            self._begin_next()
+
+    def load(self) -> EngineLoad:
+        """See `VideoEngine`."""
+        running, queued = len(self._queue.serving), len(self._queue.waiting)
+        return EngineLoad(running, queued, self._speed.slots + self._speed.queue)
+
+    def busy_joules(self) -> float:
+        """Joules above idle so far, in model time."""
+        return self._speed.busy_watts * self._busy_s / self._speed.slots
+
+    async def close(self) -> None:
+        """See `VideoEngine`; there is nothing to free."""
+
+    async def _work(self, asked_s: float, free_s: float) -> float:
+        """One frame; returns when, in model time, the slot is free again."""
+        now_s = self._pace.now_s()
+        begin_s = free_s if now_s - asked_s < AT_HAND_S * self._pace.scale else max(free_s, now_s)
+        end_s = begin_s + self._speed.frame_s
+        await self._pace.until(end_s)
+        self._busy_s += self._speed.frame_s
+        return end_s
+
+    def _begin_next(self) -> None:
+        for segment in self._queue.begin(self._pace.now_s()):
+            self._starts[segment].set()
+
+    def _outcome(self, segment: Segment, frames: int) -> WorkerOutcome:
+        scale = self._pace.scale
+        return WorkerOutcome(
+            queue_s=max(0.0, segment.started_s - segment.arrived_s) / scale,
+            compute_s=self._speed.service_s(frames) / scale,
+            frames=frames,
+        )
+
+
+class _Deadline:
+    """Bounds waits; a plain `asyncio.timeout` must not stay open across a yield."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end_s = asyncio.get_running_loop().time() + seconds
+
+    async def bound(self, waited: Awaitable[T]) -> T:
+        """Await it, but not beyond the deadline. Raises DeadlineExceeded."""
+        try:
+            async with asyncio.timeout_at(self._end_s):
+                return await waited
+        except TimeoutError:
+            raise DeadlineExceeded(f"the segment was not done after {self._seconds:g} s") from None
+
+
+def _drawn(info: SegmentInfo, frame_index: int) -> tuple[Detection, ...]:
+    """Up to MOST_BOXES boxes that depend on the frame number alone."""
+    labels = info.classes or ("person", "car")
+    draw = crc32(frame_index.to_bytes(8, "little"))
+    boxes = []
+    for i in range(draw % (MOST_BOXES + 1)):
+        x, y = (draw >> i) % 80 / 100 * info.source_width, (draw >> (i + 7)) % 80 / 100 * info.source_height
+        score = info.min_score + (1 - info.min_score) * ((draw >> (i + 3)) % 100) / 100
+        label = labels[(draw + i) % len(labels)]
+        boxes.append(Detection(label, score, x, y, x + info.source_width / 5, y + info.source_height / 5))
+    return tuple(boxes)

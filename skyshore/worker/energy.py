@@ -1,0 +1,32 @@
+"""Which meter a node reads."""
+
+from __future__ import annotations
+
+import structlog
+
+from skyshore.adapters.energy_modelled import linear_meter
+from skyshore.adapters.energy_nvml import NvmlMeter
+from skyshore.adapters.energy_rapl import RaplMeter
+from skyshore.ports import EnergyMeter
+from skyshore.worker.settings import NodeSettings
+
+log = structlog.get_logger()
+
+
+def choose_meter(settings: NodeSettings) -> EnergyMeter:
+    """The meter asked for; with `auto` the first of NVML, RAPL and the linear model that works here.
+
+    Raises:
+        OSError: the meter asked for by name is not there.
+    """
+    if settings.energy == "nvml":
+        return NvmlMeter()
+    if settings.energy == "rapl":
+        return RaplMeter()
+    if settings.energy == "auto":
+        for meter in (NvmlMeter, RaplMeter):
+            try:
+                return meter()
+            except OSError as error:
+                log.debug("no meter", meter=meter.source, why=str(error))
+    return linear_meter(settings.idle_watts, settings.busy_watts, settings.threads)

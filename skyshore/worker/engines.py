@@ -1,0 +1,124 @@
+"""Starts the engines a node was told to offer and makes their arms: emulated ones and upstream servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from skyshore.adapters.energy_modelled import ModelledMeter
+from skyshore.engines.emulated.llm import EmulatedLlmEngine
+from skyshore.engines.emulated.video import EmulatedVideoEngine
+from skyshore.nodemodel.document import ProfileError, profile_from_document
+from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
+from skyshore.nodemodel.quality import llm_quality
+from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
+from skyshore.ports import EnergyMeter
+from skyshore.worker.arms import llm_arm, video_arms
+from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
+from skyshore.worker.energy import choose_meter
+from skyshore.worker.measure import measure_llm
+from skyshore.worker.settings import NodeSettings
+
+DEFAULT_HARDWARE = "xeon-edge"
+UPSTREAM_QUALITY = 0.5
+"""Quality of a model nobody gave a figure for (assumed); name it in a profile file to say better."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSet:
+    """Everything a node runs on. Its engines are closed by the stack they were started with."""
+
+    name: str
+    """For `Node.engine`; holds the word `emulated` wherever a figure is not the machine's own."""
+    offers: tuple[Offer, ...]
+    meter: EnergyMeter
+    idle_watts: float
+
+
+StartEngines = Callable[[NodeSettings, AsyncExitStack], Awaitable[EngineSet]]
+
+
+def read_profile(settings: NodeSettings) -> NodeProfile | None:
+    """The profile file, if one is named.
+
+    Raises:
+        ProfileError: it cannot be read or used.
+    """
+    if not settings.profile or settings.profile in HARDWARE or settings.profile == INSTANT:
+        return None
+    try:
+        text = Path(settings.profile).read_text(encoding="utf-8")
+        return profile_from_document(json.loads(text))
+    except (OSError, ValueError) as error:
+        known = ", ".join([INSTANT, *HARDWARE])
+        raise ProfileError(
+            f"SKYSHORE_NODE_PROFILE={settings.profile}: {error}; give a profile file, or one of {known}"
+        ) from error
+
+
+async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
+    """Engines that only take time; their energy is that of the same model."""
+    hardware = settings.profile or DEFAULT_HARDWARE
+    profile = read_profile(settings) or modelled_profile(hardware, model_names(settings))
+    profile = profile.slowed(settings.slowdown)
+    offers: list[Offer] = []
+    engines: list[EmulatedLlmEngine | EmulatedVideoEngine] = []
+    for llm in profile.llm:
+        engine = await EmulatedLlmEngine.start(llm, time_scale=settings.time_scale)
+        stack.push_async_callback(engine.close)
+        engines.append(engine)
+        offers.append(LlmOffer(llm_arm(settings.id, llm), engine))
+    for video in profile.video:
+        detector = EmulatedVideoEngine(video, time_scale=settings.time_scale)
+        engines.append(detector)
+        offers += [VideoOffer(arm, detector) for arm in video_arms(settings.id, video)]
+    meter = ModelledMeter(
+        "nodemodel",
+        profile.idle_watts,
+        lambda: sum(engine.busy_joules() for engine in engines),
+        time_scale=settings.time_scale,
+    )
+    return EngineSet(_label("emulated", profile, settings), tuple(offers), meter, profile.idle_watts)
+
+
+async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
+    """An upstream server per node; every model named is asked of it under that name."""
+    from skyshore.engines.openai.engine import OpenAiLlmEngine  # noqa: PLC0415 - the only engine that needs httpx
+
+    profile, offers = read_profile(settings), []
+    for name in model_names(settings):
+        engine = OpenAiLlmEngine(name, settings.upstream_url, key=settings.upstream_key, slots=settings.slots)
+        stack.push_async_callback(engine.close)
+        await engine.check()
+        speed = _known_llm(profile, name)
+        if speed is None:
+            bare = LlmSpeed(name, "", llm_quality(name) or UPSTREAM_QUALITY, slots=settings.slots)
+            speed = await measure_llm(engine, bare)
+        offers.append(LlmOffer(llm_arm(settings.id, speed), engine))
+    return EngineSet("openai", tuple(offers), choose_meter(settings), settings.idle_watts)
+
+
+def model_names(settings: NodeSettings) -> list[str]:
+    """The models to offer.
+
+    Raises:
+        ProfileError: none is named.
+    """
+    names = [name.strip() for name in settings.models.split(",") if name.strip()]
+    if not names:
+        raise ProfileError("SKYSHORE_NODE_MODELS names no model; for example smollm2-135m:int4,ssd-mobilenet")
+    return names
+
+
+def _known_llm(profile: NodeProfile | None, name: str) -> LlmSpeed | None:
+    if profile is None:
+        return None
+    return next((speed for speed in profile.llm if speed.model == name), None)
+
+
+def _label(name: str, profile: NodeProfile, settings: NodeSettings) -> str:
+    scale = f", time x{settings.time_scale:g}" if settings.time_scale != 1 else ""
+    return f"{name} ({profile.name}{f', {settings.slowdown:g}x slower' if settings.slowdown != 1 else ''}{scale})"

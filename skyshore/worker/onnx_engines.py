@@ -1,0 +1,150 @@
+"""Starts the real engines. Their libraries are imported here and late, so that an emulated node needs none of them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import structlog
+
+from skyshore.catalogue.store import ready
+from skyshore.catalogue.table import Kind, entry
+from skyshore.nodemodel.document import ProfileError
+from skyshore.nodemodel.hardware import jpeg_bytes
+from skyshore.nodemodel.quality import llm_quality, vision_quality
+from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
+from skyshore.ports import LlmEngine, VideoEngine
+from skyshore.worker.arms import llm_arm, video_arms
+from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
+from skyshore.worker.energy import choose_meter
+from skyshore.worker.engines import EngineSet, model_names, read_profile
+from skyshore.worker.measure import measure_llm, measure_video
+from skyshore.worker.settings import NodeSettings
+from skyshore.worker.slowdown import SlowedLlmEngine, SlowedVideoEngine
+
+log = structlog.get_logger()
+
+DEFAULT_PRECISION = "int4"
+CONTEXT_TOKENS = 2048
+"""Longest prompt plus answer a node takes; each slot's keys and values are reserved for it."""
+INPUT_SIZES = {"ssd-mobilenet": 300, "nanodet": 416, "centernet": 512, "yolov5s": 640}
+QUEUE = 12
+
+
+async def start_onnx(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
+    """ONNX Runtime engines for every model named; speeds from the profile file, else measured here and now.
+
+    Raises:
+        NotFetched: a model is not in the cache; the message says what to run.
+        ProfileError: a name is neither a language model nor a detector.
+    """
+    names = model_names(settings)
+    for name in names:
+        ready(name.partition(":")[0])  # complain before the slow part
+    profile = read_profile(settings)
+    offers: list[Offer] = []
+    for name in names:
+        match entry(name.partition(":")[0]).kind:
+            case Kind.LLM:
+                offers.append(await _llm_offer(name, profile, settings, stack))
+            case Kind.DETECTOR:
+                offers += await _video_offers(name, profile, settings, stack)
+            case other:
+                raise ProfileError(f"SKYSHORE_NODE_MODELS: {name} is a {other}, not a model a node can run")
+    slow = f", emulated {settings.slowdown:g}x slower" if settings.slowdown != 1 else ""
+    return EngineSet(f"onnx{slow}", tuple(offers), choose_meter(settings), settings.idle_watts)
+
+
+async def _llm_offer(name: str, profile: NodeProfile | None, settings: NodeSettings, stack: AsyncExitStack) -> LlmOffer:
+    base, _, precision = name.partition(":")
+    name = f"{base}:{precision or DEFAULT_PRECISION}"
+    engine = await _start_llm(base, precision or DEFAULT_PRECISION, settings)
+    stack.push_async_callback(engine.close)
+    known = next((speed for speed in profile.llm if speed.model == name), None) if profile else None
+    bare = LlmSpeed(
+        model=name,
+        source="",
+        quality=llm_quality(name) or 0.0,
+        slots=settings.slots,
+        kv_tokens=settings.slots * CONTEXT_TOKENS,
+        context_tokens=CONTEXT_TOKENS,
+        busy_watts=settings.busy_watts,
+    )
+    speed = known or await measure_llm(engine, bare)
+    _told(speed)
+    if settings.slowdown != 1:
+        engine = SlowedLlmEngine(engine, settings.slowdown, settings.slots)
+    return LlmOffer(llm_arm(settings.id, speed.slowed(settings.slowdown)), engine)
+
+
+async def _video_offers(
+    name: str, profile: NodeProfile | None, settings: NodeSettings, stack: AsyncExitStack
+) -> list[VideoOffer]:
+    engine = await asyncio.to_thread(_start_video, name, settings.threads)
+    stack.push_async_callback(engine.close)
+    known = next((speed for speed in profile.video if speed.model == name), None) if profile else None
+    size = INPUT_SIZES[name]
+    bare = VideoSpeed(
+        model=name,
+        source="",
+        quality=vision_quality(name, 85) or 0.0,
+        slots=settings.threads,
+        queue=QUEUE,
+        input_size=size,
+        bytes_per_frame=jpeg_bytes(size, 85),
+        busy_watts=settings.busy_watts,
+    )
+    speed = known or await measure_video(engine, bare, *_test_picture(size))
+    _told(speed)
+    if settings.slowdown != 1:
+        engine = SlowedVideoEngine(engine, settings.slowdown, settings.threads)
+    return [VideoOffer(arm, engine) for arm in video_arms(settings.id, speed.slowed(settings.slowdown))]
+
+
+async def _start_llm(model: str, precision: str, settings: NodeSettings) -> LlmEngine:
+    from skyshore.engines.llm.engine import LlmEngineSettings, OnnxLlmEngine  # noqa: PLC0415 - see the module
+
+    return await OnnxLlmEngine.start(
+        LlmEngineSettings(
+            folder=ready(model),
+            precision=precision,
+            threads=settings.threads,
+            slots=settings.slots,
+            context_tokens=CONTEXT_TOKENS,
+        )
+    )
+
+
+def _start_video(model: str, threads: int) -> VideoEngine:
+    from skyshore.adapters.onnx_session import SessionOptions  # noqa: PLC0415 - see the module
+    from skyshore.engines.video.engine import OnnxVideoEngine, VideoEngineSettings  # noqa: PLC0415 - see the module
+
+    session = SessionOptions(intra_op_threads=threads)
+    # One segment a thread: more would share the same cores, and the arm's speed would be a lie.
+    chosen = VideoEngineSettings(slots=threads, queue=QUEUE, decode_threads=threads, session=session)
+    return OnnxVideoEngine(ready(model), chosen)
+
+
+def _test_picture(size: int) -> tuple[bytes, int, int]:
+    """A JPEG of that longer side with something in it, its width and its height."""
+    import cv2  # noqa: PLC0415 - see the module
+    import numpy as np  # noqa: PLC0415 - see the module
+
+    height, width = size * 3 // 4, size
+    picture = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3), np.uint8)
+    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
+    _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return jpeg.tobytes(), width, height
+
+
+def _told(speed: LlmSpeed | VideoSpeed) -> None:
+    if isinstance(speed, LlmSpeed):
+        log.info(
+            "speed",
+            model=speed.model,
+            source=speed.source,
+            prefill_tokens_per_s=round(speed.prefill_tokens_per_s),
+            decode_tokens_per_s=round(speed.decode_tokens_per_s, 1),
+        )
+    else:
+        log.info("speed", model=speed.model, source=speed.source, frame_s=round(speed.frame_s, 4))

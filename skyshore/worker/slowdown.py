@@ -1,0 +1,113 @@
+"""Makes a real engine slower by a factor: one machine can hold unequal nodes. Reports call such a node emulated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from skyshore.domain.errors import DeadlineExceeded, QueueFull
+from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.outcome import WorkerOutcome
+from skyshore.domain.task import Task
+from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.ports import EngineLoad, LlmEngine, VideoEngine
+
+Event = TypeVar("Event", TokenChunk, FrameDetections)
+
+
+class _Slowdown:
+    """Holds a slot for the stretched time, so that throughput falls by the factor too."""
+
+    def __init__(self, engine: LlmEngine | VideoEngine, factor: float, slots: int) -> None:
+        self.model = engine.model
+        self._engine, self._factor = engine, factor
+        self._slots, self._room = asyncio.Semaphore(slots), engine.load().capacity
+        self._open = self._waiting = 0
+
+    def load(self) -> EngineLoad:
+        """The engine's own load and who waits here."""
+        load = self._engine.load()
+        return replace(load, queued=load.queued + self._waiting)
+
+    async def close(self) -> None:
+        """Close the engine."""
+        await self._engine.close()
+
+    async def _stretch(
+        self, task: Task, events: AsyncGenerator[Event | WorkerOutcome]
+    ) -> AsyncGenerator[Event | WorkerOutcome]:
+        loop = asyncio.get_running_loop()
+        arrived_s = loop.time()
+        end_s = arrived_s + task.deadline_s
+        async with self._slot(end_s, task), aclosing(events):
+            waited_s, spent_s = loop.time() - arrived_s, 0.0
+            while True:
+                begin_s = loop.time()
+                event = await anext(events, None)
+                if event is None:
+                    return
+                spent_s += loop.time() - begin_s
+                due_s = arrived_s + waited_s + spent_s * self._factor
+                await asyncio.sleep(max(0.0, min(due_s, end_s) - loop.time()))
+                if due_s > end_s:
+                    raise DeadlineExceeded(f"the answer was not complete after {task.deadline_s:g} s")
+                yield self._stretched(event, waited_s) if isinstance(event, WorkerOutcome) else event
+
+    @asynccontextmanager
+    async def _slot(self, end_s: float, task: Task) -> AsyncIterator[None]:
+        if self._open >= self._room:
+            raise QueueFull(f"{self.model} has no room for another task; try later", retry_after_s=1.0)
+        self._open += 1
+        try:
+            await self._wait_for_slot(end_s, task)
+            try:
+                yield
+            finally:
+                self._slots.release()
+        finally:
+            self._open -= 1
+
+    async def _wait_for_slot(self, end_s: float, task: Task) -> None:
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(end_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the task still waited after {task.deadline_s:g} s") from None
+        finally:
+            self._waiting -= 1
+
+    def _stretched(self, outcome: WorkerOutcome, waited_s: float) -> WorkerOutcome:
+        return replace(
+            outcome,
+            queue_s=waited_s + outcome.queue_s * self._factor,
+            prefill_s=outcome.prefill_s * self._factor,
+            compute_s=outcome.compute_s * self._factor,
+        )
+
+
+class SlowedLlmEngine(_Slowdown):
+    """An LlmEngine `factor` times slower."""
+
+    _engine: LlmEngine
+
+    def generate(self, task: Task, request: LlmInput) -> AsyncIterator[TokenChunk | WorkerOutcome]:
+        """See `LlmEngine`."""
+        events = self._engine.generate(task, request)
+        return self._stretch(task, cast("AsyncGenerator[TokenChunk | WorkerOutcome]", events))
+
+
+class SlowedVideoEngine(_Slowdown):
+    """A VideoEngine `factor` times slower."""
+
+    _engine: VideoEngine
+
+    def detect(
+        self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
+        """See `VideoEngine`."""
+        events = self._engine.detect(task, info, frames)
+        return self._stretch(task, cast("AsyncGenerator[FrameDetections | WorkerOutcome]", events))

@@ -1,0 +1,262 @@
+"""One node in this process: real gRPC on a free port, a real Valkey, emulated engines."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from skyshore.adapters.energy_modelled import ModelledMeter
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.domain.errors import NodeUnavailable
+from skyshore.domain.llm import LlmInput, Sampling
+from skyshore.domain.node import Node, Tier
+from skyshore.domain.task import Task, TaskKind
+from skyshore.domain.video import EncodedFrame, SegmentInfo
+from skyshore.engines.emulated.llm import EmulatedLlmEngine
+from skyshore.engines.emulated.video import EmulatedVideoEngine
+from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
+from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
+from skyshore.runtime.status import from_rpc_error
+from skyshore.v1 import worker_service_pb2 as pb
+from skyshore.v1 import worker_service_pb2_grpc
+from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
+from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
+from skyshore.worker.arms import llm_arm, video_arms
+from skyshore.worker.desk import Desk, LlmOffer, VideoOffer
+from skyshore.worker.registration import Registration, registered
+from skyshore.worker.servicer import SERVICE, WorkerServicer
+
+LLM = LlmSpeed(
+    "talker",
+    "modelled:test",
+    0.5,
+    iteration_s=0.004,
+    prefill_token_s=1e-5,
+    row_s=0.0005,
+    slots=2,
+    queue=1,
+    busy_watts=50,
+)
+VIDEO = VideoSpeed("watcher", "modelled:test", 0.5, frame_s=0.005, slots=1, queue=1, busy_watts=20)
+
+
+class Running:
+    """A node and a plain stub to it."""
+
+    def __init__(self, desk: Desk, server: RunningServer, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
+        self.desk, self.server, self.stub = desk, server, stub
+
+    def ask(self, *, tokens: int = 20, deadline_s: float = 20.0, arm: str = "n/talker", prompt: str = "ebb and flow"):
+        task = Task("t", TaskKind.LLM, deadline_s=deadline_s)
+        llm = LlmInput(prompt=prompt, sampling=Sampling(max_tokens=tokens, ignore_eos=True))
+        return self.stub.Execute(pb.ExecuteRequest(task=task_to_proto(task), arm_id=arm, llm=llm_to_proto(llm)))
+
+
+@asynccontextmanager
+async def node() -> AsyncIterator[Running]:
+    talker = await EmulatedLlmEngine.start(LLM)
+    watcher = EmulatedVideoEngine(VIDEO)
+    offers = [LlmOffer(llm_arm("n", LLM), talker), *(VideoOffer(arm, watcher) for arm in video_arms("n", VIDEO))]
+    meter = ModelledMeter("nodemodel", 5.0, lambda: talker.busy_joules() + watcher.busy_joules())
+    desk = Desk("n", offers, meter, 5.0)
+    service = GrpcService(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(desk))
+    try:
+        async with (
+            grpc_server([service], "127.0.0.1:0") as server,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            yield Running(desk, server, worker_service_pb2_grpc.WorkerServiceStub(channel))
+    finally:
+        await desk.close()
+
+
+async def finished(call) -> tuple[str, list, object]:
+    """Text, chunks and outcome of a whole call."""
+    chunks, outcome = [], None
+    async for response in call:
+        if response.WhichOneof("event") == "chunk":
+            chunks.append(chunk_from_proto(response.chunk))
+        else:
+            outcome = worker_outcome_from_proto(response.outcome)
+    return "".join(chunk.text for chunk in chunks), chunks, outcome
+
+
+async def until(condition, within_s: float = 5.0) -> None:
+    end_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end_s, "the condition did not come true in time"
+        await asyncio.sleep(0.005)
+
+
+async def test_an_answer_streams_in_the_profile_s_time_with_right_counts_and_joules():
+    async with node() as n:
+        text, chunks, outcome = await finished(n.ask(tokens=20))
+    assert text.split() == (["ebb", "and", "flow"] * 7)[:20]
+    assert len(chunks) > 5, "tokens come as they appear"
+    assert sum(chunk.token_count for chunk in chunks) == outcome.output_tokens == 20
+    assert [c.finish_reason for c in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].finish_reason == "length"
+    assert chunks[-1].prompt_tokens == outcome.prompt_tokens == 3
+    busy_s = 0.004 + 3e-5 + 19 * 0.0045
+    assert outcome.prefill_s + outcome.compute_s == pytest.approx(busy_s, rel=0.3)
+    assert outcome.inference_joules == pytest.approx(busy_s * 50, rel=0.1)
+    assert outcome.idle_joules == pytest.approx(busy_s * 5, rel=0.4)
+    assert outcome.energy_source == "modelled:nodemodel"
+
+
+async def test_a_segment_comes_back_frame_by_frame_in_order():
+    async with node() as n:
+        task = Task("t", TaskKind.VIDEO_DETECT, deadline_s=10)
+
+        async def parts() -> AsyncIterator[pb.ExecuteSegmentRequest]:
+            info = segment_to_proto(SegmentInfo(0, 8, 640, 480, classes=("boat",)))
+            header = pb.SegmentHeader(task=task_to_proto(task), arm_id="n/watcher@source/jpeg85", info=info)
+            yield pb.ExecuteSegmentRequest(header=header)
+            for index in range(8):
+                yield pb.ExecuteSegmentRequest(frame=frame_to_proto(EncodedFrame(index, index / 25, b"x")))
+
+        responses = [response async for response in n.stub.ExecuteSegment(parts())]
+    assert [r.detections.frame_index for r in responses[:-1]] == list(range(8))
+    labels = {d.label for r in responses[:-1] for d in r.detections.detections}
+    assert labels == {"boat"}
+    outcome = worker_outcome_from_proto(responses[-1].outcome)
+    assert outcome.frames == 8
+    assert outcome.inference_joules == pytest.approx(8 * 0.005 * 20, rel=0.2)
+
+
+async def test_cancelling_frees_the_slot_within_a_step():
+    async with node() as n:
+        calls = [n.ask(tokens=5000) for _ in range(2)]
+        for call in calls:
+            await call.read()
+        assert n.desk.report().running == 2
+        calls[0].cancel()
+        await until(lambda: n.desk.report().running == 1)
+        assert (await finished(n.ask(tokens=3)))[2].output_tokens == 3
+        calls[1].cancel()
+        await until(lambda: n.desk.report().running == 0)
+
+
+async def test_a_deadline_that_passes_while_generating_or_waiting_is_told_and_frees_the_room():
+    async with node() as n:
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await finished(n.ask(tokens=5000, deadline_s=0.1))
+            assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        hogs = [n.ask(tokens=5000) for _ in range(2)]
+        for hog in hogs:
+            await hog.read()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await finished(n.ask(deadline_s=0.1))
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert n.desk.report().queued == 0
+        for hog in hogs:
+            hog.cancel()
+
+
+async def test_one_task_too_many_is_refused_with_a_time_to_come_back():
+    async with node() as n:
+        hogs = [n.ask(tokens=5000) for _ in range(3)]
+        await until(lambda: (n.desk.report().running, n.desk.report().queued) == (2, 1))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await finished(n.ask())
+        error = from_rpc_error(raised.value)
+        assert (error.code, error.retry_after_s) == ("queue_full", 1.0)
+        for hog in hogs:
+            hog.cancel()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"arm": "n/nobody"}, grpc.StatusCode.NOT_FOUND, "has no arm 'n/nobody'; it has n/talker"),
+        ({"arm": "n/watcher@source/jpeg85"}, grpc.StatusCode.INVALID_ARGUMENT, "serves video.detect, not llm"),
+        ({"prompt": "x" * 4 * 8192}, grpc.StatusCode.INVALID_ARGUMENT, "8192 tokens and the context 8192"),
+    ],
+)
+async def test_what_cannot_be_done_is_said(change, code, said):
+    async with node() as n:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await finished(n.ask(**change))
+    assert raised.value.code() is code
+    assert said in raised.value.details()
+
+
+async def test_draining_finishes_streams_and_refuses_new_ones():
+    async with node() as n:
+        call = aiter(n.ask(tokens=60))
+        await anext(call)
+        n.desk.draining = True
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await finished(n.ask())
+        assert isinstance(from_rpc_error(raised.value), NodeUnavailable)
+        draining = asyncio.create_task(n.server.drain(10.0))
+        outcome = (await finished(call))[2]
+        assert outcome.output_tokens == 60
+        await draining
+
+
+async def test_energy_of_many_tasks_and_idle_time_adds_up_to_the_meter():
+    async with node() as n:
+        meter, ledger = n.desk._meter, n.desk._ledger
+        start, before = meter.joules(), ledger.unassigned_joules
+        outcomes = [o for _, _, o in await asyncio.gather(*(finished(n.ask(tokens=k)) for k in (5, 17, 9)))]
+        n.desk.report()
+        charged = sum(o.inference_joules + o.idle_joules for o in outcomes)
+        total = meter.joules() - start
+    assert charged + ledger.unassigned_joules - before == pytest.approx(total, rel=0.02)
+
+
+def shown(node_id: str = "n") -> Node:
+    return Node(node_id, Tier.EDGE, "127.0.0.1:1", (llm_arm(node_id, LLM),), engine="emulated", incarnation="1")
+
+
+async def listed(store: RedisStore, good, within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while True:
+            if good(await store.nodes()):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_the_lease_is_kept_given_back_and_lapses_by_itself(valkey_url):
+    store = RedisStore(valkey_url)
+    try:
+        async with node() as n:
+            async with registered(shown(), n.desk.report, store):
+                await listed(store, lambda nodes: len(nodes) == 1)
+                n.desk.draining = True
+                await listed(store, lambda nodes: nodes[0][1].draining)
+            assert await store.nodes() == []
+            # A node that dies says no farewell: its lease runs out.
+            await Registration(shown(), n.desk.report, store).renew()
+            assert len(await store.nodes()) == 1
+            await listed(store, lambda nodes: not nodes, within_s=4.0)
+    finally:
+        await store.close()
+
+
+async def test_a_store_that_is_away_is_logged_once_and_found_again():
+    class Flaky:
+        away, calls = True, 0
+
+        async def register_node(self, node, status, lease_s):
+            self.calls += 1
+            if self.away:
+                raise NodeUnavailable("no store")
+
+    notes: list[bool] = []
+    store = Flaky()
+    async with node() as n:
+        registration = Registration(shown(), n.desk.report, store)
+        noted = registration._note
+        registration._note = lambda reached, why: (notes.append(reached != registration._reached), noted(reached, why))
+        await registration.renew()
+        await registration.renew()
+        store.away = False
+        await registration.renew()
+    assert store.calls == 3
+    assert notes == [True, False, True], "one log line per change, not per try"
