@@ -12,14 +12,15 @@ import grpc
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, SkyshoreError
 from skyshore.runtime import status
 from skyshore.runtime.coalescer import Coalescer
+from skyshore.runtime.serve import MAX_MESSAGE_BYTES
 from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
 
 STREAM_WINDOW = 64
 """Replies of one streaming call that may wait here unread; the server pauses that call beyond it."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
-    ("grpc.max_send_message_length", 32 * 1024 * 1024),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # A process that restarts is found again within its first second, and one that stays away costs little.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),

@@ -1,0 +1,83 @@
+"""What a caller demands besides the answer: class, deadline, quality, trace. Headers or form fields, one meaning."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from skyshore.domain.errors import InvalidTask
+from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
+
+CLASS_HEADER = "x-skyshore-class"
+DEADLINE_HEADER = "x-skyshore-deadline-s"
+QUALITY_HEADER = "x-skyshore-min-quality"
+MAX_DEADLINE_S = 86_400.0
+"""State of ended tasks is kept for a day; a longer deadline would outlive it."""
+
+# Version 00 of https://www.w3.org/TR/trace-context/: trace id, parent id, flags; neither id all zero.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """One request's demands, complete."""
+
+    service_class: str
+    deadline_s: float
+    min_quality: float
+    traceparent: str
+    request_id: str
+
+
+def read_demands(headers: Mapping[str, str], classes: Mapping[str, ServiceClass] = SERVICE_CLASSES) -> Demands:
+    """Read the demands from lower-case `headers`; the class fills in what is not said.
+
+    Raises:
+        InvalidTask: an unknown class, or a number that is none or out of range; `param` is the header.
+    """
+    name = headers.get(CLASS_HEADER) or "standard"
+    chosen = classes.get(name)
+    if chosen is None:
+        known = ", ".join(sorted(classes))
+        raise InvalidTask(f"no service class '{name}'; known are {known}", param=CLASS_HEADER)
+    return Demands(
+        service_class=name,
+        deadline_s=_number(headers, DEADLINE_HEADER, chosen.deadline_s, 0.001, MAX_DEADLINE_S),
+        min_quality=_number(headers, QUALITY_HEADER, chosen.min_quality, 0.0, 1.0),
+        traceparent=trace_of(headers.get("traceparent", "")),
+        request_id=_request_id(headers.get("x-request-id", "")),
+    )
+
+
+def trace_of(traceparent: str) -> str:
+    """The caller's trace if it is a valid one, else a new trace; the standard says to ignore a broken one."""
+    if traceparent and _TRACEPARENT.fullmatch(traceparent):
+        return traceparent
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+
+
+def new_task_id() -> str:
+    """Unique for ever."""
+    return uuid.uuid4().hex
+
+
+def _number(headers: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    text = headers.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise InvalidTask(f"{name} must be a number from {least:g} to {most:g}, not '{text}'", param=name)
+    return value
+
+
+def _request_id(given: str) -> str:
+    return given if _REQUEST_ID.fullmatch(given) else new_task_id()

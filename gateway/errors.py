@@ -1,0 +1,80 @@
+"""Every failure leaves the gateway as one shape: `{"error": {"message", "type", "code", "param"}}`, as OpenAI's do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
+from skyshore.runtime.status import http_status
+
+log = structlog.get_logger()
+
+_TYPES = {403: "permission_error", 404: "not_found_error", 429: "rate_limit_error", 504: "timeout_error"}
+
+
+def error_object(error: SkyshoreError) -> dict[str, Any]:
+    """The JSON body."""
+    status = http_status(error)
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": error.message, "type": kind, "code": error.code, "param": error.param}}
+
+
+def error_headers(error: SkyshoreError) -> dict[str, str]:
+    """Retry-After in whole seconds, as HTTP has it, where a retry may help."""
+    if error.retry_after_s is None:
+        return {}
+    return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
+
+
+def as_domain(error: Exception) -> SkyshoreError:
+    """`error` itself, or what a caller may know of an unforeseen one; that one is logged."""
+    if isinstance(error, SkyshoreError):
+        return error
+    if isinstance(error, RequestValidationError | ValidationError):
+        return invalid_task(error.errors())
+    log.error("unhandled error", exc_info=error)
+    return Internal("internal error; the gateway's log has the details")
+
+
+def invalid_task(problems: Sequence[Any]) -> InvalidTask:
+    """The first of pydantic's complaints, in a sentence."""
+    first = problems[0]
+    # The path names union branches (`str`, `list[...]`) after the field; a caller knows only fields and positions.
+    path = [str(part) for part in first["loc"] if isinstance(part, int) or str(part).isidentifier()]
+    if path and path[0] in ("body", "query", "path", "header"):
+        path = path[1:]
+    where = ".".join(path)
+    if first["type"] in ("json_invalid", "json_type"):
+        return InvalidTask(f"the body is no JSON that can be read: {first['msg']}")
+    return InvalidTask(f"{where or 'the body'}: {first['msg']}", param=where or None)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of every route through `error_object`."""
+
+    async def on_failure(request: Request, error: Exception) -> Response:
+        failure = as_domain(error)
+        return Response(
+            orjson.dumps(error_object(failure)), http_status(failure), error_headers(failure), "application/json"
+        )
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        word = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        body = {"message": str(error.detail), "type": "invalid_request_error", "code": word, "param": None}
+        return Response(orjson.dumps({"error": body}), error.status_code, error.headers, "application/json")
+
+    app.add_exception_handler(SkyshoreError, on_failure)
+    app.add_exception_handler(RequestValidationError, on_failure)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_failure)

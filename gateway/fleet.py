@@ -1,0 +1,33 @@
+"""The fleet as the state store shows it, asked at most twice a second however many callers look."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.deps import Workers
+from skyshore.domain.node import Node, NodeStatus
+from skyshore.ports import StateStore
+
+FRESH_S = 0.5
+
+Fleet = list[tuple[Node, NodeStatus]]
+
+
+class FleetView:
+    """Nodes with a running lease."""
+
+    def __init__(self, store: StateStore, workers: Workers) -> None:
+        self._store, self._workers = store, workers
+        self._fleet: Fleet = []
+        self._read_at_s = -FRESH_S
+        self._turn = asyncio.Lock()
+
+    async def nodes(self) -> Fleet:
+        """All live nodes, at most `FRESH_S` old. Raises NodeUnavailable when the store is away."""
+        async with self._turn:
+            if time.monotonic() - self._read_at_s >= FRESH_S:
+                self._fleet = await self._store.nodes()
+                self._read_at_s = time.monotonic()
+                await self._workers.keep({node.address for node, _ in self._fleet})
+        return self._fleet

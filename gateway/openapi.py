@@ -1,0 +1,92 @@
+"""Documents the plain ASGI routes in the OpenAPI page, which FastAPI only does for its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from gateway.demands import CLASS_HEADER, DEADLINE_HEADER, QUALITY_HEADER
+from gateway.openai_schema import ChatRequest, CompletionRequest
+from skyshore.domain.task import SERVICE_CLASSES
+
+_ROUTES: dict[str, tuple[type[BaseModel], str]] = {
+    "/v1/chat/completions": (ChatRequest, "Answer a conversation, streamed or whole"),
+    "/v1/completions": (CompletionRequest, "Continue a text or token ids, streamed or whole"),
+}
+_REF = "#/components/schemas/{model}"
+_ERROR_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "code": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_STATUSES = {
+    "400": "the request is wrong; `param` names the field",
+    "404": "no live node runs the model",
+    "409": "no node can meet the demands",
+    "413": "the body is over the limit",
+    "429": "every node is full; see Retry-After",
+    "503": "no node, or a service is away",
+    "504": "the deadline passed",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` complete."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(
+                get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            )
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the page
+
+
+def _complete(schema: dict[str, Any]) -> dict[str, Any]:
+    models = [(model, "validation") for model, _ in _ROUTES.values()]
+    _, definitions = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= definitions["$defs"]
+    schemas["Error"] = _ERROR_SCHEMA
+    for path, (model, summary) in _ROUTES.items():
+        schema["paths"][path] = {"post": _operation(model, summary)}
+    return schema
+
+
+def _operation(model: type[BaseModel], summary: str) -> dict[str, Any]:
+    body = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+    failure = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    return {
+        "tags": ["llm"],
+        "summary": summary,
+        "parameters": demand_parameters(),
+        "requestBody": {"required": True, "content": body},
+        "responses": {"200": {"description": "the answer", "content": answer}}
+        | {status: {"description": why, "content": failure} for status, why in _STATUSES.items()},
+    }
+
+
+def demand_parameters() -> list[dict[str, Any]]:
+    """The headers in which a caller states its demands."""
+    classes = {"type": "string", "enum": sorted(SERVICE_CLASSES), "default": "standard"}
+    return [
+        {"name": CLASS_HEADER, "in": "header", "description": "service class", "schema": classes},
+        {"name": DEADLINE_HEADER, "in": "header", "description": "seconds allowed", "schema": {"type": "number"}},
+        {"name": QUALITY_HEADER, "in": "header", "description": "least quality, 0..1", "schema": {"type": "number"}},
+        {"name": "traceparent", "in": "header", "description": "W3C trace context", "schema": {"type": "string"}},
+    ]

@@ -1,0 +1,1 @@
+"""Routes only translate: HTTP in, a call on one collaborator, HTTP out."""

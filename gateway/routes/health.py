@@ -1,0 +1,56 @@
+"""/health, /ready, /metrics: for supervisors and scrapers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.deps import PolicyClient
+from gateway.fleet import FleetView
+from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+from skyshore.ports import StateStore
+
+PROBE_TIMEOUT_S = 2.0
+
+
+def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -> APIRouter:
+    """The routes."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health", summary="The process answers")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/ready", summary="Requests can be answered; says what is missing if not")
+    async def ready(response: Response) -> dict[str, object]:
+        checks = {"store": store.ping(), "scheduler": scheduler.policy(), "nodes": _some_node(fleet)}
+        missing = dict(zip(checks, await asyncio.gather(*map(_trouble, checks.values())), strict=True))
+        missing = {name: why for name, why in missing.items() if why}
+        response.status_code = 503 if missing else 200
+        return {"ready": not missing, "missing": missing}
+
+    @router.get("/metrics", summary="Prometheus metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _some_node(fleet: FleetView) -> None:
+    if not await fleet.nodes():
+        raise NodeUnavailable("no node is registered; start one")
+
+
+async def _trouble(check: Awaitable[object]) -> str:
+    """Why a check fails; empty if it does not."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await check
+    except SkyshoreError as error:
+        return error.message
+    except TimeoutError:
+        return f"no answer within {PROBE_TIMEOUT_S:g} s"
+    return ""

@@ -1,0 +1,49 @@
+"""Everything the gateway can be told, from environment variables; read once in `__main__`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    """Environment variables carry the prefix SKYSHORE_, for example SKYSHORE_GATEWAY_PORT."""
+
+    model_config = SettingsConfigDict(env_prefix="SKYSHORE_", frozen=True)
+
+    gateway_listen: str = "127.0.0.1:8080"
+    """host:port to serve on; port 0 picks a free one."""
+    gateway_origin: str = ""
+    """Site this gateway stands at."""
+    gateway_media_root: Path | None = None
+    """Folder whose files a caller may name by URL; unset allows none."""
+    gateway_max_body_bytes: int = Field(2 * 1024 * 1024, gt=0)
+    """Largest JSON body."""
+    gateway_max_upload_bytes: int = Field(1024 * 1024 * 1024, gt=0)
+    """Largest clip."""
+    gateway_segment_s: float = Field(2.0, gt=0)
+    """Seconds of video placed together."""
+    gateway_segments_in_flight: int = Field(4, gt=0)
+    """Segments of one clip that are worked on at the same time."""
+    gateway_jobs_in_flight: int = Field(2, gt=0)
+    """Clips this gateway works on at the same time."""
+    gateway_job_idle_s: float = Field(15.0, gt=0)
+    """A job that nobody renewed for this long is taken over: its gateway must be dead."""
+    gateway_job_tries: int = Field(3, gt=0)
+    """Times a job is tried before it is buried."""
+    gateway_drain_s: float = Field(10.0, ge=0)
+    """Seconds running requests get after SIGTERM."""
+    profiler_address: str = "127.0.0.1:7101"
+    """host:port of the profiler."""
+    scheduler_address: str = "127.0.0.1:7102"
+    """host:port of the scheduler."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The state store."""
+    state_dir: Path = Path(".state")
+    """Holds uploads and results; all gateways of one store must share it."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    log_json: bool = True
+    """False writes coloured lines for people."""

@@ -1,0 +1,129 @@
+"""The gateway's view of one node: text over the mux, video segments over plain gRPC client streaming."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import aclosing
+
+import grpc
+
+from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel
+from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.outcome import WorkerOutcome
+from skyshore.domain.task import Task
+from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.runtime import status
+from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
+from skyshore.wire import demand, result
+
+EXECUTE = "/skyshore.v1.WorkerService/Execute"
+
+
+class GrpcWorkerClient:
+    """Runs tasks on the node at `address` (host:port). Connects at the first call."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.open_calls = 0
+        self._mux = MuxChannel(address)
+        # Segments are bulk; on a connection of their own they never sit in front of tokens.
+        self._bulk = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
+            self._bulk
+        )
+
+    async def execute(self, task: Task, arm_id: str, request: LlmInput) -> AsyncGenerator[TokenChunk | WorkerOutcome]:
+        """Run an LLM task; `task.deadline_s` counts from now. See `skyshore.ports.WorkerClient.execute`."""
+        message = worker_service_pb2.ExecuteRequest(
+            task=demand.task_to_proto(task), arm_id=arm_id, llm=demand.llm_to_proto(request)
+        )
+        replies = self._mux.stream(EXECUTE, message, worker_service_pb2.ExecuteResponse, task.deadline_s)
+        self.open_calls += 1
+        try:
+            async with aclosing(replies):
+                async for reply in replies:
+                    if reply.WhichOneof("event") == "chunk":
+                        yield result.chunk_from_proto(reply.chunk)
+                    else:
+                        yield result.worker_outcome_from_proto(reply.outcome)
+        finally:
+            self.open_calls -= 1
+
+    async def execute_segment(
+        self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncGenerator[FrameDetections | WorkerOutcome]:
+        """Run one video segment; see `skyshore.ports.WorkerClient.execute_segment`.
+
+        An error that `frames` raises ends the call and is raised here.
+        """
+        sending_failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        call = self._stub.ExecuteSegment(
+            _segment_messages(task, arm_id, info, frames, sending_failed), timeout=task.deadline_s
+        )
+        sending_failed.add_done_callback(lambda _: call.cancel())
+        self.open_calls += 1
+        try:
+            async for reply in call:
+                if reply.WhichOneof("event") == "detections":
+                    yield result.detections_from_proto(reply.detections)
+                else:
+                    yield result.worker_outcome_from_proto(reply.outcome)
+        except grpc.aio.AioRpcError as error:
+            if sending_failed.done():
+                sending_failed.result()
+            raise status.from_rpc_error(error) from error
+        except asyncio.CancelledError:
+            if sending_failed.done():
+                sending_failed.result()
+            raise
+        finally:
+            self.open_calls -= 1
+            sending_failed.cancel()
+
+    async def close(self) -> None:
+        """Drop the connections; running calls fail with `NodeUnavailable`."""
+        await self._mux.close()
+        await self._bulk.close()
+
+
+async def _segment_messages(
+    task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame], failed: asyncio.Future[None]
+) -> AsyncIterator[worker_service_pb2.ExecuteSegmentRequest]:
+    header = worker_service_pb2.SegmentHeader(
+        task=demand.task_to_proto(task), arm_id=arm_id, info=demand.segment_to_proto(info)
+    )
+    yield worker_service_pb2.ExecuteSegmentRequest(header=header)
+    try:
+        async for frame in frames:
+            yield worker_service_pb2.ExecuteSegmentRequest(frame=demand.frame_to_proto(frame))
+    except Exception as error:
+        # gRPC would log it and send half a segment as if it were whole; the reading side raises it instead.
+        if not failed.done():
+            failed.set_exception(error)
+
+
+class WorkerPool:
+    """One client per node address, made when first asked for."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, GrpcWorkerClient] = {}
+
+    def client(self, address: str) -> GrpcWorkerClient:
+        """The client of the node at `address`."""
+        client = self._clients.get(address)
+        if client is None:
+            client = self._clients[address] = GrpcWorkerClient(address)
+        return client
+
+    async def keep(self, addresses: Collection[str]) -> None:
+        """Close idle clients of nodes that are not at any of `addresses`: they left, or came back elsewhere."""
+        for address in [a for a, client in self._clients.items() if a not in addresses and not client.open_calls]:
+            await self._clients.pop(address).close()
+
+    async def close(self) -> None:
+        """Close every client."""
+        await self.keep(())
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
