@@ -1,0 +1,85 @@
+"""Puts the profiler process together and takes it apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import structlog
+
+from services.profiler.profiler import TaskProfiler
+from services.profiler.servicer import ProfilerServicer
+from services.profiler.settings import ProfilerSettings
+from services.profiler.tokens import ByteGuess, PromptTokenizer
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.adapters.tokenizer import Tokenizer
+from skyshore.catalogue.errors import NotFetched
+from skyshore.catalogue.store import ready
+from skyshore.domain.errors import NodeUnavailable, NotFound
+from skyshore.ports import StateStore
+from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
+from skyshore.runtime.telemetry import serve_metrics
+from skyshore.v1.profiler_service_pb2_grpc import add_ProfilerServiceServicer_to_server
+
+log = structlog.get_logger()
+
+SERVICE = "skyshore.v1.ProfilerService"
+RETRY_S = 1.0
+OUTCOMES_AT_ONCE = 500
+
+
+@asynccontextmanager
+async def profiler(
+    settings: ProfilerSettings, store: StateStore, tokenizer: PromptTokenizer
+) -> AsyncIterator[RunningServer]:
+    """A serving profiler. Raises OSError when the address is taken."""
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="profile") as executor:
+        profiling = TaskProfiler(tokenizer, executor)
+        service = GrpcService(SERVICE, add_ProfilerServiceServicer_to_server, ProfilerServicer(profiling))
+        async with asyncio.TaskGroup() as group:
+            learning = group.create_task(learn(profiling, store))
+            async with grpc_server([service], settings.profiler_listen) as server:
+                yield server
+                await server.drain(settings.profiler_drain_s)
+            learning.cancel()
+
+
+async def learn(profiling: TaskProfiler, store: StateStore) -> None:
+    """Follow the outcome stream. Without the store profiles are still made, from what was learned before."""
+    cursor, reachable = "$", True
+    while True:
+        try:
+            cursor, outcomes = await store.read_outcomes(cursor, OUTCOMES_AT_ONCE, block_s=2.0)
+            reachable = True
+        except NodeUnavailable as error:
+            if reachable:
+                log.warning("learning nothing for now", why=str(error))
+            reachable = False
+            await asyncio.sleep(RETRY_S)
+            continue
+        for outcome in outcomes:
+            profiling.learn(outcome)
+
+
+def load_tokenizer(model: str) -> PromptTokenizer:
+    """The tokenizer of a fetched model; without one, the guess, and a warning that says so."""
+    try:
+        return Tokenizer.open(ready(model))
+    except (NotFetched, NotFound) as error:
+        log.warning("prompt tokens are guessed at four bytes each", model=model, why=str(error))
+        return ByteGuess()
+
+
+async def serve(settings: ProfilerSettings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    serve_metrics(settings.profiler_metrics_port)
+    tokenizer = load_tokenizer(settings.profiler_model)
+    store = RedisStore(settings.redis_url)
+    try:
+        async with profiler(settings, store, tokenizer):
+            await stop_signal()
+            log.info("draining")
+    finally:
+        await store.close()

@@ -1,0 +1,82 @@
+"""What the profiler knows: a tokenizer, the lengths of past answers, and how to look at a key frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+
+from services.profiler.tokens import PromptTokenizer, count_tokens, prompt_bytes
+from skyshore.domain.errors import InvalidMedia, InvalidTask
+from skyshore.domain.llm import LlmInput
+from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task
+from skyshore.profiling.complexity import complexity_vector
+from skyshore.profiling.output_length import OutputLengths
+
+INLINE_BYTES = 4096
+"""Prompts up to this size are counted on the event loop: handing them over would take longer."""
+REMEMBERED = 20_000
+"""Tasks whose limit is kept until their outcome comes."""
+MOST_LUMA_PIXELS = 4096 * 2304
+
+
+class TaskProfiler:
+    """Profiles tasks; `executor` takes the work too long for the event loop."""
+
+    def __init__(self, tokenizer: PromptTokenizer, executor: Executor) -> None:
+        self._tokenizer, self._executor = tokenizer, executor
+        self._lengths = OutputLengths()
+        self._limits: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        """Task id → service class and max_tokens."""
+
+    async def profile_llm(self, task: Task, request: LlmInput) -> TaskProfile:
+        """Exact prompt tokens (or the guess that stands in) and the expected length of the answer.
+
+        Raises:
+            InvalidTask: max_tokens is not positive.
+        """
+        sampling, size = request.sampling, prompt_bytes(request)
+        if sampling.max_tokens < 1:
+            raise InvalidTask("max_tokens must be at least 1", param="max_tokens")
+        if size <= INLINE_BYTES:
+            tokens = count_tokens(self._tokenizer, request)
+        else:
+            loop = asyncio.get_running_loop()
+            tokens = await loop.run_in_executor(self._executor, count_tokens, self._tokenizer, request)
+        expected = self._lengths.expect(task.service_class, sampling.max_tokens, to_the_limit=sampling.ignore_eos)
+        if not sampling.ignore_eos:
+            self._remember(task, sampling.max_tokens)
+        return TaskProfile(prompt_tokens=tokens, expected_output_tokens=expected, input_bytes=size)
+
+    async def profile_video(self, task: Task, facts: TaskProfile, width: int, height: int, luma: bytes) -> TaskProfile:
+        """`facts` with the complexity of a key frame's grey plane.
+
+        Raises:
+            InvalidMedia: the plane is empty, larger than 4096 × 2304, or not `width` × `height` bytes.
+        """
+        if width < 1 or height < 1 or width * height > MOST_LUMA_PIXELS:
+            raise InvalidMedia(f"a grey plane of {width} × {height} cannot be looked at", param="luma")
+        if len(luma) != width * height:
+            raise InvalidMedia(f"{len(luma)} bytes are not a grey plane of {width} × {height}", param="luma")
+        plane = np.frombuffer(luma, dtype=np.uint8).reshape(height, width)
+        loop = asyncio.get_running_loop()
+        complexity = await loop.run_in_executor(self._executor, complexity_vector, plane)
+        return replace(facts, complexity=complexity)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take in how long an answer was. Outcomes of tasks not profiled here say nothing."""
+        known = self._limits.pop(outcome.task_id, None)
+        if known is None or outcome.status is not OutcomeStatus.OK:
+            return
+        service_class, limit = known
+        self._lengths.observe(service_class, outcome.worker.output_tokens, limit)
+
+    def _remember(self, task: Task, limit: int) -> None:
+        self._limits[task.task_id] = (task.service_class, limit)
+        if len(self._limits) > REMEMBERED:
+            self._limits.popitem(last=False)

@@ -1,0 +1,26 @@
+"""What the profiler process reads from its environment, once."""
+
+from __future__ import annotations
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ProfilerSettings(BaseSettings):
+    """Environment variables carry the prefix SKYSHORE_, for example SKYSHORE_PROFILER_LISTEN."""
+
+    model_config = SettingsConfigDict(env_prefix="SKYSHORE_", frozen=True)
+
+    profiler_listen: str = "127.0.0.1:7101"
+    """host:port to serve on; port 0 picks a free one."""
+    profiler_model: str = "smollm2-135m"
+    """Catalogue entry whose tokenizer counts prompts."""
+    profiler_metrics_port: int = 0
+    """Port of /metrics on 127.0.0.1; 0 serves none."""
+    profiler_drain_s: float = 5.0
+    """Seconds running calls get after SIGTERM."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The state store, read for what answers turned out to be."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    log_json: bool = True
+    """False writes coloured lines for people."""
