@@ -1,0 +1,255 @@
+"""The replayer against a real HTTP server whose behaviour is known."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen.gateway_client import GatewayClient
+from loadgen.http1 import HttpClient
+from loadgen.pacing import Run
+from loadgen.payloads import ClipCut, payloads
+from loadgen.result import ReplayResult
+from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.task import TaskKind
+from skyshore.report.load_audit import Verdict
+from skyshore.workload.arrival import Arrival
+from skyshore.workload.schedule import Schedule, assemble
+
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -e '.[gateway]'")
+
+
+@dataclass
+class Behaviour:
+    """How the stand-in gateway serves: one request at a time, so that a queue builds up as theory says."""
+
+    service_s: float = 0.0
+    refuse: int = 0
+    """HTTP status to answer instead; 0 serves."""
+    cut_off: bool = False
+    requests: list[dict[str, str]] = field(default_factory=list)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+
+
+def gateway(behaviour: Behaviour) -> Callable[..., Any]:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        behaviour.requests.append(headers)
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+
+        async def start(status: int, kind: str, **extra: str) -> None:
+            pairs = [(b"content-type", kind.encode())]
+            pairs += [(name.replace("_", "-").encode(), value.encode()) for name, value in extra.items()]
+            await send({"type": "http.response.start", "status": status, "headers": pairs})
+
+        async def answer(status: int, value: object) -> None:
+            await start(status, "application/json")
+            await send({"type": "http.response.body", "body": json.dumps(value).encode()})
+
+        async def event(value: object, more: bool = True) -> None:
+            data = value if isinstance(value, str) else json.dumps(value)
+            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": more})
+
+        path = scope["path"]
+        if behaviour.refuse:
+            await answer(behaviour.refuse, {"error": {"code": "queue_full", "message": "full"}})
+        elif path == "/v1/completions":
+            wanted = json.loads(body)
+            await start(200, "text/event-stream", x_skyshore_node="edge-1", x_skyshore_policy="least_loaded")
+            async with behaviour.turn:
+                await event({"choices": [{"text": "a"}], "usage": None})
+                await asyncio.sleep(behaviour.service_s)
+            usage = {"prompt_tokens": 5, "completion_tokens": wanted["max_tokens"]}
+            said = {"queue_ms": 3.0, "joules": 0.5, "energy_source": "modelled:x"}
+            if not behaviour.cut_off:
+                await event({"choices": [], "usage": usage, "skyshore": said})
+                await event("[DONE]")
+            await send({"type": "http.response.body", "body": b""})
+        elif path == "/v1/video/detections":
+            task_id = headers["x-request-id"]
+            behaviour.uploads[task_id] = body
+            await answer(202, {"task_id": task_id})
+        elif path.endswith("/events"):
+            await start(200, "text/event-stream")
+            await event({"state": "running", "progress": 0.5})
+            await asyncio.sleep(behaviour.service_s)
+            detail = {"up_bytes": "700", "down_bytes": "30", "joules": "2.5", "energy_source": "measured:rapl"}
+            await event({"state": "done", "node_ids": ["edge-1", "cloud-1"], "detail": detail}, more=False)
+        else:
+            await answer(200, {"frames": [{}, {}, {}]})
+
+    return app
+
+
+@asynccontextmanager
+async def serving(behaviour: Behaviour) -> AsyncIterator[str]:
+    config = uvicorn.Config(gateway(behaviour), port=0, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(10):
+        for _ in range(500):
+            if server.started:
+                break
+            await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def llm(t_s: float, **fields: Any) -> Arrival:
+    return Arrival(t_s, "", TaskKind.LLM, prompt_tokens=5, output_tokens=4, **{"deadline_s": 5.0, **fields})
+
+
+def schedule_of(arrivals: list[Arrival], duration_s: float) -> Schedule:
+    return assemble([arrivals], duration_s=duration_s, seed=1, provenance=["test"])
+
+
+def make_run(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> tuple[Run, HttpClient]:
+    http = HttpClient(url)
+    return Run(schedule.arrivals, GatewayClient(http, payloads(schedule.arrivals, cuts or {}, seed=1))), http
+
+
+async def played(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> Run:
+    run, http = make_run(schedule, url, cuts)
+    await run.play()
+    http.close()
+    return run
+
+
+async def test_a_slow_server_does_not_slow_the_client_and_latency_counts_from_the_intended_time() -> None:
+    # One request per 50 ms to a server that takes 150 ms each: the k-th waits for k before it.
+    schedule = schedule_of([llm(0.05 * k) for k in range(10)], 0.5)
+    async with serving(Behaviour(service_s=0.15)) as url:
+        run = await played(schedule, url)
+    records = run.records()
+    assert all(record.status is OutcomeStatus.OK for record in records)
+    assert max(record.lag_s for record in records) < 0.1
+    for k, record in enumerate(records):
+        expected_s = 0.15 * (k + 1) - 0.05 * k
+        assert expected_s - 0.01 <= record.latency_s <= expected_s + 0.4
+
+
+async def test_every_figure_of_a_streamed_answer_is_noted() -> None:
+    behaviour = Behaviour(service_s=0.1)
+    schedule = schedule_of([llm(0.0)], 0.1)
+    async with serving(behaviour) as url:
+        (record,) = (await played(schedule, url)).records()
+    assert (record.node_id, record.policy) == ("edge-1", "least_loaded")
+    assert (record.prompt_tokens, record.output_tokens) == (5, 4)
+    assert record.tpot_s is not None
+    assert 0.1 / 3 <= record.tpot_s < 0.2
+    assert record.ttft_s < record.latency_s
+    assert (record.queue_s, record.joules, record.energy_source) == (0.003, 0.5, "modelled:x")
+    assert record.sent_bytes > 50
+    assert record.received_bytes > 50
+    assert behaviour.requests[0]["x-skyshore-deadline-s"] == "5"
+
+
+async def test_a_video_request_is_uploaded_followed_and_its_result_fetched() -> None:
+    behaviour = Behaviour(service_s=0.05)
+    arrival = Arrival(0.0, "", TaskKind.VIDEO_DETECT, camera="gate", clip="c", frames=3, fps=3.0, deadline_s=5.0)
+    schedule = schedule_of([arrival], 0.1)
+    async with serving(behaviour) as url:
+        (record,) = (await played(schedule, url, {ClipCut("c", 0, 3, 3.0): b"VIDEO" * 50_000})).records()
+    assert record.status is OutcomeStatus.OK
+    assert record.frames == 3
+    assert record.node_id == "edge-1,cloud-1"
+    assert (record.link_bytes, record.joules, record.energy_source) == (730, 2.5, "measured:rapl")
+    assert behaviour.uploads["r000000"].count(b"VIDEO") == 50_000
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "code"),
+    [
+        (Behaviour(refuse=429), OutcomeStatus.REJECTED, "queue_full"),
+        (Behaviour(refuse=504), OutcomeStatus.DEADLINE_EXCEEDED, "queue_full"),
+        (Behaviour(refuse=500), OutcomeStatus.FAILED, "queue_full"),
+        (Behaviour(cut_off=True), OutcomeStatus.FAILED, "answer_cut_off"),
+    ],
+)
+async def test_failures_are_infinite_latency_with_the_servers_word(
+    behaviour: Behaviour, status: OutcomeStatus, code: str
+) -> None:
+    async with serving(behaviour) as url:
+        (record,) = (await played(schedule_of([llm(0.0)], 0.1), url)).records()
+    assert (record.status, record.error_code, record.latency_s) == (status, code, math.inf)
+
+
+async def test_a_server_that_is_not_there_is_a_failed_request_not_a_crash() -> None:
+    (record,) = (await played(schedule_of([llm(0.0)], 0.1), "http://127.0.0.1:9")).records()
+    assert (record.status, record.error_code) == (OutcomeStatus.FAILED, "connection_lost")
+
+
+async def test_connections_are_reused_between_requests_but_never_capped() -> None:
+    schedule = schedule_of([llm(0.1 * k) for k in range(5)], 0.5)
+    async with serving(Behaviour()) as url:
+        run, http = make_run(schedule, url)
+        await run.play()
+        assert len(http._idle) == 1
+        http.close()
+    together = schedule_of([llm(0.0) for _ in range(5)], 0.1)
+    async with serving(Behaviour(service_s=0.05)) as url:
+        run, http = make_run(together, url)
+        await run.play()
+        assert len(http._idle) == 5
+        http.close()
+
+
+async def test_a_stopped_run_leaves_a_valid_partial_result(tmp_path: Path) -> None:
+    schedule = schedule_of([llm(0.05 * k) for k in range(100)], 5.0)
+    async with serving(Behaviour(service_s=0.08)) as url:
+        run, http = make_run(schedule, url)
+        playing = asyncio.create_task(run.play())
+        for _ in range(500):
+            if run.progress().succeeded >= 5:
+                break
+            await asyncio.sleep(0.02)
+        run.stop()
+        run.stop()
+        async with asyncio.timeout(2):
+            await playing
+        http.close()
+    result = ReplayResult.of(schedule, run, url=url, policy="p", started_at_s=0.0)
+    path = tmp_path / "out" / "result.json"
+    rows_path = result.write(path)
+    rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
+    whole = json.loads(path.read_text())
+    statuses = {row["status"] for row in rows}
+    assert 5 <= len(rows) < 60
+    assert statuses == {"ok", "cancelled"}
+    assert whole["interrupted"] is True
+    assert whole["played_s"] < 4
+    assert whole["all"]["requests"] == sum(row["status"] == "ok" for row in rows)
+    assert whole["schedule"]["sha256"] == schedule.sha256
+
+
+async def test_a_whole_run_is_audited_and_grouped(tmp_path: Path) -> None:
+    arrivals = [llm(0.1 * k, service_class="interactive" if k % 2 else "batch") for k in range(10)]
+    schedule = schedule_of(arrivals, 1.0)
+    async with serving(Behaviour()) as url:
+        run = await played(schedule, url)
+    result = ReplayResult.of(schedule, run, url=url, policy="least_loaded", started_at_s=0.0)
+    assert result.audit.verdict is not Verdict.INVALID
+    assert {summary.group for summary in result.groups["class"]} == {"interactive", "batch"}
+    assert [summary.group for summary in result.groups["node"]] == ["edge-1"]
+    assert result.whole.attainment == 1.0
+    assert result.whole.joules == {"modelled:x": 5.0}
+    assert result.client_cpu_share > 0
+    titles = [table.title for table in result.tables()]
+    assert "least_loaded" in titles[0]
+    assert "Load audit" in titles[1]
