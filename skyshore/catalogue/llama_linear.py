@@ -196,7 +196,8 @@ def repack_gguf_nibbles(packed: U8) -> U8:
 def q8_0_blocks(tensor: GgufTensor) -> tuple[U8, F32]:
     """Codes [rows, blocks, 32] shifted by 128, and scales [rows, blocks], of a Q8_0 tensor: exact."""
     raw = tensor.raw.reshape(tensor.shape[0], tensor.shape[1] // GGUF_BLOCK, -1)
-    return np.bitwise_xor(raw[:, :, 2:], np.uint8(128)), _halves(raw, 0)
+    codes: U8 = raw[:, :, 2:] ^ np.uint8(128)
+    return codes, _halves(raw, 0)
 
 
 def _halves(raw: U8, offset: int) -> F32:

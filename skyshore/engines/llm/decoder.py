@@ -19,7 +19,10 @@ from skyshore.engines.llm.kv_memory import CacheShape, KvMemory
 _KEPT_BINDINGS: Final = 128
 _INPUTS: Final = {"input_ids", "seqlens_k", "total_len", "last"}
 _OUTPUTS: Final = {"logits", "next"}
-_DTYPES: Final = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +59,60 @@ class Decoder:
         shape, self.vocab = _check_boundary(self._session, model_path)
         self.kv = KvMemory(shape, slots, capacity_tokens)
         self._bindings: OrderedDict[tuple[int, int, int, int], _Binding] = OrderedDict()
+        self.row_multiple = 1
+        """Decode runs are padded to a multiple of this many rows."""
+        self.row_multiple, self.batch_invariant = self._probe()
 
     def extend(self, slot: int, tokens: Sequence[int], past: int) -> StepOutput:
-        """Append `tokens` to a slot that holds `past` tokens; one row comes back, for the last of them."""
+        """Append `tokens` to a slot that holds `past` tokens; one row comes back, for the last of them.
+
+        However a prompt is cut into calls, the result is the same to the last bit. To that end an odd call is padded
+        by one token: attention over a single new token is another kernel, and matrix kernels treat a row without a
+        neighbour differently. What the padding writes lies behind the slot's tokens and is overwritten by the next.
+        """
         count = len(tokens)
-        binding = self._binding(slot, 1, count, 1)
-        binding.input_ids[0] = tokens
-        binding.seqlens_k[0] = past + count - 1
-        binding.total_len[...] = past + count
+        padded = count + count % 2
+        binding = self._binding(slot, 1, padded, 1)
+        binding.input_ids[0, :count] = tokens
+        binding.seqlens_k[0] = past + padded - 1
+        binding.total_len[...] = past + padded
         binding.last[0] = count - 1
         self._session.run_with_iobinding(binding.io)
         return binding.output
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> StepOutput:
-        """Append one token to each of the slots 0..n-1, which hold `lengths` tokens."""
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int], spare_length: int = 0) -> StepOutput:
+        """Append one token to each of the slots 0..n-1, which hold `lengths` tokens.
+
+        Where the batch must be padded to `row_multiple`, the padding writes behind `spare_length` tokens of slot n.
+        """
         rows = len(tokens)
-        binding = self._binding(0, rows, 1, rows)
-        binding.input_ids[:, 0] = tokens
-        binding.seqlens_k[:] = lengths
-        binding.total_len[...] = max(lengths) + 1
+        padded = -(-rows // self.row_multiple) * self.row_multiple
+        binding = self._binding(0, padded, 1, rows)
+        binding.input_ids[:rows, 0] = tokens
+        binding.seqlens_k[:rows] = lengths
+        binding.seqlens_k[rows:] = spare_length
+        binding.total_len[...] = binding.seqlens_k.max() + 1
         binding.last[:] = np.arange(rows)
         self._session.run_with_iobinding(binding.io)
         return binding.output
+
+    def _probe(self) -> tuple[int, bool]:
+        """(smallest `row_multiple` that makes a row's logits independent of the batch, whether there is one).
+
+        Which rows a matrix kernel computes alike depends on weights and processor, so it is tried, not assumed.
+        """
+        prompt = [index % self.vocab for index in range(1, 7)]
+        for multiple in (1, 2):
+            self.row_multiple = multiple
+            rows_seen = []
+            for rows in (1, 2, 3, 4):
+                for slot in range(rows):
+                    self.extend(slot, prompt, 0)
+                output = self.decode([prompt[0]] * rows, [len(prompt)] * rows)
+                rows_seen.append(output.logits.copy())
+            if len({row.tobytes() for row in np.concatenate(rows_seen)}) == 1:
+                return multiple, True
+        return 1, False
 
     def all_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits [tokens, vocab] at every position, through slot 0; for perplexity, not for serving."""

@@ -36,6 +36,7 @@ class KvMemory:
         """Reserve; `capacity_tokens` is rounded up to whole pages."""
         layers, kv_heads, head_dim, dtype = shape.layers, shape.kv_heads, shape.head_dim, shape.dtype
         granule = granule_tokens(head_dim, dtype.itemsize)
+        self.granule_tokens = granule
         self.capacity_tokens = -(-capacity_tokens // granule) * granule
         self.bytes_per_token = 2 * layers * kv_heads * head_dim * dtype.itemsize
         self._head_bytes = self.capacity_tokens * head_dim * dtype.itemsize

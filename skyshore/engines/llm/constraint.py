@@ -1,0 +1,65 @@
+"""Holds an answer to a JSON schema: which tokens may come next."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import llguidance
+import numpy as np
+from numpy.typing import NDArray
+
+from skyshore.adapters.tokenizer import Tokenizer
+from skyshore.domain.errors import Internal, InvalidTask
+
+
+class Constraint:
+    """The state of one constrained answer."""
+
+    def __init__(self, matcher: Any, vocab: int) -> None:
+        self._matcher = matcher
+        self._vocab = vocab
+
+    def mask(self) -> NDArray[np.bool_]:
+        """True for every token that may come next."""
+        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
+        return bits[: self._vocab].astype(np.bool_)
+
+    def accept(self, token: int) -> bool:
+        """Note the token that was drawn; true when the answer is complete.
+
+        Raises:
+            Internal: the matcher gave up, for example because the grammar outgrew its limits.
+        """
+        self._matcher.consume_token(token)
+        if self._matcher.is_error():
+            raise Internal(f"the JSON constraint failed: {self._matcher.get_error()}")
+        return bool(self._matcher.is_stopped())
+
+
+class ConstraintCompiler:
+    """Compiles schemas against one tokenizer, whose index is built at the first use. Safe to call from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._index: Any = None
+
+    def compile(self, json_schema: str) -> Constraint:
+        """A fresh constraint.
+
+        Raises:
+            InvalidTask: the schema is no JSON, no schema, or uses what the library does not support.
+        """
+        with self._lock:
+            if self._index is None:
+                ends = sorted(self._tokenizer.description.eos_token_ids)
+                self._index = llguidance.LLTokenizer(self._tokenizer.to_json(), eos_token=ends)
+        try:
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(json_schema)
+        except ValueError as error:
+            raise InvalidTask(f"the JSON schema cannot be read: {error}", param="response_format") from error
+        matcher = llguidance.LLMatcher(self._index, grammar)
+        if matcher.is_error():
+            raise InvalidTask(f"the JSON schema cannot be used: {matcher.get_error()}", param="response_format")
+        return Constraint(matcher, self._tokenizer.description.vocab)
