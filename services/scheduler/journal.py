@@ -14,7 +14,7 @@ from skyshore.ports import StateStore
 from skyshore.scheduling.actions import SaveState
 from skyshore.scheduling.core import CoreSettings
 from skyshore.scheduling.events import Event
-from skyshore.scheduling.log import encode_event, encode_header
+from skyshore.scheduling.log import EventEncoder, encode_header
 
 log = structlog.get_logger()
 
@@ -31,6 +31,7 @@ class Journal:
         self._decisions: deque[DecisionRecord] = deque()
         self._snapshots: dict[str, bytes] = {}
         self._event_log = event_log
+        self._encoder = EventEncoder()
         self._lines: list[str] = []
         self._dropped = 0
         self._flushing = asyncio.Lock()
@@ -41,7 +42,7 @@ class Journal:
     def note_event(self, event: Event) -> None:
         """Keep an event for the log, if one is written."""
         if self._event_log is not None:
-            self._lines.append(encode_event(event))
+            self._lines.append(self._encoder.encode(event))
 
     def note_decision(self, record: DecisionRecord) -> None:
         """Keep a decision for the store."""

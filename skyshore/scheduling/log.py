@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from skyshore.domain.errors import InvalidTask
+from skyshore.domain.node import Node
 from skyshore.scheduling import events
 from skyshore.scheduling.actions import Dispatch
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
@@ -25,9 +26,21 @@ def encode_header(settings: CoreSettings) -> str:
     return json.dumps({"log": VERSION, "settings": _plain(settings)}, separators=(",", ":"))
 
 
-def encode_event(event: events.Event) -> str:
-    """One line, without its end."""
-    return json.dumps({"event": type(event).__name__} | _plain(event), separators=(",", ":"))
+class EventEncoder:
+    """Encodes the events of one log, in order. A node's registration is written once, not at every heartbeat."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+
+    def encode(self, event: events.Event) -> str:
+        """One line, without its end."""
+        content = {"event": type(event).__name__} | _plain(event)
+        if isinstance(event, events.NodeReported):
+            name = event.node.node_id
+            if self._nodes.get(name) == event.node:
+                content["node"] = name
+            self._nodes[name] = event.node
+        return json.dumps(content, separators=(",", ":"))
 
 
 def encode_dispatch(action: Dispatch) -> str:
@@ -59,10 +72,16 @@ def replay(lines: Iterable[str]) -> Iterator[Dispatch]:
 
 
 def _events(lines: Iterable[str]) -> Iterator[events.Event]:
+    nodes: dict[str, Any] = {}
     for line in lines:
         try:
             content = json.loads(line)
-            yield _typed(EVENTS[content.pop("event")], content)
+            kind = EVENTS[content.pop("event")]
+            if kind is events.NodeReported:
+                if isinstance(content["node"], str):
+                    content["node"] = nodes[content["node"]]
+                nodes[content["node"]["node_id"]] = content["node"]
+            yield _typed(kind, content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidTask(f"not an event: {line[:80]!r} ({error!r})", param="log") from error
 
