@@ -27,6 +27,8 @@ from skyshore.scheduling.events import (
     Tick,
 )
 
+LINK = Link(up_bytes_per_s=12.5e6, rtt_s=0.005, joules_per_byte=1e-8)
+
 
 @dataclass(frozen=True)
 class TrueNode:
@@ -40,7 +42,7 @@ class TrueNode:
     """Extra work per task already running."""
     jitter: float = 0.0
     """Sigma of the log-normal factor on work."""
-    link: Link = Link(up_bytes_per_s=12.5e6, rtt_s=0.005, joules_per_byte=1e-8)
+    link: Link = LINK
     quality: float | None = None
     """True quality of answers; None for the arm's own word."""
 

@@ -1,4 +1,4 @@
-"""Writes the golden logs: `python -m tests.replay.record [policy ...]`. Only for a change of behaviour that is meant."""
+"""Writes the golden logs: `python -m tests.replay.record [policy ...]`. Only for a change that is meant."""
 
 import sys
 from pathlib import Path
@@ -37,8 +37,8 @@ def fleet() -> list[TrueNode]:
 
 
 def arrivals() -> list[Arrival]:
-    segments = [Arrival(0.3 + 0.7 * i, video_task(f"v{i}", deadline_s=2.0), VIDEO_PROFILE) for i in range(25)]
-    return sorted([*llm_arrivals(3.0, 60, seed=5), *segments], key=lambda arrival: arrival.at_s)
+    segments = [Arrival(0.3 + 0.7 * i, video_task(f"v{i}", deadline_s=2.0), VIDEO_PROFILE) for i in range(15)]
+    return sorted([*llm_arrivals(3.0, 40, seed=5), *segments], key=lambda arrival: arrival.at_s)
 
 
 def record(policy: str) -> tuple[list[str], list[str]]:
