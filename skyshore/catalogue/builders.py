@@ -12,7 +12,7 @@ from pathlib import Path
 from skyshore.catalogue.errors import CatalogueError
 from skyshore.catalogue.table import Entry, Kind
 
-CONVERTER_VERSIONS: Mapping[Kind, int] = {Kind.DETECTOR: 1, Kind.LLM: 1, Kind.CLIP: 1}
+CONVERTER_VERSIONS: Mapping[Kind, int] = {Kind.DETECTOR: 2, Kind.LLM: 1, Kind.CLIP: 1}
 """Raise one when the same sources would come out differently; cached entries of that kind are then rebuilt."""
 
 LLM_PRECISIONS = ("int4", "fp32")

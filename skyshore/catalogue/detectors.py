@@ -29,6 +29,9 @@ class DetectorSpec:
     source: InputSpec
     outputs: tuple[OutputSpec, ...]
     labels: tuple[str, ...]
+    corner_sampling: bool = False
+    """Trained behind TensorFlow's old resize, which samples at pixel corners, not centres: its boxes lie that much up
+    and to the left of what a centred resize shows the network."""
     anchors: str = ""
     """Name of the weight that holds the decoder's prior boxes; empty for detectors without any."""
 
@@ -46,6 +49,7 @@ DETECTORS: Mapping[str, DetectorSpec] = {
             OutputSpec("scores", tuple(f"BoxPredictor_{i}/ClassPredictor/BiasAdd" for i in range(6)), 91),
         ),
         labels=COCO_91,
+        corner_sampling=True,
         anchors="Postprocessor/ExpandDims",
     ),
     "nanodet": DetectorSpec(
@@ -98,6 +102,7 @@ def build_detector(name: str, folder: Path) -> tuple[dict[str, object], list[str
         "height": spec.source.height,
         "width": spec.source.width,
         "dynamic_size": spec.source.dynamic_size,
+        "corner_sampling": spec.corner_sampling,
         "preprocessing": "resize to height and width; the graph takes uint8 BGR planes [batch, 3, height, width]",
         "labels": list(spec.labels),
     }

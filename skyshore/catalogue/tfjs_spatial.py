@@ -53,14 +53,17 @@ def convolution(scope: Scope, node: TfNode) -> Plane:
     if _strides(node, "dilations") != (1, 1):
         raise UnsupportedGraph(f"{node.name}: dilated convolutions are not known")
     depthwise = "epthwise" in node.op
-    kernel = scope.constant(node.inputs[1])
-    weights = (
-        kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2]) if depthwise else kernel.transpose(3, 2, 0, 1)
-    )
+    if depthwise and plane.reverse_channels:
+        raise UnsupportedGraph(f"{node.name}: a depthwise convolution cannot swap its input's channels")
+    kernel = scope.constant(node.inputs[1])  # [height, width, in, out] or [height, width, in, multiplier]
     if plane.reverse_channels:
-        weights = weights[:, ::-1]
+        kernel = kernel[:, :, ::-1]
     if plane.scale is not None:
-        weights = weights * plane.scale.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1))
+        kernel = kernel * plane.scale.reshape(1, 1, -1, 1)
+    if depthwise:
+        weights = kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2])
+    else:
+        weights = kernel.transpose(3, 2, 0, 1)
     strides = _strides(node)
     pads, size = _window(node, plane, (kernel.shape[0], kernel.shape[1]), strides)
     channels = weights.shape[0]

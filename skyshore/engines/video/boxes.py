@@ -31,6 +31,10 @@ class Candidates:
     labels: NDArray[np.int64]
     """Index into the model's labels."""
 
+    def keep(self, rows: NDArray[np.bool_]) -> Candidates:
+        """Leave the marked rows."""
+        return Candidates(self.corners[rows], self.scores[rows], self.labels[rows])
+
 
 def select(
     candidates: Candidates, labels: Sequence[str], width: int, height: int, overlap: float

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skyshore.domain.errors import NotFound
 from skyshore.domain.video import Detection, SegmentInfo
-from skyshore.engines.video.boxes import Candidates, select
+from skyshore.engines.video.boxes import select
 from skyshore.engines.video.families import CenterNet, Family, NanoDet, Ssd, YoloV5
 
 Array = NDArray[Any]
@@ -51,6 +51,7 @@ class Detector:
         self.labels: tuple[str, ...] = tuple(about["labels"])
         self._height, self._width = int(about["height"]), int(about["width"])
         self._dynamic_size = bool(about["dynamic_size"])
+        self._corner_sampling = bool(about["corner_sampling"])
 
     def input_size(self, source_width: int, source_height: int) -> tuple[int, int]:
         """Height and width to which pictures of that shape are scaled.
@@ -81,9 +82,19 @@ class Detector:
         """Decode one frame's outputs; boxes come in the source's pixels, best first."""
         candidates = self.family.candidates(outputs, *size, info.min_score)
         if info.classes:
-            wanted = np.isin(candidates.labels, self._indices(info.classes))
-            candidates = Candidates(candidates.corners[wanted], candidates.scores[wanted], candidates.labels[wanted])
+            candidates = candidates.keep(np.isin(candidates.labels, self._indices(info.classes)))
+        if self._corner_sampling:
+            candidates.corners[:] += self._half_pixel(size, info)
         return select(candidates, self.labels, info.source_width, info.source_height, self.family.overlap)
+
+    @staticmethod
+    def _half_pixel(size: tuple[int, int], info: SegmentInfo) -> NDArray[np.float32]:
+        """How far, as shares of the picture, a centred resize lies from one that samples at pixel corners."""
+        y, x = (
+            0.5 / inside - 0.5 / outside
+            for inside, outside in zip(size, (info.source_height, info.source_width), strict=True)
+        )
+        return np.array([x, y, x, y], np.float32)
 
     def _indices(self, names: Sequence[str]) -> list[int]:
         return [index for index, label in enumerate(self.labels) if label in names]
