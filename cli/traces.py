@@ -100,7 +100,9 @@ def show(file: File, as_json: AsJson = False) -> None:
 def check(file: File) -> None:
     """Check format, order and hash of a schedule; exit 1 with the line at fault."""
     schedule = read_schedule(file)
-    Console().print(f"[green]{file} is whole[/]: {len(schedule.arrivals)} requests, sha256 {schedule.sha256}", soft_wrap=True)
+    Console().print(
+        f"[green]{file} is whole[/]: {len(schedule.arrivals)} requests, sha256 {schedule.sha256}", soft_wrap=True
+    )
 
 
 def _by_kind(schedule: Schedule) -> Iterator[tuple[str, list[Arrival]]]:

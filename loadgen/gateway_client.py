@@ -43,6 +43,10 @@ class GatewayClient:
         except ValueError:  # orjson's and int's complaint
             observation.fail("unreadable_answer", clock.now_s())
 
+    def close(self) -> None:
+        """Drop the idle connections."""
+        self._http.close()
+
     async def _llm(self, observation: Observation, payload: Payload, clock: RunClock) -> None:
         async with self._http.request("POST", payload.path, payload.headers, payload.parts) as response:
             _note_headers(observation, response)

@@ -24,6 +24,10 @@ class Sender(Protocol):
         """Fill in the observation; failures of the server or the network are observations, not exceptions."""
         ...
 
+    def close(self) -> None:
+        """Called once, when the last request has ended."""
+        ...
+
 
 class RunClock:
     """Seconds since time 0 of the schedule, on the event loop's monotonic clock."""
@@ -63,8 +67,11 @@ class Run:
         loop = asyncio.get_running_loop()
         clock = self._clock = RunClock(loop, loop.time() + LEAD_S)
         cpu_s, wall_s = time.process_time(), loop.time()
-        async with asyncio.TaskGroup() as group:
-            self._own(group.create_task(self._pace(group, clock), name="pacer"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._own(group.create_task(self._pace(group, clock), name="pacer"))
+        finally:
+            self._sender.close()
         self._cpu_share = (time.process_time() - cpu_s) / max(1e-9, loop.time() - wall_s)
 
     def stop(self) -> None:

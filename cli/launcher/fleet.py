@@ -119,7 +119,7 @@ def _store(options: SystemOptions, ports: Ports) -> tuple[tuple[tuple[ProcessSpe
     folder.mkdir(parents=True, exist_ok=True)
     # Append-only: a process that is killed loses nothing that was acknowledged; a power cut at most a second.
     wishes = {"port": str(port), "bind": HOST, "dir": str(folder), "appendonly": "yes", "appendfsync": "everysec"}
-    wishes |= {"save": "", "daemonize": "no"}
+    wishes |= {"save": "", "daemonize": "no", "loglevel": "warning"}
     argv = (str(get_binary_path()), *(part for key, value in wishes.items() for part in (f"--{key}", value)))
     url = f"redis://{HOST}:{port}/0"
     return ((ProcessSpec("valkey", argv, {}, HealthCheck(Probe.REDIS, url)),),), url

@@ -38,12 +38,15 @@ class Behaviour:
     requests: list[dict[str, str]] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     uploads: dict[str, bytes] = field(default_factory=dict)
+    callers: set[int] = field(default_factory=set)
+    """Ports that requests came from: one a connection."""
 
 
 def gateway(behaviour: Behaviour) -> Callable[..., Any]:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         behaviour.requests.append(headers)
+        behaviour.callers.add(scope["client"][1])
         body, more = b"", True
         while more:
             part = await receive()
@@ -119,15 +122,13 @@ def schedule_of(arrivals: list[Arrival], duration_s: float) -> Schedule:
     return assemble([arrivals], duration_s=duration_s, seed=1, provenance=["test"])
 
 
-def make_run(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> tuple[Run, HttpClient]:
-    http = HttpClient(url)
-    return Run(schedule.arrivals, GatewayClient(http, payloads(schedule.arrivals, cuts or {}, seed=1))), http
+def make_run(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> Run:
+    return Run(schedule.arrivals, GatewayClient(HttpClient(url), payloads(schedule.arrivals, cuts or {}, seed=1)))
 
 
 async def played(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> Run:
-    run, http = make_run(schedule, url, cuts)
+    run = make_run(schedule, url, cuts)
     await run.play()
-    http.close()
     return run
 
 
@@ -196,24 +197,19 @@ async def test_a_server_that_is_not_there_is_a_failed_request_not_a_crash() -> N
 
 
 async def test_connections_are_reused_between_requests_but_never_capped() -> None:
-    schedule = schedule_of([llm(0.1 * k) for k in range(5)], 0.5)
-    async with serving(Behaviour()) as url:
-        run, http = make_run(schedule, url)
-        await run.play()
-        assert len(http._idle) == 1
-        http.close()
-    together = schedule_of([llm(0.0) for _ in range(5)], 0.1)
-    async with serving(Behaviour(service_s=0.05)) as url:
-        run, http = make_run(together, url)
-        await run.play()
-        assert len(http._idle) == 5
-        http.close()
+    one_after_another, together = Behaviour(), Behaviour(service_s=0.05)
+    async with serving(one_after_another) as url:
+        await played(schedule_of([llm(0.1 * k) for k in range(5)], 0.5), url)
+    async with serving(together) as url:
+        await played(schedule_of([llm(0.0) for _ in range(5)], 0.1), url)
+    assert len(one_after_another.callers) == 1
+    assert len(together.callers) == 5
 
 
 async def test_a_stopped_run_leaves_a_valid_partial_result(tmp_path: Path) -> None:
     schedule = schedule_of([llm(0.05 * k) for k in range(100)], 5.0)
     async with serving(Behaviour(service_s=0.08)) as url:
-        run, http = make_run(schedule, url)
+        run = make_run(schedule, url)
         playing = asyncio.create_task(run.play())
         for _ in range(500):
             if run.progress().succeeded >= 5:
@@ -223,7 +219,6 @@ async def test_a_stopped_run_leaves_a_valid_partial_result(tmp_path: Path) -> No
         run.stop()
         async with asyncio.timeout(2):
             await playing
-        http.close()
     result = ReplayResult.of(schedule, run, url=url, policy="p", started_at_s=0.0)
     path = tmp_path / "out" / "result.json"
     rows_path = result.write(path)

@@ -1,0 +1,83 @@
+"""Finds the running system and asks its gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+
+TIMEOUT_S = 10.0
+
+
+def state_folder() -> Path:
+    """`SKYSHORE_STATE_DIR`, or `.state` here."""
+    return Path(os.environ.get("SKYSHORE_STATE_DIR") or ".state").absolute()
+
+
+def gateway_url(given: str = "") -> str:
+    """`given`, else `SKYSHORE_URL`, else the system that runs in the state folder.
+
+    Raises:
+        NotRunning: none runs there.
+    """
+    if url := given or os.environ.get("SKYSHORE_URL", ""):
+        return url.rstrip("/")
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (psutil, only when nobody named an address)
+
+    return StateFile(state_folder()).running().gateway_url
+
+
+def local_redis_url() -> str:
+    """The store of the system that runs in the state folder; empty where none runs."""
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (as above)
+
+    state = StateFile(state_folder()).read()
+    return state.redis_url if state is not None and state.alive else ""
+
+
+class GatewayApi:
+    """JSON over HTTP, one call at a time."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def get(self, path: str) -> Any:
+        """The JSON at `path`; raises as `put` does."""
+        return self._call("GET", path, None)
+
+    def put(self, path: str, body: object) -> Any:
+        """Send JSON to `path`, and return the JSON that comes back.
+
+        Raises:
+            NodeUnavailable: nobody answers at the address.
+            SkyshoreError: the gateway refuses; message and code are its own.
+        """
+        return self._call("PUT", path, json.dumps(body).encode())
+
+    def _call(self, method: str, path: str, body: bytes | None) -> Any:
+        headers = {"content-type": "application/json"} if body else {}
+        request = urllib.request.Request(self.url + path, body, headers, method=method)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise _refusal(error) from error
+        except OSError as error:
+            raise NodeUnavailable(f"no gateway answers at {self.url} ({error}); see `skyshore status`") from error
+
+
+def _refusal(error: urllib.error.HTTPError) -> SkyshoreError:
+    text = error.read(10_000).decode(errors="replace")
+    try:
+        said = json.loads(text)["error"]
+        refusal = SkyshoreError(str(said["message"]), param=said.get("param"))
+        refusal.code = str(said["code"])
+    except (ValueError, KeyError, TypeError):
+        refusal = SkyshoreError(f"the gateway answers {error.code}: {text[:500]}")
+    return refusal

@@ -1,0 +1,72 @@
+"""`skyshore decisions` and `explain`: what the policy chose, among what, and how sure it was."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+
+from cli.connection import GatewayApi
+from cli.render import show_table
+from skyshore.domain.errors import NotFound
+from skyshore.report.tables import Table
+
+NEWEST = 1000
+"""The most the gateway hands out."""
+
+
+def show_decisions(api: GatewayApi, count: int, *, as_json: bool) -> None:
+    """Print the newest decisions, newest first."""
+    decisions = api.get(f"/v1/decisions?limit={count}")["decisions"]
+    if as_json:
+        print(json.dumps(decisions))
+        return
+    rows = tuple(
+        (
+            decision["task_id"],
+            _clock(decision["decided_at_s"]),
+            decision["policy"],
+            decision["service_class"],
+            decision["chosen"] or "rejected",
+            f"{decision['propensity']:.2f}",
+            str(len(decision["arm_ids"])),
+        )
+        for decision in decisions
+    )
+    columns = ("task", "at", "policy", "class", "arm", "propensity", "of arms")
+    show_table(Console(), Table(f"{len(rows)} decisions, newest first", columns, rows))
+
+
+def explain(api: GatewayApi, task_id: str, *, as_json: bool) -> None:
+    """Print how one task was placed: every arm with its score, the chosen one marked.
+
+    Raises:
+        NotFound: it is not among the newest decisions.
+    """
+    decisions = api.get(f"/v1/decisions?limit={NEWEST}")["decisions"]
+    # Segments of a job carry its id before theirs.
+    own = [each for each in decisions if each["task_id"].startswith(task_id)]
+    if not own:
+        raise NotFound(f"no decision on task '{task_id}' among the newest {len(decisions)}; see `skyshore decisions`")
+    if as_json:
+        print(json.dumps(own))
+        return
+    for decision in reversed(own):
+        show_table(Console(), _explanation(decision))
+
+
+def _explanation(decision: dict[str, Any]) -> Table:
+    scores = decision["scores"] or [float("nan")] * len(decision["arm_ids"])
+    ranked = sorted(zip(scores, decision["arm_ids"], strict=True), reverse=True)
+    rows = tuple((arm, f"{score:.4g}", "chosen" if arm == decision["chosen"] else "") for score, arm in ranked)
+    features = ", ".join(f"{value:.4g}" for value in decision["features"])
+    title = f"{decision['task_id']} at {_clock(decision['decided_at_s'])} by {decision['policy']}"
+    verdict = decision["chosen"] or "rejected: no arm could take it"
+    note = f"{verdict}, chosen with probability {decision['propensity']:.2f}; features: {features or 'none'}"
+    return Table(title, ("arm", "score", ""), rows, note)
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{seconds % 1 * 1e3:03.0f}"

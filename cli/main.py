@@ -1,0 +1,171 @@
+"""The `skyshore` command. Each command imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skyshore.domain.errors import SkyshoreError
+
+app = typer.Typer(
+    help="A testbed for inference between shore (edge) and sky (cloud).", no_args_is_help=True, add_completion=False
+)
+
+Url = Annotated[str, typer.Option(help="Gateway; by default SKYSHORE_URL or the one that runs here.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the gateway; fails if it is taken.")]
+Emulated = Annotated[bool, typer.Option(help="Emulate the nodes: no models needed, answers are invented.")]
+Policy = Annotated[str, typer.Option(help="Policy in force at the start; see `skyshore policy show`.")]
+READY_S = 180.0
+
+
+@app.command(rich_help_panel="System")
+def up(
+    *,
+    detach: Annotated[bool, typer.Option(help="Return once it is ready and leave it running.")] = False,
+    emulated: Emulated = False,
+    fetch: Annotated[bool, typer.Option(help="Fetch missing models first.")] = False,
+    port: Port = None,
+    policy: Policy = "",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Start every process and stay; Ctrl-C stops them in order."""
+    from cli.up import UpOptions, up_detached, up_foreground  # noqa: PLC0415
+
+    options = UpOptions(emulated=emulated, fetch=fetch, port=port, policy=policy, log_level=log_level)
+    if detach:
+        up_detached(options, READY_S)
+    else:
+        up_foreground(options)
+
+
+@app.command(rich_help_panel="System")
+def down() -> None:
+    """Stop the system that runs here, or clear up what is left of one."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from cli.connection import state_folder  # noqa: PLC0415
+    from cli.launcher.control import stop_system  # noqa: PLC0415
+
+    stopped = stop_system(state_folder(), Console(stderr=True))
+    Console(stderr=True).print("stopped" if stopped else f"nothing runs in {state_folder()}", highlight=False)
+
+
+@app.command(rich_help_panel="System")
+def status(as_json: AsJson = False) -> None:
+    """Show processes and nodes; exit 1 unless all of them serve."""
+    from cli.connection import state_folder  # noqa: PLC0415
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415
+    from cli.status import show_status  # noqa: PLC0415
+
+    if not show_status(StateFile(state_folder()).running(), as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="System")
+def nodes(url: Url = "", as_json: AsJson = False) -> None:
+    """Show the live nodes and the arms they offer."""
+    from cli.connection import GatewayApi, gateway_url, local_redis_url  # noqa: PLC0415
+    from cli.status import show_nodes  # noqa: PLC0415
+
+    show_nodes(GatewayApi(gateway_url(url)), "" if url else local_redis_url(), as_json=as_json)
+
+
+@app.command(rich_help_panel="Experiments")
+def demo(
+    *,
+    emulated: Emulated = False,
+    seconds: Annotated[float, typer.Option(help="Length of the replayed trace.")] = 30.0,
+    out: Annotated[Path, typer.Option(help="Folder for pictures and reports.")] = Path("demo-output"),
+) -> None:
+    """Start everything, send a real chat and a real clip, replay a mixed trace, print the report."""
+    from cli.demo import run_demo  # noqa: PLC0415
+
+    if not run_demo(emulated=emulated, seconds=seconds, out=out):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Experiments")
+def replay(
+    trace: Annotated[Path, typer.Argument(help="Schedule file, from `skyshore traces make`.")],
+    *,
+    url: Url = "",
+    out: Annotated[Path | None, typer.Option(help="Report; by default beside the trace.")] = None,
+    model: Annotated[str, typer.Option(help="Language model to insist on; by default the policy chooses.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Play a schedule in open loop against the gateway and report; Ctrl-C keeps what there is."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
+    from cli.replay import play_schedule, show_result  # noqa: PLC0415
+    from cli.traces import read_schedule  # noqa: PLC0415
+
+    schedule = read_schedule(trace)
+    address = gateway_url(url)
+    policy = str(GatewayApi(address).get("/v1/policy")["policy"])
+    console = Console(stderr=as_json)
+    result = play_schedule(schedule, address, policy, console, model=model)
+    show_result(result, out or trace.with_suffix(".result.json"), console, as_json=as_json)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+@app.command(rich_help_panel="Decisions")
+def decisions(
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20, url: Url = "", as_json: AsJson = False
+) -> None:
+    """Show the newest placements."""
+    from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
+    from cli.decisions import show_decisions  # noqa: PLC0415
+
+    show_decisions(GatewayApi(gateway_url(url)), count, as_json=as_json)
+
+
+@app.command(rich_help_panel="Decisions")
+def explain(
+    task: Annotated[str, typer.Argument(help="Task id, or the id of an upload for all its segments.")],
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show why a task went where it went: every arm, its score, the choice."""
+    from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
+    from cli.decisions import explain as explain_task  # noqa: PLC0415
+
+    explain_task(GatewayApi(gateway_url(url)), task, as_json=as_json)
+
+
+@app.command(rich_help_panel="Experiments")
+def bench(name: Annotated[str, typer.Argument(help="Name of a file in benchmarks/.")], as_json: AsJson = False) -> None:
+    """Run one bench beside its peers."""
+    from cli.bench import run_bench  # noqa: PLC0415
+
+    run_bench(name, as_json=as_json)
+
+
+def _mount(name: str, module: str, about: str, panel: str) -> None:
+    """Add a group of commands whose module is imported only when it is used."""
+
+    def group(context: typer.Context) -> None:
+        import_module(module).app(args=context.args, prog_name=f"skyshore {name}")
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    app.command(name, help=about, context_settings=settings, rich_help_panel=panel, add_help_option=False)(group)
+
+
+_mount("models", "cli.models", "Models and sample clips: list, fetch, verify, build.", "Models")
+_mount("traces", "cli.traces", "Schedules of requests: make, show, check.", "Experiments")
+_mount("policy", "cli.policy", "The policy that places tasks: show, set.", "Decisions")
+
+
+def main() -> None:
+    """Run the command; what went wrong is one sentence, not a traceback."""
+    try:
+        app()
+    except SkyshoreError as error:
+        print(f"skyshore: {error.message}", file=sys.stderr)
+        sys.exit(1)

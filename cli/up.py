@@ -1,0 +1,98 @@
+"""`skyshore up`: fetches what is missing if asked, then hands over to the launcher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from cli.connection import state_folder
+from cli.launcher.control import run_system, start_detached
+from cli.launcher.fleet import SystemOptions
+from cli.launcher.state_file import SystemState
+from skyshore.catalogue.errors import NotFetched
+from skyshore.catalogue.store import fetch, ready
+from skyshore.catalogue.table import ENTRIES, Kind
+from skyshore.domain.errors import SkyshoreError
+
+MODELS = ("ssd-mobilenet", "nanodet", "smollm2-135m")
+"""What the nodes of `cli.launcher.fleet` offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """As given on the command line."""
+
+    emulated: bool = False
+    fetch: bool = False
+    port: int | None = None
+    policy: str = ""
+    log_level: str = "info"
+
+    def arguments(self) -> list[str]:
+        """The command line that gives these options; models are fetched by whoever goes to the background."""
+        given = ["--emulated"] if self.emulated else []
+        given += ["--port", str(self.port)] if self.port is not None else []
+        given += ["--policy", self.policy] if self.policy else []
+        return [*given, "--log-level", self.log_level]
+
+
+def up_foreground(options: UpOptions) -> None:
+    """Run until Ctrl-C. Raises LaunchFailed, AlreadyRunning."""
+    console = Console()
+    _fetch_if_asked(options, console)
+    system = SystemOptions(
+        state_folder=state_folder(),
+        emulated=options.emulated,
+        gateway_port=options.port,
+        redis_url=os.environ.get("SKYSHORE_REDIS_URL", ""),
+        policy=options.policy,
+        log_level=options.log_level,
+    )
+    asyncio.run(run_system(system, cached_models(), console))
+
+
+def up_detached(options: UpOptions, ready_s: float) -> SystemState:
+    """Run in the background; returns once requests are answered. Raises LaunchFailed, AlreadyRunning."""
+    console = Console(stderr=True)
+    _fetch_if_asked(options, console)
+    with console.status("starting"):
+        state = start_detached(options.arguments(), state_folder(), ready_s)
+    console.print(f"[green]ready:[/] {state.gateway_url}  (`skyshore status`, `skyshore down`)", highlight=False)
+    return state
+
+
+def cached_models() -> set[str]:
+    """Names of the models that are ready in the cache."""
+    return {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and _is_ready(entry.name)}
+
+
+def fetch_missing(names: tuple[str, ...], console: Console) -> list[str]:
+    """Fetch what is not in the cache; returns what could not be had, each with its reason, after saying so."""
+    failed = []
+    for name in names:
+        if _is_ready(name):
+            continue
+        try:
+            with console.status(f"fetching {name}") as status:
+                fetch(name, progress=lambda stage, name=name: status.update(f"{name}: {stage}"))  # type: ignore[misc]
+            console.print(f"[green]fetched[/] {name}", highlight=False)
+        except SkyshoreError as error:
+            failed.append(f"{name}: {error.message}")
+            console.print(f"[yellow]cannot fetch {name}:[/] {error.message}", highlight=False)
+    return failed
+
+
+def _fetch_if_asked(options: UpOptions, console: Console) -> None:
+    if options.fetch and not options.emulated:
+        fetch_missing(MODELS, console)
+
+
+def _is_ready(name: str) -> bool:
+    try:
+        ready(name)
+    except NotFetched:
+        return False
+    return True
