@@ -1,0 +1,179 @@
+"""All links of an experiment: begins, changes and ends them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from services.links.link import ExperimentClock, Link, shape
+from services.links.relay import relay
+from skyshore.domain.errors import InvalidTask, NotFound, PermissionDenied
+from skyshore.links.capacity import Trace
+from skyshore.links.settings import Direction, LinkSettings, Outage, problems
+from skyshore.links.shaper import Bucket
+from skyshore.links.trace_files import TraceError, parse_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where a link's relay listens and whom it connects to."""
+
+    listen: str
+    target: str
+
+
+class LinkFleet:
+    """Links by name. An async context manager: leaving it ends every relay."""
+
+    def __init__(self, trace_folder: Path, seed: int) -> None:
+        self._folder = trace_folder.resolve()
+        self._seed = np.random.SeedSequence(seed)
+        self._stack = AsyncExitStack()
+        self._links: dict[str, tuple[Link, Ends]] = {}
+        self._traces: dict[str, Trace] = {}
+        self._clock = ExperimentClock()
+
+    async def __aenter__(self) -> LinkFleet:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def now_s(self) -> float:
+        """Experiment time."""
+        return self._clock.now_s()
+
+    def restart(self) -> None:
+        """Experiment time is 0 now; every bucket starts afresh, so traces begin in lockstep with the workload."""
+        self._clock.restart()
+        groups = {link.settings.shared for link, _ in self._links.values()}
+        for word in groups:
+            self._reshape(word)
+
+    async def add(self, name: str, ends: Ends, settings: LinkSettings) -> Ends:
+        """Begin to relay; returns the ends with the real port.
+
+        Raises:
+            InvalidTask: the name is taken, or the settings make no sense.
+            OSError: the address is taken.
+        """
+        if name in self._links:
+            raise InvalidTask(f"there is a link '{name}' already; change it with PUT", param="name")
+        self._check(name, settings)
+        link = Link(name, settings, *shape(settings, self._traces, self._shared_with(settings)))
+        rng = np.random.default_rng(self._seed.spawn(1)[0])
+        address = await self._stack.enter_async_context(relay(link, ends.listen, ends.target, self._clock, rng))
+        ends = replace(ends, listen=address)
+        self._links[name] = (link, ends)
+        return ends
+
+    def change(self, name: str, settings: LinkSettings) -> None:
+        """New settings at once. Links that share its word get the same rate, trace and outages.
+
+        Raises:
+            NotFound: no such link.
+            InvalidTask: the settings make no sense.
+        """
+        link, _ = self.link(name)
+        self._check(name, settings, joining=settings.shared != link.settings.shared)
+        if not settings.shared:
+            link.change(settings, *shape(settings, self._traces))
+            return
+        link.settings = settings
+        for other, _ends in self._links.values():
+            if other.settings.shared == settings.shared:
+                other.settings = _like(other.settings, settings)
+        self._reshape(settings.shared)
+
+    def interrupt(self, name: str, seconds: float) -> None:
+        """An outage of both directions from now on; what was to come of planned ones stays.
+
+        Raises:
+            NotFound: no such link.
+            InvalidTask: a duration that is not positive.
+        """
+        if not seconds > 0:
+            raise InvalidTask(f"an outage lasts more than 0 s, not {seconds:g}", param="seconds")
+        link, _ = self.link(name)
+        outage = Outage(self.now_s, self.now_s + seconds)
+        up, down = (_with_outage(way, outage) for way in (link.settings.up, link.settings.down))
+        self.change(name, replace(link.settings, up=up, down=down))
+
+    def link(self, name: str) -> tuple[Link, Ends]:
+        """Look one up. Raises NotFound."""
+        found = self._links.get(name)
+        if found is None:
+            raise NotFound(f"no link '{name}'; there are {', '.join(self._links) or 'none'}", param="name")
+        return found
+
+    def all(self) -> list[tuple[Link, Ends]]:
+        """Every link, in the order they were added."""
+        return list(self._links.values())
+
+    def _reshape(self, word: str) -> None:
+        """Give every link that shares `word` new shaping; they share one bucket a direction."""
+        buckets: tuple[Bucket, Bucket] | None = None
+        for link, _ in self._links.values():
+            if link.settings.shared != word:
+                continue
+            up, down = shape(link.settings, self._traces, buckets)
+            if word:
+                buckets = (up.bucket, down.bucket)
+            link.change(link.settings, up, down)
+
+    def _shared_with(self, settings: LinkSettings) -> tuple[Bucket, Bucket] | None:
+        if settings.shared:
+            for link, _ in self._links.values():
+                if link.settings.shared == settings.shared:
+                    return link.up.bucket, link.down.bucket
+        return None
+
+    def _check(self, name: str, settings: LinkSettings, *, joining: bool = True) -> None:
+        for word, direction in (("up", settings.up), ("down", settings.down)):
+            if said := problems(direction):
+                raise InvalidTask(f"link '{name}', {word}: {said[0]}", param=word)
+            self._load(direction.trace)
+        if not (joining and settings.shared):
+            return
+        for other, _ in self._links.values():
+            shares = other.name != name and other.settings.shared == settings.shared
+            if shares and _like(settings, other.settings) != settings:
+                raise InvalidTask(
+                    f"link '{name}' shares '{settings.shared}' with '{other.name}' but differs in rate, trace or "
+                    "outages; give both the same",
+                    param="shared",
+                )
+
+    def _load(self, name: str) -> None:
+        if not name or name in self._traces:
+            return
+        path = (self._folder / name).resolve()
+        if not path.is_relative_to(self._folder):
+            raise PermissionDenied(
+                f"trace '{name}' lies outside {self._folder}; set SKYSHORE_LINKS_TRACES", param="trace"
+            )
+        try:
+            self._traces[name] = parse_trace(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise NotFound(f"no trace '{name}' in {self._folder}; set SKYSHORE_LINKS_TRACES", param="trace") from error
+        except (TraceError, UnicodeDecodeError) as error:
+            raise InvalidTask(f"trace '{name}': {error}", param="trace") from error
+
+
+def _like(settings: LinkSettings, model: LinkSettings) -> LinkSettings:
+    """`settings` with what a shared bucket decides taken from `model`."""
+    up, down = (
+        replace(mine, rate_bytes_per_s=its.rate_bytes_per_s, trace=its.trace, outages=its.outages)
+        for mine, its in ((settings.up, model.up), (settings.down, model.down))
+    )
+    return replace(settings, up=up, down=down)
+
+
+def _with_outage(direction: Direction, outage: Outage) -> Direction:
+    kept = [o for o in direction.outages if o.start_s >= outage.end_s]
+    return replace(direction, outages=(outage, *kept))

@@ -1,0 +1,104 @@
+"""One emulated link: its settings now, the buckets behind them, and what has passed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from skyshore.links.capacity import Capacity
+from skyshore.links.settings import Direction, LinkSettings
+from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
+
+LEAST_CHUNK_BYTES = 1500
+MOST_CHUNK_BYTES = 128 * 1024
+CHUNK_S = 0.005
+"""A chunk takes about this long on its link: short enough to share fairly, long enough to be cheap."""
+
+
+@dataclass(slots=True)
+class Passed:
+    """Bytes that reached the far end."""
+
+    up_bytes: int = 0
+    down_bytes: int = 0
+    connections: int = 0
+
+
+class ExperimentClock:
+    """Experiment time: seconds since `restart`, on the event loop's clock."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin at 0 now: the workload starts."""
+        self._zero_s = asyncio.get_running_loop().time()
+
+    def now_s(self) -> float:
+        """Experiment time."""
+        return asyncio.get_running_loop().time() - self._zero_s
+
+    def loop_s(self, experiment_s: float) -> float:
+        """The event loop's time at that experiment time, by today's zero."""
+        return experiment_s + self._zero_s
+
+
+@dataclass(slots=True)
+class Shaping:
+    """One direction as it is now. A change of settings puts a new one in its place."""
+
+    direction: Direction
+    bucket: Bucket
+    chunk_bytes: int
+    rtt_s: float
+    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def way(self, rng: np.random.Generator) -> OneWay:
+        """The path of one connection: delays are its own, the bucket is everybody's."""
+        return OneWay(self.bucket, DelayLine(self.direction, self.rtt_s, rng))
+
+
+class Link:
+    """Holds the shaping of both directions. Several connections may run over one link."""
+
+    def __init__(self, name: str, settings: LinkSettings, up: Shaping, down: Shaping) -> None:
+        self.name, self.settings = name, settings
+        self.up, self.down = up, down
+        self.passed = Passed()
+
+    def change(self, settings: LinkSettings, up: Shaping, down: Shaping) -> None:
+        """Bytes that left already keep their arrival time; all others follow the new settings at once."""
+        old_up, old_down = self.up, self.down
+        self.settings, self.up, self.down = settings, up, down
+        old_up.replaced.set()
+        old_down.replaced.set()
+
+
+def shape(
+    settings: LinkSettings,
+    traces: Mapping[str, Capacity],
+    buckets: tuple[Bucket, Bucket] | None = None,
+) -> tuple[Shaping, Shaping]:
+    """Both directions of a link; `buckets` are those it shares with others."""
+    rtt_s = settings.up.delay_s + settings.down.delay_s
+    made = []
+    for i, direction in enumerate((settings.up, settings.down)):
+        trace = traces.get(direction.trace)
+        bucket = buckets[i] if buckets else Bucket(capacity_of(direction, trace))
+        made.append(Shaping(direction, bucket, _chunk_bytes(direction, trace), rtt_s))
+    return made[0], made[1]
+
+
+def _chunk_bytes(direction: Direction, trace: Capacity | None) -> int:
+    rate = direction.rate_bytes_per_s if trace is None else trace.bytes_by(60.0) / 60.0
+    if math.isinf(rate):
+        return MOST_CHUNK_BYTES
+    return int(min(max(rate * CHUNK_S, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES))
+
+
+Pick = Callable[[Link], Shaping]
+"""Which direction of a link a pump works for."""
