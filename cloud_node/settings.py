@@ -16,7 +16,7 @@ class CloudNodeSettings(NodeSettings):
     """Name of the node, unique in the fleet."""
     engine: Literal["onnx", "emulated", "openai"] = "onnx"
     """`onnx` computes here, `openai` asks a server you run, `emulated` only takes time."""
-    models: str = "smollm2-135m,nanodet"
+    models: str = "smollm2-135m:fp32,nanodet"
     """Models offered, comma-separated; a language model may carry a precision after a colon."""
     threads: int = Field(default=2, ge=1)
     """Threads one engine computes with; also the cores the modelled power refers to."""

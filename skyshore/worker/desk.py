@@ -49,6 +49,7 @@ class Desk:
         self._offers: Mapping[str, Offer] = {offer.arm.arm_id: offer for offer in offers}
         self._engines = list({id(offer.engine): offer.engine for offer in offers}.values())
         self._meter = meter
+        self._joules_counter = telemetry.JOULES.labels(meter.source)
         now_s, joules = time.monotonic(), meter.joules()
         self._ledger = EnergyLedger(idle_watts, {_lane(o): o.arm.slots for o in offers}, now_s, joules)
         self._reported_s, self._reported_joules, self._watts = now_s, joules, idle_watts
@@ -141,7 +142,7 @@ class Desk:
         charge = self._ledger.close(time.monotonic(), self._meter.joules(), account)
         telemetry.TOKENS.inc(outcome.output_tokens)
         telemetry.FRAMES.inc(outcome.frames)
-        telemetry.JOULES.labels(self._meter.source).inc(sum(charge))
+        self._joules_counter.inc(charge.inference_joules + charge.idle_joules)
         return replace(
             outcome,
             inference_joules=charge.inference_joules,

@@ -102,12 +102,14 @@ async def _video_offers(
 
 
 async def _start_llm(model: str, precision: str, settings: NodeSettings) -> LlmEngine:
-    from skyshore.engines.llm.engine import LlmEngineSettings, OnnxLlmEngine  # noqa: PLC0415 - see the module
+    from skyshore.engines.llm.engine import OnnxLlmEngine  # noqa: PLC0415 - see the module
+    from skyshore.engines.llm.settings import LlmEngineSettings  # noqa: PLC0415 - see the module
 
     return await OnnxLlmEngine.start(
         LlmEngineSettings(
-            folder=ready(model),
+            model_dir=ready(model),
             precision=precision,
+            model=model,
             threads=settings.threads,
             slots=settings.slots,
             context_tokens=CONTEXT_TOKENS,
