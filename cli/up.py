@@ -66,14 +66,14 @@ def up_detached(options: UpOptions, ready_s: float) -> SystemState:
 
 def cached_models() -> set[str]:
     """Names of the models that are ready in the cache."""
-    return {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and _is_ready(entry.name)}
+    return {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and is_ready(entry.name)}
 
 
 def fetch_missing(names: tuple[str, ...], console: Console) -> list[str]:
     """Fetch what is not in the cache; returns what could not be had, each with its reason, after saying so."""
     failed = []
     for name in names:
-        if _is_ready(name):
+        if is_ready(name):
             continue
         try:
             with console.status(f"fetching {name}") as status:
@@ -90,7 +90,8 @@ def _fetch_if_asked(options: UpOptions, console: Console) -> None:
         fetch_missing(MODELS, console)
 
 
-def _is_ready(name: str) -> bool:
+def is_ready(name: str) -> bool:
+    """Whether a model or clip is in the cache."""
     try:
         ready(name)
     except NotFetched:

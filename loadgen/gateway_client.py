@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -79,14 +79,13 @@ class GatewayClient:
             observation.received_bytes += response.received_bytes
         state = await self._until_ended(observation)
         if state.get("state") != "done":
-            return observation.fail(str(state.get("error_code") or state.get("state")), clock.now_s())
-        _note_task(observation, state)
+            return observation.fail(str((state.get("error") or {}).get("code", "task_lost")), clock.now_s())
         async with self._http.request("GET", f"/v1/tasks/{observation.task_id}/result") as response:
             if response.status != 200:
                 return await _note_refusal(observation, response, clock)
             result = orjson.loads(await response.read())
             observation.received_bytes += response.received_bytes
-        observation.frames = len(result["frames"])
+        _note_segments(observation, result["segments"])
         observation.succeed(clock.now_s())
 
     async def _until_ended(self, observation: Observation) -> dict[str, Any]:
@@ -136,15 +135,20 @@ def _note_usage(observation: Observation, body: dict[str, Any]) -> None:
         _note_cost(observation, said)
 
 
-def _note_task(observation: Observation, record: dict[str, Any]) -> None:
-    observation.node_id = ",".join(record.get("node_ids") or ())
-    _note_cost(observation, record.get("detail") or {})
+def _note_segments(observation: Observation, segments: Sequence[Mapping[str, Any]]) -> None:
+    observation.frames = sum(int(segment["frames"]) for segment in segments)
+    observation.node_id, observation.tier, observation.policy = (
+        ",".join(sorted({str(segment[name]) for segment in segments})) for name in ("node", "tier", "policy")
+    )
+    for segment in segments:
+        _note_cost(observation, segment)
 
 
 def _note_cost(observation: Observation, said: Mapping[str, Any]) -> None:
-    """Figures that only the server knows; what it does not say stays zero."""
-    observation.queue_s = float(said.get("queue_ms", 0)) / 1e3
-    observation.joules = float(said.get("joules", 0))
-    observation.energy_source = str(said.get("energy_source", ""))
-    observation.link_bytes = int(said.get("up_bytes", 0)) + int(said.get("down_bytes", 0))
+    """Add figures that only the server knows; what it does not say stays zero."""
+    observation.queue_s += float(said.get("queue_ms", 0)) / 1e3
+    observation.joules += float(said.get("joules", 0))
+    observation.link_bytes += int(said.get("up_bytes", 0)) + int(said.get("down_bytes", 0))
     observation.quality = float(said.get("quality", 0))
+    sources = {*observation.energy_source.split("+"), str(said.get("energy_source", ""))}
+    observation.energy_source = "+".join(sorted(sources - {""}))

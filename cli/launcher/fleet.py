@@ -171,7 +171,7 @@ def _gateway(options: SystemOptions, ports: Ports, shared: dict[str, str]) -> Pr
         port = ports.choose("gateway", GATEWAY_PORT)
     else:
         port = ports.insist("gateway", options.gateway_port)
-    env = shared | {"SKYSHORE_GATEWAY_HOST": HOST, "SKYSHORE_GATEWAY_PORT": str(port)}
+    env = shared | {"SKYSHORE_GATEWAY_LISTEN": f"{HOST}:{port}"}
     health = HealthCheck(Probe.HTTP, f"http://{HOST}:{port}/ready")
     return ProcessSpec("gateway", (sys.executable, "-m", "gateway"), env, health)
 

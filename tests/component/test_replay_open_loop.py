@@ -88,10 +88,14 @@ def gateway(behaviour: Behaviour) -> Callable[..., Any]:
             await start(200, "text/event-stream")
             await event({"state": "running", "progress": 0.5})
             await asyncio.sleep(behaviour.service_s)
-            detail = {"up_bytes": "700", "down_bytes": "30", "joules": "2.5", "energy_source": "measured:rapl"}
-            await event({"state": "done", "node_ids": ["edge-1", "cloud-1"], "detail": detail}, more=False)
+            await event({"state": "done"}, more=False)
         else:
-            await answer(200, {"frames": [{}, {}, {}]})
+            common = {"policy": "least_loaded", "up_bytes": 350, "down_bytes": 15, "energy_source": "measured:rapl"}
+            segments = [
+                {**common, "node": "edge-1", "tier": "edge", "frames": 2, "joules": 1.5},
+                {**common, "node": "cloud-1", "tier": "cloud", "frames": 1, "joules": 1.0},
+            ]
+            await answer(200, {"segments": segments, "frames": [{}, {}, {}]})
 
     return app
 
@@ -169,7 +173,7 @@ async def test_a_video_request_is_uploaded_followed_and_its_result_fetched() -> 
         (record,) = (await played(schedule, url, {ClipCut("c", 0, 3, 3.0): b"VIDEO" * 50_000})).records()
     assert record.status is OutcomeStatus.OK
     assert record.frames == 3
-    assert record.node_id == "edge-1,cloud-1"
+    assert (record.node_id, record.tier, record.policy) == ("cloud-1,edge-1", "cloud,edge", "least_loaded")
     assert (record.link_bytes, record.joules, record.energy_source) == (730, 2.5, "measured:rapl")
     assert behaviour.uploads["r000000"].count(b"VIDEO") == 50_000
 

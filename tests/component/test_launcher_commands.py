@@ -1,0 +1,66 @@
+"""The command line: quick to answer, one plain sentence when something is wrong."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SYSTEM = ("up", "down", "status", "nodes")
+REST = ("demo", "replay", "bench", "traces", "decisions", "explain", "policy", "models")
+
+
+def skyshore(*arguments: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {"SKYSHORE_STATE_DIR": str(state or "/nonexistent"), "PATH": "/usr/bin:/bin", "COLUMNS": "120"}
+    command = [sys.executable, "-m", "cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=50, check=False)
+
+
+def test_help_names_every_command_and_costs_less_than_four_tenths_of_a_second_of_cpu() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    answer = skyshore("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert answer.returncode == 0
+    assert all(f" {name} " in answer.stdout for name in (*SYSTEM, *REST))
+    # CPU time, not wall time: a busy machine is not the command's fault.
+    assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 0.4
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["nodes"], ["decisions"], ["policy", "show"]])
+def test_without_a_system_every_command_says_so_in_a_sentence(arguments: list[str], tmp_path: Path) -> None:
+    answer = skyshore(*arguments, state=tmp_path)
+    assert answer.returncode == 1
+    assert answer.stderr.strip() == f"skyshore: no system runs in {tmp_path}; start one with `skyshore up`"
+
+
+def test_an_address_where_nobody_answers_is_named() -> None:
+    answer = skyshore("decisions", "--url", "http://127.0.0.1:9")
+    assert answer.returncode == 1
+    assert "skyshore: no gateway answers at http://127.0.0.1:9" in answer.stderr
+
+
+def test_down_without_a_system_is_no_error(tmp_path: Path) -> None:
+    answer = skyshore("down", state=tmp_path)
+    assert answer.returncode == 0
+    assert "nothing runs" in answer.stderr
+
+
+def test_an_unknown_bench_is_answered_with_those_there_are() -> None:
+    answer = skyshore("bench", "nonsense")
+    assert answer.returncode == 1
+    assert "no bench 'nonsense'; there are" in answer.stderr
+
+
+def test_a_mounted_group_answers_for_itself() -> None:
+    answer = skyshore("traces", "make", "--help")
+    assert answer.returncode == 0
+    assert "skyshore traces make" in answer.stdout
+
+
+def test_commands_import_nothing_heavy_before_they_run() -> None:
+    heavy = "import sys, cli.main; print([m for m in ('grpc', 'numpy', 'redis', 'pydantic', 'av') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=50, check=True)
+    assert answer.stdout.strip() == "[]"
