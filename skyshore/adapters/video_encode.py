@@ -14,7 +14,7 @@ from skyshore.domain.errors import Internal, InvalidTask
 
 
 def fit(picture: Picture, longer_side: int) -> Picture:
-    """Shrink so that the longer side has at most `longer_side` pixels (0 keeps the size); sides come out even."""
+    """Shrink to a longer side of `longer_side` pixels, sides even; 0 keeps the picture, and nothing is enlarged."""
     height, width = picture.shape[:2]
     if longer_side <= 0 or longer_side >= max(height, width):
         return picture
@@ -48,11 +48,11 @@ def h264_encoder() -> str | None:
 class H264Encoder:
     """Encodes one segment, one access unit per frame, with no frame held back (see `video_decode` for the layout).
 
-    All frames of a segment have the size of the first. `crf` is x264's constant rate factor: 0 lossless, 51 worst.
+    `crf` is x264's constant rate factor: 0 lossless, 51 worst.
     """
 
     def __init__(self, width: int, height: int, fps: float, crf: int) -> None:
-        """Open the codec for frames of that size (even numbers).
+        """Open the codec for frames of that size; odd sides lose a pixel, as the codec halves its colour planes.
 
         Raises:
             InvalidTask: an impossible rate factor, or no H.264 encoder in this build.
@@ -63,7 +63,7 @@ class H264Encoder:
             raise InvalidTask("this FFmpeg build has no libx264; use JPEG frames", param="codec")
         context = av.CodecContext.create("libx264", "w")
         assert isinstance(context, VideoCodecContext)
-        context.width, context.height = width, height
+        context.width, context.height = max(width // 2 * 2, 2), max(height // 2 * 2, 2)
         context.pix_fmt = "yuv420p"
         context.time_base = 1 / Fraction(fps).limit_denominator(1001)
         context.thread_count = 1
@@ -73,7 +73,10 @@ class H264Encoder:
         self._count = 0
 
     def encode(self, picture: Picture) -> bytes:
-        """Encode the next frame."""
+        """Encode the next frame; one of another size is scaled."""
+        size = (self._context.width, self._context.height)
+        if picture.shape[1::-1] != size:
+            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
         frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
         frame.pts = self._count
         self._count += 1

@@ -125,10 +125,10 @@ def _rotation(frame: VideoFrame) -> int:
 def _open(path: Path) -> InputContainer:
     try:
         return av.open(str(path), metadata_errors="ignore")
-    except FileNotFoundError:
+    except av.FileNotFoundError:
         raise
-    except (av.FFmpegError, ValueError) as error:
-        raise InvalidMedia(f"{path.name} is no video file this system can read ({error})") from error
+    except av.FFmpegError as error:  # its own text would show the caller our folders
+        raise InvalidMedia(f"{path.name} is no video file this system can read ({error.strerror})") from error
 
 
 def _video_stream(container: InputContainer, path: Path, limits: ClipLimits) -> VideoStream:
@@ -137,7 +137,10 @@ def _video_stream(container: InputContainer, path: Path, limits: ClipLimits) -> 
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise InvalidMedia(f"{path.name}: no decoder for its video")
-    _check_size(stream.codec_context.width, stream.codec_context.height, path, limits)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width <= 0 or height <= 0:  # FFmpeg forgets sizes it will not decode, 20000×20000 for one
+        raise InvalidMedia(f"{path.name} states no picture size this system can decode; it may be far too large")
+    _check_size(width, height, path, limits)
     stream.thread_type = "AUTO"
     return stream
 
