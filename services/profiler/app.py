@@ -74,7 +74,7 @@ def load_tokenizer(model: str) -> PromptTokenizer:
 
 async def serve(settings: ProfilerSettings) -> None:
     """Run until SIGTERM or SIGINT."""
-    serve_metrics(settings.profiler_metrics_port)
+    serve_metrics(settings.profiler_metrics_port, settings.profiler_listen)
     tokenizer = load_tokenizer(settings.profiler_model)
     store = RedisStore(settings.redis_url)
     try:

@@ -15,7 +15,7 @@ class ProfilerSettings(BaseSettings):
     profiler_model: str = "smollm2-135m"
     """Catalogue entry whose tokenizer counts prompts."""
     profiler_metrics_port: int = 0
-    """Port of /metrics on 127.0.0.1; 0 serves none."""
+    """Port of /metrics, on the interface listened on; 0 serves none."""
     profiler_drain_s: float = 5.0
     """Seconds running calls get after SIGTERM."""
     redis_url: str = "redis://127.0.0.1:6379/0"

@@ -57,7 +57,7 @@ async def scheduler(settings: SchedulerSettings, store: StateStore) -> AsyncIter
 
 async def serve(settings: SchedulerSettings) -> None:
     """Run until SIGTERM or SIGINT."""
-    serve_metrics(settings.scheduler_metrics_port)
+    serve_metrics(settings.scheduler_metrics_port, settings.scheduler_listen)
     store = RedisStore(settings.redis_url)
     try:
         async with scheduler(settings, store):

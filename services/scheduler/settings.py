@@ -24,7 +24,7 @@ class SchedulerSettings(BaseSettings):
     scheduler_event_log: Path | None = None
     """Where to write the event log for replays; unset writes none."""
     scheduler_metrics_port: int = 0
-    """Port of /metrics on 127.0.0.1; 0 serves none."""
+    """Port of /metrics, on the interface listened on; 0 serves none."""
     scheduler_drain_s: float = 5.0
     """Seconds running calls get after SIGTERM."""
     redis_url: str = "redis://127.0.0.1:6379/0"

@@ -31,7 +31,7 @@ FRAMES = Counter("skyshore_node_frames", "Frames looked at.")
 JOULES = Counter("skyshore_node_joules", "Energy charged to tasks, by provenance.", ["source"])
 
 
-def serve_metrics(port: int) -> None:
-    """Answer /metrics on 127.0.0.1:`port` from a daemon thread; 0 means do not."""
+def serve_metrics(port: int, listen: str) -> None:
+    """Answer /metrics on `port` of the interface that `listen` (host:port) names, from a daemon thread; 0: do not."""
     if port:
-        start_http_server(port, addr="127.0.0.1")
+        start_http_server(port, addr=listen.rpartition(":")[0])

@@ -60,7 +60,7 @@ def main(read_settings: Callable[[], NodeSettings], tier: Tier, starters: dict[s
     except ValidationError as error:
         return _fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
     logs.configure(settings.id, settings.log_level, as_json=settings.log_json)
-    telemetry.serve_metrics(settings.metrics_port)
+    telemetry.serve_metrics(settings.metrics_port, settings.listen)
     try:
         run(serve_node(settings, tier, starters[settings.engine]))
     except (SkyshoreError, ProfileError, OSError) as error:

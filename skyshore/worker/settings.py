@@ -48,7 +48,7 @@ class NodeSettings(BaseSettings):
     upstream_key: str = ""
     """Engine `openai`: bearer token, if the server wants one."""
     metrics_port: int = Field(default=0, ge=0)
-    """Port of /metrics on the loopback; 0 for none."""
+    """Port of /metrics, on the interface listened on; 0 serves none."""
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", validation_alias="SKYSHORE_REDIS_URL")
     """State store."""
     log_level: str = Field(default="info", validation_alias="SKYSHORE_LOG_LEVEL")
