@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
 from gateway import errors, openapi
+from gateway.clips import Clips
 from gateway.deps import Deps
 from gateway.dispatch import Dispatcher
 from gateway.fleet import FleetView
+from gateway.jobs import JobRunner
 from gateway.openai_reply import ChatReply, CompletionReply
 from gateway.openai_schema import ChatRequest, CompletionRequest
 from gateway.records import RecordWriter
 from gateway.routes.fleet import fleet_routes
 from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
+from gateway.routes.tasks import task_routes
+from gateway.routes.video import video_routes
+from gateway.segments import SegmentDispatcher
+from gateway.video_job import VideoWork
+
+log = structlog.get_logger()
 
 
 def create_app(deps: Deps) -> FastAPI:
@@ -29,13 +39,34 @@ def create_app(deps: Deps) -> FastAPI:
     dispatcher = Dispatcher(deps.profiler, deps.scheduler, deps.workers.client, records)
     fleet = FleetView(deps.store, deps.workers)
 
+    clips = Clips(deps.store, settings.state_dir.resolve())
+    segments = SegmentDispatcher(deps.scheduler, deps.workers.client, records)
+    video = VideoWork(
+        deps.profiler,
+        segments,
+        clips.results,
+        segment_s=settings.gateway_segment_s,
+        in_flight=settings.gateway_segments_in_flight,
+        origin=settings.gateway_origin,
+    )
+    jobs = JobRunner(
+        deps.store,
+        video.run,
+        in_flight=settings.gateway_jobs_in_flight,
+        idle_s=settings.gateway_job_idle_s,
+        tries=settings.gateway_job_tries,
+    )
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(records.run())]
-            yield
-            for task in tasks:
-                task.cancel()
+        clips.make_folders()
+        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep)]
+        for task in tasks:
+            task.add_done_callback(_stop_if_failed)
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await records.close()
 
     app = FastAPI(title="Skyshore", description="Inference between shore and sky.", lifespan=lifespan)
@@ -49,8 +80,17 @@ def create_app(deps: Deps) -> FastAPI:
     # First, so that the hot routes are matched before all others.
     app.router.routes.insert(0, Route("/v1/completions", completion, methods=["POST"]))
     app.router.routes.insert(0, Route("/v1/chat/completions", chat, methods=["POST"]))
+    app.include_router(video_routes(clips, settings))
+    app.include_router(task_routes(deps.store, clips))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
     app.include_router(health_routes(fleet, deps.scheduler, deps.store))
     errors.install(app)
     openapi.install(app)
     return app
+
+
+def _stop_if_failed(task: asyncio.Task[None]) -> None:
+    """A gateway without its background work would accept what it never does; better none at all."""
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("background work failed; stopping", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)

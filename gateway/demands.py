@@ -34,21 +34,33 @@ class Demands:
     request_id: str
 
 
-def read_demands(headers: Mapping[str, str], classes: Mapping[str, ServiceClass] = SERVICE_CLASSES) -> Demands:
-    """Read the demands from lower-case `headers`; the class fills in what is not said.
+def read_demands(
+    headers: Mapping[str, str],
+    *,
+    service_class: str | None = None,
+    deadline_s: float | None = None,
+    min_quality: float | None = None,
+    classes: Mapping[str, ServiceClass] = SERVICE_CLASSES,
+) -> Demands:
+    """Read the demands from lower-case `headers`; what is given beside them wins, and the class fills in the rest.
 
     Raises:
-        InvalidTask: an unknown class, or a number that is none or out of range; `param` is the header.
+        InvalidTask: an unknown class, or a header that is no number or out of range; `param` names the source.
     """
-    name = headers.get(CLASS_HEADER) or "standard"
+    name = service_class or headers.get(CLASS_HEADER) or "standard"
     chosen = classes.get(name)
     if chosen is None:
         known = ", ".join(sorted(classes))
-        raise InvalidTask(f"no service class '{name}'; known are {known}", param=CLASS_HEADER)
+        param = "class" if service_class else CLASS_HEADER
+        raise InvalidTask(f"no service class '{name}'; known are {known}", param=param)
+    if deadline_s is None:
+        deadline_s = _number(headers, DEADLINE_HEADER, chosen.deadline_s, 0.001, MAX_DEADLINE_S)
+    if min_quality is None:
+        min_quality = _number(headers, QUALITY_HEADER, chosen.min_quality, 0.0, 1.0)
     return Demands(
         service_class=name,
-        deadline_s=_number(headers, DEADLINE_HEADER, chosen.deadline_s, 0.001, MAX_DEADLINE_S),
-        min_quality=_number(headers, QUALITY_HEADER, chosen.min_quality, 0.0, 1.0),
+        deadline_s=deadline_s,
+        min_quality=min_quality,
         traceparent=trace_of(headers.get("traceparent", "")),
         request_id=_request_id(headers.get("x-request-id", "")),
     )

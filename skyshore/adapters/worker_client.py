@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any
 
 import grpc
 
 from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel
+from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
@@ -62,6 +64,7 @@ class GrpcWorkerClient:
             _segment_messages(task, arm_id, info, frames, sending_failed), timeout=task.deadline_s
         )
         sending_failed.add_done_callback(lambda _: call.cancel())
+        server_status = _ServerStatus(call)
         self.open_calls += 1
         try:
             async for reply in call:
@@ -72,7 +75,7 @@ class GrpcWorkerClient:
         except grpc.aio.AioRpcError as error:
             if sending_failed.done():
                 sending_failed.result()
-            raise status.from_rpc_error(error) from error
+            raise await server_status.domain_error(error) from error
         except asyncio.CancelledError:
             if sending_failed.done():
                 sending_failed.result()
@@ -101,6 +104,44 @@ async def _segment_messages(
         # gRPC would log it and send half a segment as if it were whole; the reading side raises it instead.
         if not failed.done():
             failed.set_exception(error)
+
+
+CORE_FAILURE = "Internal error from Core"
+
+
+class _ServerStatus:
+    """Remembers the status the server sent.
+
+    When the server ends a call that still sends, grpc.aio reports the failed write as INTERNAL instead, before or after
+    the true status is in (grpc/grpc#36066).
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._error: grpc.aio.AioRpcError | None = None
+        self._arrived = asyncio.Event()
+        call.add_done_callback(self._take)
+
+    def _take(self, call: Any) -> None:
+        code, details, trailing = (_at_once(part()) for part in (call.code, call.details, call.trailing_metadata))
+        if details != CORE_FAILURE:
+            self._error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
+            self._arrived.set()
+
+    async def domain_error(self, seen: grpc.aio.AioRpcError) -> SkyshoreError:
+        """The server's own error, or `seen` if it sent none within a second."""
+        if seen.details() == CORE_FAILURE:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), 1.0)
+        return status.from_rpc_error(self._error or seen)
+
+
+def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
+    """Value of a coroutine that has nothing to wait for: a finished call's."""
+    try:
+        answer.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a finished call made its callback wait")
 
 
 class WorkerPool:

@@ -18,6 +18,7 @@ from tests.fakes.gateway_services import FakeNode, World, world
 from tests.fakes.memory_store import MemoryStore
 
 CHAT = "/v1/chat/completions"
+HEAD = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "one two three"}]}
 
 

@@ -1,4 +1,4 @@
-"""A profiler, a scheduler and nodes small enough to script, behind real gRPC servers; and a gateway in front of them."""
+"""A profiler, a scheduler and nodes that can be told what to do, behind real gRPC; and a gateway before them."""
 
 import asyncio
 import socket
@@ -268,6 +268,8 @@ async def serving_http(deps: Deps) -> AsyncIterator[int]:
             await asyncio.sleep(0.01)
             if serving.done():
                 serving.result()
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        await serving
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving

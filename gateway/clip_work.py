@@ -1,0 +1,136 @@
+"""The heavy part of video, in plain blocking code for a thread: probe, cut, encode, annotate.
+
+Imported only when the first clip comes in, so that a gateway for text stays small.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from gateway.video_schema import ClipFacts
+from skyshore.adapters import video_source
+from skyshore.adapters.video_draw import Mp4Writer, draw
+from skyshore.adapters.video_encode import H264Encoder, encode_jpeg, fit
+from skyshore.adapters.video_source import ClipFrame
+from skyshore.domain.errors import InvalidMedia
+from skyshore.domain.node import Arm
+from skyshore.domain.video import Codec, Detection, EncodedFrame
+
+LUMA_SIDE = 640
+"""Longer side of the grey key frame the profiler looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFrame:
+    """The first frame of a segment, as the profiler wants it."""
+
+    segment_index: int
+    frame_count: int
+    """Frames the segment should have, before striding."""
+    luma: bytes
+    luma_width: int
+    luma_height: int
+
+
+def probe(path: Path) -> ClipFacts:
+    """Check a clip. Raises InvalidMedia with the reason."""
+    info = video_source.probe(path)
+    if info.frame_count < 1:
+        raise InvalidMedia("the clip has no frames")
+    return ClipFacts(
+        width=info.width,
+        height=info.height,
+        fps=info.fps,
+        frame_count=info.frame_count,
+        size_bytes=path.stat().st_size,
+    )
+
+
+class ClipCutter:
+    """Reads a clip once from front to back, one segment at a time; holds one picture. For one thread at a time."""
+
+    def __init__(self, path: Path, facts: ClipFacts, segment_s: float, stride: int | None) -> None:
+        self._path, self._facts, self._stride = path, facts, stride
+        self._per_segment = max(1, round(segment_s * facts.fps))
+        self._frames = video_source.frames(path, stride=stride or 1)
+        self._ahead = next(self._frames, None)
+
+    def next_key_frame(self) -> KeyFrame | None:
+        """Where the next segment begins; None at the end of the clip."""
+        frame = self._ahead
+        if frame is None:
+            return None
+        grey = cv2.cvtColor(fit(frame.picture, LUMA_SIDE), cv2.COLOR_BGR2GRAY)
+        segment = frame.index // self._per_segment
+        height, width = grey.shape
+        return KeyFrame(segment, max(1, self.frames_in(segment)), grey.tobytes(), width, height)
+
+    def encode(self, arm: Arm) -> list[EncodedFrame]:
+        """Encode the segment that the last key frame began, as `arm` wants it."""
+        return encode_frames(self._segment(), arm, self._facts, self._stride)
+
+    def again(self, segment_index: int, arm: Arm) -> list[EncodedFrame]:
+        """Encode an earlier segment for another arm, from the file; reads the clip anew up to there."""
+        first, end = segment_index * self._per_segment, (segment_index + 1) * self._per_segment
+        return encode_frames(_between(self._path, first, end, self._stride or 1), arm, self._facts, self._stride)
+
+    def frames_in(self, segment_index: int) -> int:
+        """Frames of a segment, before striding."""
+        first = segment_index * self._per_segment
+        return max(0, min(first + self._per_segment, self._facts.frame_count) - first)
+
+    def _segment(self) -> Iterator[ClipFrame]:
+        frame = self._ahead
+        assert frame is not None
+        segment = frame.index // self._per_segment
+        while frame is not None and frame.index // self._per_segment == segment:
+            yield frame
+            frame = self._ahead = next(self._frames, None)
+
+
+def _between(path: Path, first: int, end: int, stride: int) -> Iterator[ClipFrame]:
+    for frame in video_source.frames(path, stride=stride):
+        if frame.index >= end:
+            return
+        if frame.index >= first:
+            yield frame
+
+
+def encode_frames(frames: Iterable[ClipFrame], arm: Arm, facts: ClipFacts, stride: int | None) -> list[EncodedFrame]:
+    """Scale and compress frames as `arm` wants them; without a stride of the caller's, the arm's own applies."""
+    skip = 1 if stride else max(1, arm.frame_stride)
+    encoder: H264Encoder | None = None
+    encoded = []
+    for position, frame in enumerate(frames):
+        if position % skip:
+            continue
+        if arm.codec is Codec.JPEG:
+            data = encode_jpeg(frame.picture, arm.encode_quality, arm.input_size)
+        else:
+            picture = fit(frame.picture, arm.input_size)
+            picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+            if encoder is None:
+                rate = facts.fps / ((stride or 1) * skip)
+                encoder = H264Encoder(picture.shape[1], picture.shape[0], rate, arm.encode_quality)
+            data = encoder.encode(picture)
+        encoded.append(EncodedFrame(frame.index, frame.timestamp_s, data))
+    return encoded
+
+
+def annotate(clip: Path, facts: ClipFacts, boxes: Mapping[int, list[Detection]], target: Path) -> None:
+    """Write `clip` with its boxes to `target`, complete or not at all. A frame not looked at shows the last boxes."""
+    partial = target.with_suffix(".partial.mp4")
+    shown: list[Detection] = []
+    try:
+        with Mp4Writer(partial, facts.fps) as movie:
+            for frame in video_source.frames(clip):
+                shown = boxes.get(frame.index, shown)
+                movie.write(draw(frame.picture, shown))
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""Consumes the work stream: claims jobs, renews them while they run, retries, and buries what keeps failing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from gateway.video_job import Progress
+from gateway.video_schema import VideoJob
+from skyshore.domain.errors import Internal, NodeUnavailable, NotFound, QueueFull, SkyshoreError
+from skyshore.domain.task import TaskKind
+from skyshore.ports import Job, StateStore, TaskRecord, TaskState
+
+log = structlog.get_logger()
+
+BLOCK_S = 2.0
+RETRY_S = 1.0
+REPORT_EVERY_S = 0.25
+"""Progress is written no more often than this."""
+TRANSIENT = (NodeUnavailable, QueueFull, Internal)
+"""Another try may succeed; every other domain error would only come again."""
+
+Work = Callable[[VideoJob, Callable[[Progress], Awaitable[None]]], Awaitable[Path]]
+
+
+class JobRunner:
+    """Runs accepted jobs, `in_flight` at a time.
+
+    A job is acknowledged only after its last record is written. One whose gateway dies is claimed by another (or by the
+    next gateway) once it went unrenewed for `idle_s`.
+    """
+
+    def __init__(self, store: StateStore, work: Work, *, in_flight: int, idle_s: float, tries: int) -> None:
+        self._store, self._work = store, work
+        self._in_flight, self._idle_s, self._tries = in_flight, idle_s, tries
+        self.consumer = f"gateway-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+    async def run(self) -> None:
+        """Claim and work until cancelled; what runs then is left for another gateway."""
+        slots = asyncio.Semaphore(self._in_flight)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await slots.acquire()
+                job = await self._claim()
+                task = group.create_task(self._see_through(job))
+                task.add_done_callback(lambda _: slots.release())
+
+    async def _claim(self) -> Job:
+        while True:
+            try:
+                jobs = await self._store.claim_jobs(self.consumer, 1, BLOCK_S, self._idle_s)
+            except NodeUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if jobs:
+                return jobs[0]
+
+    async def _see_through(self, job: Job) -> None:
+        bound = log.bind(task_id=job.task_id, delivery=job.deliveries)
+        if job.deliveries > self._tries:  # its gateway died each time, before it could say why
+            await self._bury(job, Internal(f"given up after {self._tries} tries"))
+            return
+        try:
+            record = await self._while_renewed(job)
+        except NotFound as error:
+            bound.warning("job went to another gateway", reason=error.message)
+        except TRANSIENT as error:
+            bound.warning("job failed", reason=error.message)
+            if job.deliveries >= self._tries:
+                await self._bury(job, error)
+            # Otherwise it stays unacknowledged, and is claimed again once it was idle for long enough.
+        except Exception as error:
+            bound.exception("job failed unforeseen")
+            if job.deliveries >= self._tries:
+                await self._bury(job, Internal(f"given up after {self._tries} tries: {type(error).__name__}"))
+        else:
+            await self._insist(lambda: self._store.put_task(record))
+            await self._insist(lambda: self._store.finish_job(job))
+            bound.info("job ended", state=record.state, error=record.error)
+
+    async def _while_renewed(self, job: Job) -> TaskRecord:
+        """Work under a lease; losing it to another gateway cancels the work. Raises NotFound then."""
+        work = asyncio.create_task(self._to_its_end(job))
+        lease = asyncio.create_task(self._renew(job))
+        try:
+            await asyncio.wait([work, lease], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await lease  # raises why it ended
+            return await work
+        finally:
+            for task in (work, lease):
+                task.cancel()
+            await asyncio.gather(work, lease, return_exceptions=True)
+
+    async def _renew(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(self._idle_s / 3)
+            try:
+                await self._store.renew_job(self.consumer, job)
+            except NodeUnavailable:
+                log.warning("lease not renewed: the state store is away", task_id=job.task_id)
+
+    async def _to_its_end(self, job: Job) -> TaskRecord:
+        """Do the work; a failure that would come again is a result, too."""
+        try:
+            video = VideoJob.model_validate_json(job.body)
+        except ValueError as error:
+            return _failed(_blank(job), Internal(f"the job cannot be read: {error}"))
+        record = replace(video.record(), state=TaskState.RUNNING)
+        reporter = _Reporter(self._store, record)
+        try:
+            await reporter(Progress(0.0, ()))
+            path = await self._work(video, reporter)
+        except TRANSIENT:
+            raise
+        except SkyshoreError as error:
+            return _failed(reporter.record, error)
+        done = replace(reporter.record, state=TaskState.DONE, progress=1.0, result_path=str(path))
+        return replace(done, updated_at_s=time.time())
+
+    async def _bury(self, job: Job, error: SkyshoreError) -> None:
+        known: list[TaskRecord] = []
+
+        async def read() -> None:
+            found = await self._store.task(job.task_id)
+            known.append(found or _blank(job))
+
+        await self._insist(read)
+        await self._insist(lambda: self._store.put_task(_failed(known[0], error)))
+        await self._insist(lambda: self._store.bury_job(job, error.message))
+        log.error("job buried", task_id=job.task_id, reason=error.message)
+
+    async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """An end must be on record; while the store is away there is nothing better to do than wait."""
+        while True:
+            try:
+                await write()
+            except NodeUnavailable:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+
+class _Reporter:
+    """Writes progress to the task's record, at a bounded rate. A store that is away costs only the report."""
+
+    def __init__(self, store: StateStore, record: TaskRecord) -> None:
+        self._store, self.record = store, record
+        self._written_at_s = -REPORT_EVERY_S
+
+    async def __call__(self, progress: Progress) -> None:
+        self.record = replace(
+            self.record, progress=progress.share, node_ids=progress.node_ids, updated_at_s=time.time()
+        )
+        now_s = time.monotonic()
+        if now_s - self._written_at_s < REPORT_EVERY_S:
+            return
+        self._written_at_s = now_s
+        try:
+            await self._store.put_task(self.record)
+        except NodeUnavailable as error:
+            log.warning("progress not written", task_id=self.record.task_id, reason=error.message)
+
+
+def _blank(job: Job) -> TaskRecord:
+    """A record for a job that cannot be read."""
+    return TaskRecord(job.task_id, TaskKind.VIDEO_DETECT, TaskState.ACCEPTED, time.time(), time.time())
+
+
+def _failed(record: TaskRecord, error: SkyshoreError) -> TaskRecord:
+    return replace(record, state=TaskState.FAILED, error_code=error.code, error=error.message, updated_at_s=time.time())

@@ -1,0 +1,96 @@
+"""/v1/tasks/{id}: how far a task is, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import FileResponse, StreamingResponse
+
+from gateway.clips import Clips
+from skyshore.domain.errors import NotFound
+from skyshore.domain.task import TaskKind
+from skyshore.ports import StateStore, TaskRecord, TaskState
+
+POLL_S = 0.25
+ENDED = (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED)
+
+
+def task_routes(store: StateStore, clips: Clips) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+    async def known(task_id: str) -> TaskRecord:
+        record = await store.task(task_id)
+        if record is None:
+            raise NotFound(f"no task '{task_id}'; records are kept for a day", param="task_id")
+        return record
+
+    async def finished(task_id: str) -> TaskRecord:
+        record = await known(task_id)
+        if record.kind == TaskKind.LLM:
+            raise NotFound("the answer went to its caller and was not kept", param="task_id")
+        if record.state is TaskState.FAILED:
+            raise NotFound(f"the task failed: {record.error} ({record.error_code})", param="task_id")
+        if record.state is not TaskState.DONE:
+            raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
+        return record
+
+    @router.get("/{task_id}", summary="State, progress, nodes, error")
+    async def task(task_id: str) -> dict[str, Any]:
+        return _shown(await known(task_id))
+
+    @router.get("/{task_id}/events", summary="Server-sent events until the task has ended")
+    async def events(task_id: str) -> StreamingResponse:
+        first = await known(task_id)
+        return StreamingResponse(_changes(store, first), media_type="text/event-stream")
+
+    @router.get("/{task_id}/result", summary="Boxes of every frame looked at")
+    async def result(task_id: str) -> FileResponse:
+        record = await finished(task_id)
+        return await _file(Path(record.result_path), "application/json", task_id)
+
+    @router.get("/{task_id}/annotated.mp4", summary="The clip with its boxes drawn")
+    async def annotated(task_id: str) -> FileResponse:
+        record = await finished(task_id)
+        return await _file(await clips.annotated(record), "video/mp4", task_id)
+
+    return router
+
+
+async def _file(path: Path, media_type: str, task_id: str) -> FileResponse:
+    if not await asyncio.to_thread(path.is_file):
+        raise NotFound(f"the files of task '{task_id}' are no longer kept", param="task_id")
+    return FileResponse(path, media_type=media_type, headers={"x-skyshore-task-id": task_id})
+
+
+def _shown(record: TaskRecord) -> dict[str, Any]:
+    """A record without the server's own paths."""
+    failure = {"code": record.error_code, "message": record.error} if record.error_code else None
+    return {
+        "task_id": record.task_id,
+        "kind": record.kind,
+        "state": record.state,
+        "progress": round(record.progress, 4),
+        "created_at_s": record.created_at_s,
+        "updated_at_s": record.updated_at_s,
+        "nodes": record.node_ids,
+        "error": failure,
+    }
+
+
+async def _changes(store: StateStore, record: TaskRecord) -> AsyncIterator[bytes]:
+    shown: dict[str, Any] = {}
+    while True:
+        now = _shown(record)
+        if now != shown:
+            shown = now
+            yield b"event: task\ndata: " + orjson.dumps(shown) + b"\n\n"
+        if record.state in ENDED:
+            return
+        await asyncio.sleep(POLL_S)
+        record = await store.task(record.task_id) or record

@@ -1,0 +1,157 @@
+"""Profile, place, execute: the way of one video segment, on another node when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.ledger import Ledger, status_of
+from gateway.records import RecordWriter
+from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, QueueFull, SkyshoreError
+from skyshore.domain.node import Arm
+from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
+from skyshore.domain.placement import Placement
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task
+from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.ports import SchedulerClient, WorkerClient
+from skyshore.runtime import telemetry
+
+RETRIED = (NodeUnavailable, QueueFull, Internal)
+"""Failures of one node, or of a fleet that may recover: an accepted clip is worth waiting for until its deadline."""
+MAX_ATTEMPTS = 6
+"""Executions of one segment; one that fails this often fails everywhere."""
+WAIT_S = 0.5
+
+Encode = Callable[[Arm], Awaitable[list[EncodedFrame]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A task with what its nodes need to know."""
+
+    task: Task
+    profile: TaskProfile
+    info: SegmentInfo
+    encode: Encode
+    """Makes the frames for an arm; may be called again for another arm."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """Every frame of a segment, and where it was looked at."""
+
+    segment_index: int
+    placement: Placement
+    frames: tuple[FrameDetections, ...]
+    latency_s: float
+    up_bytes: int
+
+
+class SegmentDispatcher:
+    """Finds nodes for segments and sees them through."""
+
+    def __init__(
+        self, scheduler: SchedulerClient, workers: Callable[[str], WorkerClient], records: RecordWriter
+    ) -> None:
+        """`workers` gives the client for a node's address."""
+        self._scheduler, self._workers, self._records = scheduler, workers, records
+
+    async def run(self, segment: Segment, on_encoded: Callable[[], None]) -> SegmentResult:
+        """Place, encode, execute; `on_encoded` is called once the clip's reader may go on to the next segment.
+
+        Raises:
+            SkyshoreError: whatever ended the segment; DeadlineExceeded when no node managed it in time.
+        """
+        ledger = Ledger(self._records, segment.task, time.monotonic())
+        status, message = OutcomeStatus.CANCELLED, "the job was stopped"
+        try:
+            with telemetry.IN_FLIGHT.labels(segment.task.kind.value).track_inprogress():
+                async with asyncio.timeout(segment.task.deadline_s) as limit:
+                    result = await self._until_done(segment, ledger, on_encoded)
+            status, message = OutcomeStatus.OK, ""
+            return result
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            index = segment.info.segment_index
+            error = DeadlineExceeded(f"segment {index} was not done within {segment.task.deadline_s:g} s")
+            status, message = OutcomeStatus.DEADLINE_EXCEEDED, error.message
+            raise error from None
+        except SkyshoreError as error:
+            status, message = status_of(error), error.message
+            raise
+        finally:
+            ledger.close(status, message)
+
+    async def _until_done(self, segment: Segment, ledger: Ledger, on_encoded: Callable[[], None]) -> SegmentResult:
+        began_s = time.monotonic()
+        frames: list[EncodedFrame] = []
+        encoded_for: Arm | None = None
+        avoid: list[str] = []
+        attempt = 0
+        while True:
+            attempt += 1
+            placement = await self._place(segment, attempt, avoid)
+            ledger.begin(placement)
+            if encoded_for is None or _encoding(encoded_for) != _encoding(placement.arm):
+                frames, encoded_for = await segment.encode(placement.arm), placement.arm
+                ledger.up_bytes = sum(len(frame.data) for frame in frames)
+                on_encoded()
+            used_s = time.monotonic() - began_s
+            task = replace(segment.task, deadline_s=max(0.001, segment.task.deadline_s - used_s))
+            try:
+                found = await self._execute(task, placement, segment.info, frames, ledger)
+            except RETRIED as error:
+                if attempt >= MAX_ATTEMPTS:
+                    raise
+                ledger.attempt_failed(error)
+                avoid.append(placement.arm.node_id)
+            else:
+                latency_s = time.monotonic() - began_s
+                return SegmentResult(segment.info.segment_index, placement, found, latency_s, ledger.up_bytes)
+
+    async def _place(self, segment: Segment, attempt: int, avoid: list[str]) -> Placement:
+        """Wait for a node with room; one that failed is welcome again when no other is left."""
+        while True:
+            try:
+                return await self._scheduler.place(segment.task, segment.profile, attempt=attempt, avoid=avoid)
+            except (NodeUnavailable, QueueFull) as error:
+                avoid.clear()
+                await asyncio.sleep(min(error.retry_after_s or WAIT_S, WAIT_S))
+
+    async def _execute(
+        self,
+        task: Task,
+        placement: Placement,
+        info: SegmentInfo,
+        frames: Sequence[EncodedFrame],
+        ledger: Ledger,
+    ) -> tuple[FrameDetections, ...]:
+        info = replace(info, frame_count=len(frames), codec=placement.arm.codec)
+        found: list[FrameDetections] = []
+        worker = self._workers(placement.address)
+        events: Any = worker.execute_segment(task, placement.arm.arm_id, info, _each(frames))
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, WorkerOutcome):
+                    ledger.worker = event
+                else:
+                    found.append(event)
+                    ledger.down_bytes += 16 + 32 * len(event.detections)
+        if [frame.frame_index for frame in found] != [frame.frame_index for frame in frames]:
+            raise Internal(f"node '{placement.arm.node_id}' answered {len(found)} of {len(frames)} frames")
+        return tuple(found)
+
+
+def _encoding(arm: Arm) -> tuple[object, ...]:
+    return arm.codec, arm.input_size, arm.encode_quality, arm.frame_stride
+
+
+async def _each(frames: Sequence[EncodedFrame]) -> AsyncIterator[EncodedFrame]:
+    for frame in frames:
+        yield frame

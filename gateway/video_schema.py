@@ -1,0 +1,73 @@
+"""What a caller says of a clip, and what the work stream keeps of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.demands import MAX_DEADLINE_S
+from skyshore.domain.task import TaskKind
+from skyshore.ports import TaskRecord, TaskState
+
+
+def _names(given: object) -> object:
+    """A form has no lists: "person, car" means both."""
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class VideoFields(BaseModel):
+    """Form fields beside the file, or members of the JSON body. What is not said is read from the headers."""
+
+    model_config = ConfigDict(allow_inf_nan=False, str_max_length=4096)
+
+    url: str | None = Field(None, description="file:// URL of a clip in the folder the server may read")
+    model: str = Field("", max_length=256, description="a detector of /v1/models; empty lets the policy choose")
+    service_class: str | None = Field(None, alias="class", max_length=64)
+    deadline_s: float | None = Field(None, ge=0.001, le=MAX_DEADLINE_S, description="seconds allowed per segment")
+    min_quality: float | None = Field(None, ge=0, le=1)
+    classes: Annotated[list[ClassName], BeforeValidator(_names)] = Field(
+        default_factory=list, max_length=200, description="class names wanted; none means all"
+    )
+    frame_stride: int | None = Field(None, ge=1, le=1000, description="every n-th frame; unset: as the arm says")
+    min_score: float = Field(0.3, ge=0, le=1)
+
+
+class ClipFacts(BaseModel):
+    """What the container says, checked when the clip came in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    width: int
+    height: int
+    fps: float
+    frame_count: int
+    size_bytes: int
+
+
+class VideoJob(BaseModel):
+    """Body of a job in the work stream."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str
+    path: str
+    facts: ClipFacts
+    created_at_s: float
+    model: str
+    service_class: str
+    deadline_s: float
+    min_quality: float
+    classes: tuple[str, ...]
+    frame_stride: int | None
+    min_score: float
+    traceparent: str
+
+    def record(self) -> TaskRecord:
+        """The task's record before anything was done."""
+        detail = {"path": self.path, "facts": self.facts.model_dump_json()}
+        at_s = self.created_at_s
+        return TaskRecord(self.task_id, TaskKind.VIDEO_DETECT, TaskState.ACCEPTED, at_s, at_s, detail=detail)

@@ -1,0 +1,22 @@
+"""Small clips made on the spot."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def make_clip(
+    path: Path, frames: int = 20, width: int = 96, height: int = 64, fps: int = 10, codec: str = "mpeg4", **options: str
+) -> Path:
+    """Write a clip in which a white square wanders over a grey ramp."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            picture = np.tile(np.linspace(0, 200, width, dtype=np.uint8)[None, :, None], (height, 1, 3))
+            at = number * 2 % max(1, width - 20)
+            picture[10:30, at : at + 20] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")))
+        container.mux(stream.encode(None))
+    return path
