@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from skyshore.domain.errors import NotFound
 
-PREFERRED_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+"""TensorRT is taken only when a setting names it: it compiles for minutes at each new batch size, mid-service."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skyshore.adapters import video_draw, video_encode
 from skyshore.adapters.video_decode import H264Decoder, JpegDecoder, jpeg_size
@@ -230,6 +232,16 @@ def test_two_hundred_damaged_clips_never_crash_hang_or_leak(tmp_path: Path) -> N
                 refused += 1
     assert refused > 50
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_a_jpeg_size_or_refused(data: bytes, with_marker: bool) -> None:
+    try:
+        width, height = jpeg_size(b"\xff\xd8\xff" + data if with_marker else data)
+    except InvalidMedia:
+        return
+    assert width > 0
+    assert height > 0
 
 
 def test_jpeg_quality_and_size_are_knobs(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -139,8 +140,10 @@ class OnnxVideoEngine:
             segment.queue_s = time.monotonic() - arrived_at_s
             self._running += 1
             try:
-                async for result in self._results(segment, frames):
-                    yield result
+                # Closed here: left to the garbage collector, it would go on pulling frames for a caller that went away.
+                async with aclosing(self._results(segment, frames)) as results:
+                    async for result in results:
+                        yield result
             finally:
                 self._running -= 1
                 self._slots.release()
