@@ -1,0 +1,91 @@
+"""Follows the outcome stream and sends each batch on. Holds one batch at most: the rest waits in the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+import structlog
+
+from services.spans.otlp import request
+from services.spans.settings import SpansSettings
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.domain.errors import NodeUnavailable
+from skyshore.domain.outcome import Outcome
+from skyshore.ports import StateStore
+from skyshore.runtime.serve import stop_signal
+
+log = structlog.get_logger()
+
+BATCH = 500
+BLOCK_S = 1.0
+RETRY_S = 1.0
+SEND_TIMEOUT_S = 5.0
+REFUSED = range(400, 429)
+"""Sending the same again would not help."""
+
+
+class SpanExporter:
+    """Sends outcomes newer than its start to one collector."""
+
+    def __init__(self, store: StateStore, endpoint: str) -> None:
+        self._store, self._endpoint = store, endpoint
+        self._waiting = False
+
+    async def run(self) -> None:
+        """Export until cancelled; waits out a store or a collector that is away."""
+        cursor = "$"
+        while True:
+            try:
+                cursor, outcomes = await self._store.read_outcomes(cursor, BATCH, BLOCK_S)
+            except NodeUnavailable as error:
+                await self._wait(str(error))
+                continue
+            if outcomes:
+                await self._deliver(outcomes)
+
+    async def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._send, outcomes)
+            except OSError as error:
+                await self._wait(str(error))
+            else:
+                if self._waiting:
+                    log.info("spans flow again")
+                self._waiting = False
+                return
+
+    async def _wait(self, why: str) -> None:
+        if not self._waiting:
+            log.warning("spans wait", why=why)
+        self._waiting = True
+        await asyncio.sleep(RETRY_S)
+
+    def _send(self, outcomes: Sequence[Outcome]) -> None:
+        """POST one batch; one that is refused for good is dropped and told of. Raises OSError (urllib's errors are)."""
+        body = json.dumps(request(outcomes)).encode()
+        call = urllib.request.Request(self._endpoint, body, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(call, timeout=SEND_TIMEOUT_S) as answer:
+                answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code not in REFUSED:
+                raise
+            log.error("collector refuses spans; dropped", outcomes=len(outcomes), status=error.code)
+
+
+async def serve(settings: SpansSettings) -> None:
+    """Export until SIGTERM or SIGINT."""
+    store = RedisStore(settings.redis_url)
+    try:
+        async with asyncio.TaskGroup() as group:
+            exporting = group.create_task(SpanExporter(store, settings.spans_endpoint).run())
+            log.info("exporting", endpoint=settings.spans_endpoint)
+            await stop_signal()
+            exporting.cancel()
+    finally:
+        await store.close()
