@@ -62,6 +62,10 @@ class Answer:
         """What the node measured."""
         return self._ledger.worker
 
+    def costs(self) -> dict[str, float | str]:
+        """What the answer took."""
+        return self._ledger.costs()
+
     async def chunks(self) -> AsyncIterator[TokenChunk]:
         """Tokens as they come. Raises what the node raises: it is too late for another one."""
         event = self._first

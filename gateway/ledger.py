@@ -49,6 +49,20 @@ class Ledger:
         """The first token is here."""
         self.ttft_s = time.monotonic() - self._arrived_s
 
+    def costs(self) -> dict[str, float | str]:
+        """What the task took, for its caller; complete once the node's own figures are here."""
+        worker = self.worker
+        return {
+            "queue_ms": worker.queue_s * 1000,
+            "prefill_ms": worker.prefill_s * 1000,
+            "compute_ms": worker.compute_s * 1000,
+            "up_bytes": self.up_bytes,
+            "down_bytes": self.down_bytes,
+            "joules": worker.inference_joules + worker.idle_joules,
+            "energy_source": worker.energy_source,
+            "quality": self._placement.arm.quality if self._placement else 0.0,
+        }
+
     def attempt_failed(self, error: SkyshoreError) -> None:
         """The attempt failed and may be followed by another; the policy learns of it, the caller need not."""
         self._report(status_of(error), error.message)

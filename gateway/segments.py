@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +49,8 @@ class SegmentResult:
     placement: Placement
     frames: tuple[FrameDetections, ...]
     latency_s: float
-    up_bytes: int
+    costs: Mapping[str, float | str]
+    """See `Ledger.costs`."""
 
 
 class SegmentDispatcher:
@@ -113,7 +114,7 @@ class SegmentDispatcher:
                 avoid.append(placement.arm.node_id)
             else:
                 latency_s = time.monotonic() - began_s
-                return SegmentResult(segment.info.segment_index, placement, found, latency_s, ledger.up_bytes)
+                return SegmentResult(segment.info.segment_index, placement, found, latency_s, ledger.costs())
 
     async def _place(self, segment: Segment, attempt: int, avoid: list[str]) -> Placement:
         """Wait for a node with room; one that failed is welcome again when no other is left."""

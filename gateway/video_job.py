@@ -156,7 +156,7 @@ def _merged(job: VideoJob, done: list[SegmentResult], wall_s: float) -> dict[str
                 "policy": result.placement.policy,
                 "frames": len(result.frames),
                 "latency_s": round(result.latency_s, 4),
-                "up_bytes": result.up_bytes,
+                **result.costs,
             }
             for result in done
         ],

@@ -135,8 +135,10 @@ class _Work:
             await events.event(orjson.dumps(error_object(as_domain(error))))
         else:
             if self._request.options.include_usage:
-                queue_ms = answers[0].worker.queue_s * 1000
-                body = {**self._head, "choices": [], "usage": self._usage(), "skyshore": {"queue_ms": queue_ms}}
+                costs = answers[0].costs()
+                for name in ("up_bytes", "down_bytes", "joules"):  # the rest is that of the first choice
+                    costs[name] = sum(float(answer.costs()[name]) for answer in answers)
+                body = {**self._head, "choices": [], "usage": self._usage(), "skyshore": costs}
                 await events.event(orjson.dumps(body))
             await events.event(b"[DONE]")
         await events.end()
