@@ -36,10 +36,8 @@ def show_status(state: SystemState, *, as_json: bool) -> bool:
         print(json.dumps({**body, "problem": problem or None}))
         return well
     console = Console()
-    columns = ("process", "pid", "health", "address", "memory", "log")
-    rows = tuple(
-        (p["name"], str(p["pid"]), p["health"], p["address"], f"{p['memory_mb']:.0f} MB", p["log"]) for p in processes
-    )
+    columns = ("process", "pid", "health", "address", "memory")
+    rows = tuple((p["name"], str(p["pid"]), p["health"], p["address"], f"{p['memory_mb']:.0f} MB") for p in processes)
     show_table(console, Table(f"gateway {state.gateway_url}", columns, rows))
     if problem:
         console.print(f"[red]nodes unknown: {problem}", highlight=False)
@@ -97,14 +95,14 @@ def _process(entry: ProcessEntry) -> dict[str, Any]:
 
 
 def _node_table(nodes: list[dict[str, Any]]) -> Table:
-    columns = ("node", "tier", "engine", "models", "running", "queued", "KV", "power", "lease left")
+    columns = ("node", "tier", "engine", "models", "running", "queued", "power", "lease left")
     return Table(f"{len(nodes)} live nodes", columns, tuple(_node_row(node) for node in nodes))
 
 
 def _node_row(node: dict[str, Any]) -> tuple[str, ...]:
     status, left_s = node["status"], node["lease_left_s"]
-    models = ", ".join(dict.fromkeys(arm["model"] for arm in node["arms"]))
-    load = (str(status["running"]), str(status["queued"]), f"{status['kv_used']:.0%}", f"{status['power_watts']:.1f} W")
+    models = "\n".join(dict.fromkeys(arm["model"] for arm in node["arms"]))
+    load = (str(status["running"]), str(status["queued"]), f"{status['power_watts']:.1f} W")
     lease = NONE if left_s is None else f"{left_s:.1f} s"
     return (node["node_id"], node["tier"], node["engine"], models, *load, lease)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from loadgen.pacing import Run
 from skyshore.report.load_audit import LoadAudit, audit_load
 from skyshore.report.request_record import RequestRecord, in_json
 from skyshore.report.summary import Summary, summarise, summarise_by
-from skyshore.report.tables import Table, audit_table, summary_table
+from skyshore.report.tables import Table, audit_table, cost_table, latency_table
 from skyshore.workload.schedule import Schedule
 
 FORMAT = "skyshore.replay/1"
@@ -106,10 +106,15 @@ class ReplayResult:
 
     def tables(self) -> list[Table]:
         """For people: the groups one below the other, then the audit."""
-        rows = [self.whole, *(summary for group in self.groups.values() for summary in group)]
+        named = [
+            replace(summary, group=f"{name} {summary.group}")
+            for name, group in self.groups.items()
+            for summary in group
+        ]
         state = f"interrupted after {self.played_s:.1f} s" if self.interrupted else f"{self.played_s:g} s"
         title = f"{state} · policy {self.policy} · schedule {self.schedule.sha256[:12]}"
-        return [summary_table(title, rows), audit_table(self.audit)]
+        rows = [self.whole, *named]
+        return [latency_table(title, rows), cost_table(rows), audit_table(self.audit)]
 
 
 def _plain(figures: Mapping[str, object]) -> dict[str, object]:

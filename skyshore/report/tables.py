@@ -11,8 +11,8 @@ from skyshore.report.statistics import minimum_samples
 from skyshore.report.summary import Percentiles, Summary
 
 NONE = "–"
-_HEADINGS = ",requests,ok,in time,goodput/s,p50,p95,p99,TTFT p50,TTFT p95,TPOT p50,tokens/s,frames/s,link,energy"
-_COLUMNS = tuple(_HEADINGS.split(","))
+_LATENCY = ("", "requests", "ok", "in time", "goodput/s", "p50", "p95", "p99")
+_COST = ("", "TTFT p50", "TTFT p95", "TPOT p50", "tokens/s", "frames/s", "link", "energy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,39 @@ class Table:
     note: str = ""
 
 
-def summary_table(title: str, summaries: Sequence[Summary]) -> Table:
-    """One row a group. A percentile of too small a sample carries a `~`."""
+def latency_table(title: str, summaries: Sequence[Summary]) -> Table:
+    """Who was served in time; one row a group. A percentile of too small a sample carries a `~`."""
     few = any(summary.requests < minimum_samples(99) for summary in summaries)
     note = f"~ too few requests to tell the percentile (p95 needs {minimum_samples(95)}, p99 {minimum_samples(99)})"
-    return Table(title, _COLUMNS, tuple(_row(summary) for summary in summaries), note if few else "")
+    rows = tuple(
+        (
+            each.group,
+            str(each.requests),
+            str(each.succeeded),
+            NONE if math.isnan(each.attainment) else f"{each.attainment:.1%}",
+            f"{each.goodput_per_s:.2f}",
+            *_latency_cells(each.latency, each.requests),
+        )
+        for each in summaries
+    )
+    return Table(title, _LATENCY, rows, note if few else "")
+
+
+def cost_table(summaries: Sequence[Summary]) -> Table:
+    """How fast tokens and frames came and what they took; one row a group."""
+    rows = tuple(
+        (
+            each.group,
+            *_latency_cells(each.ttft, each.requests)[:2],
+            seconds(each.tpot.p50_s),
+            _rate(each.output_tokens_per_s),
+            _rate(each.frames_per_s),
+            byte_size(each.link_bytes),
+            "; ".join(f"{joules:.3g} J {source}" for source, joules in each.joules.items()) or NONE,
+        )
+        for each in summaries
+    )
+    return Table("", _COST, rows)
 
 
 def audit_table(audit: LoadAudit) -> Table:
@@ -38,24 +66,6 @@ def audit_table(audit: LoadAudit) -> Table:
         (f.check, f"{f.value:.4g}", f"{f.valid_to:.3g}", f"{f.degraded_to:.3g}", f.verdict) for f in audit.findings
     )
     return Table(f"Load audit: {audit.verdict}", ("check", "value", "valid to", "degraded to", ""), rows)
-
-
-def _row(summary: Summary) -> tuple[str, ...]:
-    count = summary.requests
-    return (
-        summary.group,
-        str(count),
-        str(summary.succeeded),
-        NONE if math.isnan(summary.attainment) else f"{summary.attainment:.1%}",
-        f"{summary.goodput_per_s:.2f}",
-        *_latency_cells(summary.latency, count),
-        *_latency_cells(summary.ttft, count)[:2],
-        seconds(summary.tpot.p50_s),
-        _rate(summary.output_tokens_per_s),
-        _rate(summary.frames_per_s),
-        byte_size(summary.link_bytes),
-        "; ".join(f"{joules:.3g} J {source}" for source, joules in summary.joules.items()) or NONE,
-    )
 
 
 def _latency_cells(values: Percentiles, count: int) -> tuple[str, str, str]:

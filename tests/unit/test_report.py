@@ -18,7 +18,7 @@ from skyshore.report.load_audit import Verdict, audit_load
 from skyshore.report.request_record import RequestRecord
 from skyshore.report.statistics import bootstrap_interval, minimum_samples, percentile
 from skyshore.report.summary import summarise, summarise_by
-from skyshore.report.tables import audit_table, byte_size, seconds, summary_table
+from skyshore.report.tables import audit_table, byte_size, cost_table, latency_table, seconds
 
 
 def record(index: int = 0, *, latency_s: float = 1.0, lag_s: float = 0.0, **fields: Any) -> RequestRecord:
@@ -139,13 +139,21 @@ def test_json_of_records_and_summaries_has_no_infinities_and_loses_none() -> Non
 
 
 def test_a_small_sample_is_marked_and_a_large_one_is_not() -> None:
-    few = summary_table("t", [summarise("all", [record(i) for i in range(20)], 10.0)])
-    many = summary_table("t", [summarise("all", [record(i) for i in range(459)], 230.0)])
+    few = latency_table("t", [summarise("all", [record(i) for i in range(20)], 10.0)])
+    many = latency_table("t", [summarise("all", [record(i) for i in range(459)], 230.0)])
     assert few.rows[0][5:8] == ("1.00 s", "~1.00 s", "~1.00 s")
     assert "459" in few.note
     assert many.rows[0][5:8] == ("1.00 s", "1.00 s", "1.00 s")
     assert many.note == ""
     assert all(len(row) == len(few.columns) for row in few.rows)
+
+
+def test_costs_name_their_provenance_and_what_does_not_apply_is_a_dash() -> None:
+    video = record(0, kind=TaskKind.VIDEO_DETECT, frames=10, joules=2.5, energy_source="measured:rapl", link_bytes=4200)
+    table = cost_table([summarise("all", [video], 2.0)])
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (cells["TTFT p50"], cells["frames/s"], cells["link"]) == ("–", "5.0", "4.2 kB")
+    assert cells["energy"] == "2.5 J measured:rapl"
 
 
 def test_cells_read_well() -> None:

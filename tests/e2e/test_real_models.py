@@ -1,0 +1,77 @@
+"""Real models through all processes: the official client chats, people and bikes are found in a real clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Skyshore(Protocol):
+    url: str
+
+    def __call__(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> Any: ...
+    def json(self, *arguments: str, check: bool = True) -> Any: ...
+
+
+def test_the_official_client_streams_a_chat(real: Skyshore) -> None:
+    openai = pytest.importorskip("openai", reason="openai is not installed: pip install 'openai>=2'")
+    with openai.OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        assert "smollm2-135m" in {model.id for model in client.models.list()}
+        answer = client.chat.completions.with_raw_response.create(
+            model="smollm2-135m",
+            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            max_tokens=24,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = list(answer.parse())
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "Paris" in text
+    assert len([chunk for chunk in chunks if chunk.choices]) > 3
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens > 3
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in ("stop", "length")
+    assert answer.headers["x-skyshore-node"] in ("edge-1", "edge-2", "cloud-1")
+
+
+def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
+    import asyncio
+
+    from rich.console import Console
+
+    from cli.demo_requests import detect
+    from loadgen.http1 import HttpClient
+    from skyshore.catalogue.store import clip
+
+    async def send() -> Any:
+        http = HttpClient(real.url)
+        try:
+            return await detect(http, clip("bikes"), 250, Console(stderr=True))
+        finally:
+            http.close()
+
+    detected = asyncio.run(send())
+    labels = {box["label"] for frame in detected.result["frames"] for box in frame["detections"] if box["score"] > 0.5}
+    assert len(detected.result["frames"]) == 250
+    assert labels & {"person", "bicycle"}
+    assert detected.movie[4:8] == b"ftyp"
+
+
+def test_a_mixed_trace_is_served_by_real_models(real: Skyshore, tmp_path: Path) -> None:
+    trace = tmp_path / "mixed.jsonl"
+    llm = "poisson rate=0.3 prompt_tokens=32 output_tokens=12 max_output_tokens=24 deadline_s=60"
+    cameras = "count=1 fps=2 segment_s=4 clip=bikes deadline_s=60"
+    real("traces", "make", str(trace), "--seconds", "15", "--seed", "2", "--llm", llm, "--cameras", cameras)
+    result = real.json("replay", str(trace))
+    assert result["all"]["errors"] == {}
+    assert {group["group"] for group in result["by_kind"]} == {"llm", "video.detect"}
+    assert result["all"]["joules"], "every served request is charged its energy"
+    assert all(source.startswith(("measured:", "modelled:")) for source in result["all"]["joules"])
+    assert result["all"]["link_bytes"] > 0
+    video = next(group for group in result["by_kind"] if group["group"] == "video.detect")
+    assert video["frames_per_s"] > 0
