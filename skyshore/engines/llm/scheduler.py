@@ -87,6 +87,8 @@ class StepScheduler:
         """Note that `step` was run."""
         for chunk in step.chunks:
             chunk.sequence.computed = chunk.stop
+        # Only now, for joining may move any slot, and a move copies as much as is noted as computed.
+        for chunk in step.chunks:
             if chunk.sequence.prefilled:
                 self._prefilling.remove(chunk.sequence)
                 self._ledger.join_rows(chunk.sequence)

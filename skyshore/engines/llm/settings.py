@@ -29,7 +29,7 @@ class LlmEngineSettings:
     context_tokens: int = 2048
     """Longest prompt plus answer; the model's own context bounds it too."""
     kv_budget_bytes: int = 512 << 20
-    """Memory for keys and values, prefix cache included."""
+    """Memory for keys and values, prefix cache included. Padding rows may touch one more page per slot and head."""
     prefix_slots: int = 8
     """Finished prompts kept for reuse; 0 turns the prefix cache off."""
     prefill_chunk_tokens: int = 256
