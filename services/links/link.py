@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
 
 LEAST_CHUNK_BYTES = 1500
 MOST_CHUNK_BYTES = 128 * 1024
-CHUNK_S = 0.005
+CHUNK_S = 0.01
 """A chunk takes about this long on its link: short enough to share fairly, long enough to be cheap."""
 
 
@@ -29,22 +29,26 @@ class Passed:
 
 
 class ExperimentClock:
-    """Experiment time: seconds since `restart`, on the event loop's clock."""
+    """Experiment time: seconds since `restart`. Not the event loop's clock, which some loops round to milliseconds."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Begin at 0 now: the workload starts."""
-        self._zero_s = asyncio.get_running_loop().time()
+        self._zero_s = time.monotonic()
 
     def now_s(self) -> float:
         """Experiment time."""
-        return asyncio.get_running_loop().time() - self._zero_s
+        return time.monotonic() - self._zero_s
 
-    def loop_s(self, experiment_s: float) -> float:
-        """The event loop's time at that experiment time, by today's zero."""
+    def fixed_s(self, experiment_s: float) -> float:
+        """That experiment time on a clock that never starts over."""
         return experiment_s + self._zero_s
+
+    def fixed_now_s(self) -> float:
+        """Now on the clock that never starts over."""
+        return time.monotonic()
 
 
 @dataclass(slots=True)
@@ -55,7 +59,8 @@ class Shaping:
     bucket: Bucket
     chunk_bytes: int
     rtt_s: float
-    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    watchers: set[Callable[[], None]] = field(default_factory=set)
+    """Called once when this shaping is replaced."""
 
     def way(self, rng: np.random.Generator) -> OneWay:
         """The path of one connection: delays are its own, the bucket is everybody's."""
@@ -72,10 +77,10 @@ class Link:
 
     def change(self, settings: LinkSettings, up: Shaping, down: Shaping) -> None:
         """Bytes that left already keep their arrival time; all others follow the new settings at once."""
-        old_up, old_down = self.up, self.down
+        watchers = [*self.up.watchers, *self.down.watchers]
         self.settings, self.up, self.down = settings, up, down
-        old_up.replaced.set()
-        old_down.replaced.set()
+        for watcher in watchers:
+            watcher()
 
 
 def shape(

@@ -1,132 +1,140 @@
-"""Carries the bytes of one link: accepts connections, opens the same to the node, and shapes both ways."""
+"""Accepts the connections of one link, opens the same to the node, and puts a pump into each direction."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import structlog
 
-from services.links.link import ExperimentClock, Link, Pick, Shaping
+from services.links.link import ExperimentClock, Link
+from services.links.pump import Pump
 
 log = structlog.get_logger()
 
-LINE_CHUNKS = 4096
-"""Chunks under way in one direction of one connection; beyond it the sender waits, as on a full path."""
 SOCKET_BUFFER_BYTES = 256 * 1024
 """Kept small, so that the sender feels the link and not the kernel's memory."""
-TIMER_S = 0.0005
-"""Waits shorter than this are not worth a timer."""
-
-Line = asyncio.Queue[tuple[float, bytes] | None]
-"""Bytes that left and are still under way, with their arrival in loop time; None is the end."""
 
 
-class Pump:
-    """One direction of one connection."""
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What every connection of one relay needs."""
 
-    def __init__(self, link: Link, pick: Pick, clock: ExperimentClock, rng: np.random.Generator) -> None:
-        self._link, self._pick, self._clock, self._rng = link, pick, clock, rng
-        self._line: Line = asyncio.Queue(LINE_CHUNKS)
-
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry bytes until the near end closes. Raises OSError when an end breaks."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._send(reader))
-            group.create_task(self._deliver(writer))
-
-    async def _send(self, reader: asyncio.StreamReader) -> None:
-        shaping = self._pick(self._link)
-        way = shaping.way(self._rng)
-        while data := await reader.read(shaping.chunk_bytes):
-            while True:
-                if shaping is not self._pick(self._link):
-                    shaping = self._pick(self._link)
-                    way = shaping.way(self._rng)
-                departed_s = way.depart(self._clock.now_s(), len(data))
-                if await self._left_by(departed_s, shaping):
-                    break
-            arrives_s = way.arrive(departed_s, len(data))
-            await self._line.put((self._clock.loop_s(arrives_s), data))
-        await self._line.put(None)
-
-    async def _left_by(self, departed_s: float, shaping: Shaping) -> bool:
-        """Wait for it. False when the settings changed before: then the bytes have not left and are sent anew."""
-        wait_s = departed_s - self._clock.now_s()
-        if wait_s < TIMER_S:
-            return True
-        try:
-            async with asyncio.timeout(wait_s):
-                await shaping.replaced.wait()
-        except TimeoutError:
-            return True
-        return False
-
-    async def _deliver(self, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-        passed, up = self._link.passed, self._pick(self._link) is self._link.up
-        while (entry := await self._line.get()) is not None:
-            arrives_s, data = entry
-            wait_s = arrives_s - loop.time()
-            if wait_s >= TIMER_S:
-                await asyncio.sleep(wait_s)
-            writer.write(data)
-            await writer.drain()
-            if up:
-                passed.up_bytes += len(data)
-            else:
-                passed.down_bytes += len(data)
-        if writer.can_write_eof():
-            writer.write_eof()
+    link: Link
+    host: str
+    port: int
+    clock: ExperimentClock
+    rng: np.random.Generator
 
 
-class Relay:
-    """The connections of one listening socket. Use `relay` to run one."""
+class End(asyncio.Protocol):
+    """One socket of a connection: feeds one pump and is the sink of the other."""
 
-    def __init__(self, link: Link, target: str, clock: ExperimentClock, rng: np.random.Generator) -> None:
-        self._link, self._clock, self._rng = link, clock, rng
-        self._host, _, port = target.rpartition(":")
-        self._port = int(port)
-        self._connections: set[asyncio.Task[None]] = set()
+    transport: asyncio.Transport
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A peer connected; this relay owns the task."""
-        task = asyncio.create_task(self._connection(reader, writer), name=f"link {self._link.name}")
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+    def __init__(self, feeds: Pump, drains: Pump, on_made: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        self._feeds, self._drains = feeds, drains
+        self._on_made, self._on_lost = on_made, on_lost
 
-    async def close(self) -> None:
-        """End every connection."""
-        for task in self._connections:
-            task.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there."""
+        self.transport = cast("asyncio.Transport", transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        # Without NODELAY, Nagle and delayed acknowledgements add stalls of 40 ms to small messages.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+        self.transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
+        self._on_made()
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
-        except OSError as error:
-            log.warning("nobody behind the link", link=self._link.name, why=str(error))
-            writer.close()
+    def data_received(self, data: bytes) -> None:
+        """Into the pump."""
+        self._feeds.feed(bytes(data))
+
+    def eof_received(self) -> bool:
+        """Half closed: the end of file travels behind the bytes; the other direction goes on."""
+        self._feeds.feed(b"")
+        return True
+
+    def pause_writing(self) -> None:
+        """The peer reads slower than bytes arrive."""
+        self._drains.sink_full(True)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._drains.sink_full(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone, for whatever reason."""
+        self._on_lost()
+
+
+class Connection:
+    """A pair of sockets and the two pumps between them."""
+
+    def __init__(self, path: Path, on_end: Callable[[Connection], None]) -> None:
+        self._path, self._on_end = path, on_end
+        self._up = Pump(path.link, lambda link: link.up, path.clock, path.rng, self._one_way_done)
+        self._down = Pump(path.link, lambda link: link.down, path.clock, path.rng, self._one_way_done)
+        self.near = End(self._up, self._down, self._dial, self.close)
+        self._far: End | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._closed = False
+        self._open_ways = 2
+
+    def close(self) -> None:
+        """End both sockets. What was under way is lost, as it is when a peer goes away."""
+        if self._closed:
             return
-        self._link.passed.connections += 1
-        up = Pump(self._link, lambda link: link.up, self._clock, self._rng)
-        down = Pump(self._link, lambda link: link.down, self._clock, self._rng)
+        self._closed = True
+        self._up.close()
+        self._down.close()
+        for end in (self.near, self._far):
+            if end is not None:
+                end.transport.close()
+        if self._far is not None:
+            self._path.link.passed.connections -= 1
+        self._on_end(self)
+
+    async def wait_dialled(self) -> None:
+        """Stop and await the dialling, if it is under way."""
+        if self._dialling is not None:
+            self._dialling.cancel()
+            await asyncio.wait([self._dialling])
+
+    def _one_way_done(self) -> None:
+        self._open_ways -= 1
+        if not self._open_ways:
+            self.close()
+
+    def _dial(self) -> None:
+        self.near.transport.pause_reading()
+        self._dialling = asyncio.create_task(self._connect(), name=f"link {self._path.link.name}")
+
+    async def _connect(self) -> None:
+        path = self._path
         try:
-            for end in (writer, far_writer):
-                _tune(end)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(up.run(reader, far_writer))
-                group.create_task(down.run(far_reader, writer))
-        except* OSError as broken:
-            log.debug("connection broke", link=self._link.name, why=str(broken.exceptions[0]))
-        finally:
-            self._link.passed.connections -= 1
-            for end in (writer, far_writer):
-                end.close()
+            _, far = await asyncio.get_running_loop().create_connection(
+                lambda: End(self._down, self._up, lambda: None, self.close), path.host, path.port
+            )
+        except OSError as error:
+            log.warning("nobody behind the link", link=path.link.name, why=str(error))
+            self.close()
+            return
+        self._far = far
+        path.link.passed.connections += 1
+        if self._closed:  # the caller hung up meanwhile
+            far.transport.close()
+            path.link.passed.connections -= 1
+            return
+        self._up.connect(self.near.transport, far.transport)
+        self._down.connect(far.transport, self.near.transport)
+        self.near.transport.resume_reading()
 
 
 @asynccontextmanager
@@ -138,21 +146,22 @@ async def relay(
     Raises:
         OSError: the address is taken or not ours.
     """
-    running = Relay(link, target, clock, rng)
+    target_host, _, target_port = target.rpartition(":")
+    path = Path(link, target_host, int(target_port), clock, rng)
+    connections: set[Connection] = set()
+
+    def accept() -> asyncio.Protocol:
+        connection = Connection(path, connections.discard)
+        connections.add(connection)
+        return connection.near
+
     host, _, port = listen.rpartition(":")
-    server = await asyncio.start_server(running.accept, host, int(port), limit=SOCKET_BUFFER_BYTES)
+    server = await asyncio.get_running_loop().create_server(accept, host, int(port))
     try:
         yield f"{host}:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        await running.close()
+        for connection in list(connections):
+            connection.close()
+            await connection.wait_dialled()
         await server.wait_closed()
-
-
-def _tune(writer: asyncio.StreamWriter) -> None:
-    sock: socket.socket = writer.get_extra_info("socket")
-    # Without NODELAY, Nagle and delayed acknowledgements add stalls of 40 ms to small messages.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-    writer.transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
