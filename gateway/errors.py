@@ -47,16 +47,22 @@ def as_domain(error: Exception) -> SkyshoreError:
 
 
 def invalid_task(problems: Sequence[Any]) -> InvalidTask:
-    """The first of pydantic's complaints, in a sentence."""
-    first = problems[0]
-    # The path names union branches (`str`, `list[...]`) after the field; a caller knows only fields and positions.
-    path = [str(part) for part in first["loc"] if isinstance(part, int) or str(part).isidentifier()]
+    """Pydantic's complaint about the first wrong field, in a sentence."""
+    # A field that may have several forms is complained about once for each; the deepest complaint fits what was meant.
+    same_field = [problem for problem in problems if problem["loc"][:1] == problems[0]["loc"][:1]]
+    first = max(same_field, key=lambda problem: len(problem["loc"]))
+    # The path names the form (`str`, `list[...]`) after the field; a caller knows only fields and positions.
+    path = [str(part) for part in first["loc"] if isinstance(part, int) or _is_field(str(part))]
     if path and path[0] in ("body", "query", "path", "header"):
         path = path[1:]
     where = ".".join(path)
     if first["type"] in ("json_invalid", "json_type"):
         return InvalidTask(f"the body is no JSON that can be read: {first['msg']}")
     return InvalidTask(f"{where or 'the body'}: {first['msg']}", param=where or None)
+
+
+def _is_field(part: str) -> bool:
+    return part.isidentifier() and part not in ("str", "int", "float", "bool")
 
 
 def install(app: FastAPI) -> None:

@@ -19,21 +19,21 @@ class GatewaySettings(BaseSettings):
     """Site this gateway stands at."""
     gateway_media_root: Path | None = None
     """Folder whose files a caller may name by URL; unset allows none."""
-    gateway_max_body_bytes: int = Field(2 * 1024 * 1024, gt=0)
+    gateway_max_body_bytes: int = Field(default=2 * 1024 * 1024, gt=0)
     """Largest JSON body."""
-    gateway_max_upload_bytes: int = Field(1024 * 1024 * 1024, gt=0)
+    gateway_max_upload_bytes: int = Field(default=1024 * 1024 * 1024, gt=0)
     """Largest clip."""
-    gateway_segment_s: float = Field(2.0, gt=0)
+    gateway_segment_s: float = Field(default=2.0, gt=0)
     """Seconds of video placed together."""
-    gateway_segments_in_flight: int = Field(4, gt=0)
+    gateway_segments_in_flight: int = Field(default=4, gt=0)
     """Segments of one clip that are worked on at the same time."""
-    gateway_jobs_in_flight: int = Field(2, gt=0)
+    gateway_jobs_in_flight: int = Field(default=2, gt=0)
     """Clips this gateway works on at the same time."""
-    gateway_job_idle_s: float = Field(15.0, gt=0)
+    gateway_job_idle_s: float = Field(default=15.0, gt=0)
     """A job that nobody renewed for this long is taken over: its gateway must be dead."""
-    gateway_job_tries: int = Field(3, gt=0)
+    gateway_job_tries: int = Field(default=3, gt=0)
     """Times a job is tried before it is buried."""
-    gateway_drain_s: float = Field(10.0, ge=0)
+    gateway_drain_s: float = Field(default=10.0, ge=0)
     """Seconds running requests get after SIGTERM."""
     profiler_address: str = "127.0.0.1:7101"
     """host:port of the profiler."""

@@ -7,11 +7,18 @@ import numpy as np
 
 
 def make_clip(
-    path: Path, frames: int = 20, width: int = 96, height: int = 64, fps: int = 10, codec: str = "mpeg4", **options: str
+    path: Path,
+    *,
+    frames: int = 20,
+    width: int = 96,
+    height: int = 64,
+    fps: int = 10,
+    codec: str = "mpeg4",
+    **options: str,
 ) -> Path:
-    """Write a clip in which a white square wanders over a grey ramp."""
+    """Write a clip at 10 frames a second in which a white square wanders over a grey ramp."""
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=fps)
+        stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             picture = np.tile(np.linspace(0, 200, width, dtype=np.uint8)[None, :, None], (height, 1, 3))
