@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from skyshore.catalogue.builders import build_llm
-from skyshore.catalogue.store import cache_dir, fetch, ready, verify
-from skyshore.catalogue.table import ENTRIES, Kind, entry
-from skyshore.domain.errors import InvalidTask, NotFound, SkyshoreError
+from skyshore.catalogue.store import add_precision, cache_dir, fetch, ready, verify
+from skyshore.catalogue.table import ENTRIES, entry
+from skyshore.domain.errors import NotFound, SkyshoreError
 
 app = typer.Typer(help="Models and sample clips: list, fetch, verify, build.", no_args_is_help=True)
 
@@ -90,14 +89,14 @@ def verify_entries(names: Names = None) -> None:
 @app.command("build")
 def build_model(
     name: Annotated[str, typer.Argument(help="A fetched language model.")],
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, q4x or int4.")] = "int4",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, w8a8, q4x or int4.")] = "int4",
 ) -> None:
     """Add one precision of a language model to the cache."""
     console = Console(stderr=True)
     try:
-        if entry(name).kind is not Kind.LLM:
-            raise InvalidTask(f"{name} is no language model; precisions exist for those only", param="name")
-        console.print(f"[green]{name}[/] {build_llm(ready(name), precision)}")
+        with console.status(name) as status:
+            path = add_precision(name, precision, progress=_StatusLine(status, name))
+        console.print(f"[green]{name}[/] {path}")
     except SkyshoreError as error:
         console.print(f"[red]{name}[/] {error.message}", highlight=False)
         raise typer.Exit(1) from error

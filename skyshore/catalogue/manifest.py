@@ -33,8 +33,10 @@ class Manifest:
     """What the engine must know: family, input, labels."""
 
     def write(self, folder: Path) -> None:
-        """Put it beside the files it speaks of."""
-        (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        """Put it beside the files it speaks of, replacing an older one in one step."""
+        draft = folder / f".{FILE_NAME}"
+        draft.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        draft.replace(folder / FILE_NAME)
 
     def is_current(self, entry: Entry, converter_version: int) -> bool:
         """Whether building the entry now would start from the same files and do the same."""

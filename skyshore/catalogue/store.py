@@ -12,13 +12,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from skyshore.catalogue.builders import converter_version, make
+from skyshore.catalogue.builders import build_llm, converter_version, make
 from skyshore.catalogue.errors import CorruptFile, LicenceNotAccepted, NotFetched
 from skyshore.catalogue.manifest import Manifest, read_manifest, sha256
 from skyshore.catalogue.sources import download
 from skyshore.catalogue.table import Entry, Kind, entry
+from skyshore.domain.errors import InvalidTask
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done; called from the thread that fetches."""
@@ -89,6 +91,29 @@ def fetch(
             staged.rename(folder)
     progress("ready")
     return folder
+
+
+def add_precision(name: str, precision: str, *, progress: Progress = lambda _: None, root: Path | None = None) -> Path:
+    """Build one more precision of a fetched language model, enter it in the manifest, and return its ONNX file.
+
+    Raises:
+        UnknownEntry: no such entry.
+        NotFetched: it is not in the cache.
+        InvalidTask: it is no language model.
+        CatalogueError: no such precision.
+    """
+    wanted = entry(name)
+    if wanted.kind is not Kind.LLM:
+        raise InvalidTask(f"{name} is no language model; precisions exist for those only", param="model")
+    root = root or cache_dir()
+    folder = ready(name, root)
+    with _lock(root / f".{name}.lock", progress):
+        progress(f"building {precision}")
+        path = build_llm(folder, precision)
+        known = read_manifest(folder)
+        made = [file.name for file in folder.glob(f"{path.name}*")]
+        replace(known, files={**known.files, **{name: sha256(folder / name) for name in made}}).write(folder)
+    return path
 
 
 def verify(name: str, root: Path | None = None) -> Manifest:

@@ -14,6 +14,7 @@ from skyshore.catalogue import builders, store, table
 from skyshore.catalogue.errors import CorruptFile, LicenceNotAccepted, NotFetched, SourceUnavailable
 from skyshore.catalogue.sources import download
 from skyshore.catalogue.table import Client, Entry, Kind, Pin, Source
+from skyshore.domain.errors import InvalidTask
 
 CONTENT = b"not really a clip " * 1000
 
@@ -31,8 +32,14 @@ def wheel(folder: Path, content: bytes) -> None:
 def tiny(**changes: object) -> Entry:
     pins = {"clip.mp4": Pin(hashlib.sha256(CONTENT).hexdigest(), "clip.mp4")}
     source = Source(Client.PIP, "tinyclip", "1.0", "tinyclip/data", pins)
-    known: dict[str, object] = {"about": "", "licence": "CC0-1.0", "source": source, "download_mb": 1}
-    return Entry(name="tiny", kind=Kind.CLIP, **{**known, **changes})  # type: ignore[arg-type]
+    known: dict[str, object] = {
+        "kind": Kind.CLIP,
+        "about": "",
+        "licence": "CC0-1.0",
+        "source": source,
+        "download_mb": 1,
+    }
+    return Entry(name="tiny", **{**known, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -169,3 +176,23 @@ def test_a_package_that_lacks_the_file_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(table.ENTRIES, "tiny", tiny(source=source))
     with pytest.raises(SourceUnavailable, match=r"holds no elsewhere/clip\.mp4"):
         store.fetch("tiny")
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_precision_added_later_is_verified_like_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path, precision: str) -> Path:
+        (folder / f"model-{precision}.onnx.data").write_bytes(b"weights")
+        (folder / f"model-{precision}.onnx").write_bytes(b"graph")
+        return folder / f"model-{precision}.onnx"
+
+    with pytest.raises(InvalidTask, match="no language model"):
+        store.add_precision("tiny", "int8")
+    monkeypatch.setitem(table.ENTRIES, "tiny", tiny(kind=Kind.LLM))
+    monkeypatch.setattr(store, "build_llm", build)
+    monkeypatch.setattr(builders, "build_llm", build)
+    folder = store.fetch("tiny")
+    assert set(store.verify("tiny").files) == {f"model-{p}.onnx{s}" for p in ("int4", "fp32") for s in ("", ".data")}
+    store.add_precision("tiny", "int8")
+    (folder / "model-int8.onnx.data").write_bytes(b"Weights")
+    with pytest.raises(CorruptFile, match=r"int8\.onnx\.data changed"):
+        store.verify("tiny")

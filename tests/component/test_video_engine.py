@@ -18,10 +18,11 @@ from onnx import TensorProto, helper, save
 
 from skyshore.adapters.video_encode import H264Encoder, encode_jpeg
 from skyshore.catalogue.onnx_build import OnnxBuilder
-from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidMedia, NodeUnavailable, QueueFull
+from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidMedia, NodeUnavailable, NotFound, QueueFull
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import Codec, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.engines.video.detector import Detector
 from skyshore.engines.video.engine import OnnxVideoEngine, VideoEngineSettings
 
 SIDE, CELL = 64, 16
@@ -301,3 +302,43 @@ async def test_a_closed_engine_turns_work_away(folder: Path) -> None:
     await engine.close()
     with pytest.raises((NodeUnavailable, RuntimeError)):
         await collect(engine, jpegs([0]))
+
+
+def variant(folder: Path, target: Path, **changes: Any) -> Detector:
+    """The made-up detector with another description."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["about"].update(changes)
+    target.mkdir()
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return Detector(target)
+
+
+def test_a_network_trained_behind_the_old_resize_has_its_boxes_moved_by_half_a_pixel(
+    folder: Path, tmp_path: Path
+) -> None:
+    peaks, sizes = np.zeros((1, 16, 16), np.float32), np.full((4, 16, 16), 8, np.float32)
+    peaks[0, 8, 8] = 1.0
+    outputs, size = {"peaks": peaks, "sizes": sizes}, (SIDE, SIDE)
+    (plain,) = Detector(folder).detections(outputs, size, info(1))
+    (moved,) = variant(folder, tmp_path / "old", corner_sampling=True).detections(outputs, size, info(1))
+    # A pixel of the network is 4 × 2 of the source; corners and centres differ by (4 - 1) / 2 and (2 - 1) / 2 of those.
+    assert (moved.x1 - plain.x1, moved.y1 - plain.y1) == (pytest.approx(1.5), pytest.approx(0.5))
+    assert (moved.x2 - plain.x2, moved.y2 - plain.y2) == (pytest.approx(1.5), pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(
+    ("source", "inside"),
+    [((768, 576), (480, 640)), ((576, 1024), (640, 352)), ((640, 640), (640, 640)), ((9000, 9), (32, 640))],
+)
+def test_a_network_of_free_size_keeps_the_pictures_shape_in_steps_of_32(
+    folder: Path, tmp_path: Path, source: tuple[int, int], inside: tuple[int, int]
+) -> None:
+    free = variant(folder, tmp_path / "free", dynamic_size=True, height=640, width=640)
+    assert free.input_size(*source) == inside
+    picture = np.zeros((source[1], source[0], 3), np.uint8)
+    assert free.prepare(picture, inside).shape == (3, *inside)
+
+
+def test_a_folder_without_a_detector_says_what_to_fetch(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="skyshore models fetch nothing"):
+        Detector(tmp_path / "nothing")
