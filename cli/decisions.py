@@ -15,6 +15,8 @@ from skyshore.report.tables import Table
 
 NEWEST = 1000
 """The most the gateway hands out."""
+SHOWN_ID = 12
+"""Characters of a task id in a table; `explain` takes any beginning of one."""
 
 
 def show_decisions(api: GatewayApi, count: int, *, as_json: bool) -> None:
@@ -25,18 +27,18 @@ def show_decisions(api: GatewayApi, count: int, *, as_json: bool) -> None:
         return
     rows = tuple(
         (
-            decision["task_id"],
+            decision["task_id"][:SHOWN_ID],
             _clock(decision["decided_at_s"]),
             decision["policy"],
             decision["service_class"],
+            f"{decision['propensity']:.2f} of {len(decision['arm_ids'])}",
             decision["chosen"] or "rejected",
-            f"{decision['propensity']:.2f}",
-            str(len(decision["arm_ids"])),
         )
         for decision in decisions
     )
-    columns = ("task", "at", "policy", "class", "arm", "propensity", "of arms")
-    show_table(Console(), Table(f"{len(rows)} decisions, newest first", columns, rows))
+    columns = ("task", "at", "policy", "class", "propensity", "arm")
+    note = "propensity: probability of the choice, of so many arms"
+    show_table(Console(), Table(f"{len(rows)} decisions, newest first", columns, rows, note, wide_last=True))
 
 
 def explain(api: GatewayApi, task_id: str, *, as_json: bool) -> None:

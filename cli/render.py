@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table as RichTable
 
 from skyshore.report.tables import Table
 
+PIPE_WIDTH = 160
 _STYLES = {"VALID": "green", "DEGRADED": "yellow", "INVALID": "bold red", "serving": "green"}
 
 
@@ -21,9 +22,15 @@ def show_table(console: Console, table: Table) -> None:
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for place, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if place else "left", overflow="fold", no_wrap=not place)
+        last = place == len(table.columns) - 1
+        justify: JustifyMethod = "left" if place == 0 or (last and table.wide_last) else "right"
+        drawn.add_column(column, justify=justify, overflow="fold", no_wrap=not (last and table.wide_last))
     for row in table.rows:
         drawn.add_row(*(f"[{style}]{cell}[/]" if (style := _STYLES.get(cell)) else cell for cell in row))
+    # A pipe has no width: cropping a table for it would lose what the reader came for.
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
     console.print(drawn)

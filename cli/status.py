@@ -59,7 +59,7 @@ def show_nodes(api: GatewayApi, redis_url: str, *, as_json: bool) -> None:
         for node in nodes
         for arm in node["arms"]
     )
-    show_table(console, Table("", ("arm", "kind", "quality", "slots", "speed alone"), rows))
+    show_table(console, Table("", ("arm", "kind", "quality", "slots", "speed alone"), rows, wide_last=True))
 
 
 def fleet(api: GatewayApi, redis_url: str = "") -> list[dict[str, Any]]:
@@ -95,16 +95,17 @@ def _process(entry: ProcessEntry) -> dict[str, Any]:
 
 
 def _node_table(nodes: list[dict[str, Any]]) -> Table:
-    columns = ("node", "tier", "engine", "models", "running", "queued", "power", "lease left")
-    return Table(f"{len(nodes)} live nodes", columns, tuple(_node_row(node) for node in nodes))
+    columns = ("node", "tier", "running", "queued", "power", "lease left", "engine: models")
+    rows = tuple(_node_row(node) for node in sorted(nodes, key=lambda node: str(node["node_id"])))
+    return Table(f"{len(nodes)} live nodes", columns, rows, wide_last=True)
 
 
 def _node_row(node: dict[str, Any]) -> tuple[str, ...]:
     status, left_s = node["status"], node["lease_left_s"]
-    models = "\n".join(dict.fromkeys(arm["model"] for arm in node["arms"]))
+    models = ", ".join(dict.fromkeys(arm["model"] for arm in node["arms"]))
     load = (str(status["running"]), str(status["queued"]), f"{status['power_watts']:.1f} W")
     lease = NONE if left_s is None else f"{left_s:.1f} s"
-    return (node["node_id"], node["tier"], node["engine"], models, *load, lease)
+    return (node["node_id"], node["tier"], *load, lease, f"{node['engine']}: {models}")
 
 
 def _speed(arm: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -106,15 +106,13 @@ class ReplayResult:
 
     def tables(self) -> list[Table]:
         """For people: the groups one below the other, then the audit."""
-        named = [
-            replace(summary, group=f"{name} {summary.group}")
-            for name, group in self.groups.items()
-            for summary in group
-        ]
         state = f"interrupted after {self.played_s:.1f} s" if self.interrupted else f"{self.played_s:g} s"
         title = f"{state} · policy {self.policy} · schedule {self.schedule.sha256[:12]}"
-        rows = [self.whole, *named]
-        return [latency_table(title, rows), cost_table(rows), audit_table(self.audit)]
+        return [
+            latency_table(title, self.whole, self.groups),
+            cost_table(self.whole, self.groups),
+            audit_table(self.audit),
+        ]
 
 
 def _plain(figures: Mapping[str, object]) -> dict[str, object]:

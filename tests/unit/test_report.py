@@ -139,8 +139,8 @@ def test_json_of_records_and_summaries_has_no_infinities_and_loses_none() -> Non
 
 
 def test_a_small_sample_is_marked_and_a_large_one_is_not() -> None:
-    few = latency_table("t", [summarise("all", [record(i) for i in range(20)], 10.0)])
-    many = latency_table("t", [summarise("all", [record(i) for i in range(459)], 230.0)])
+    few = latency_table("t", summarise("all", [record(i) for i in range(20)], 10.0), {})
+    many = latency_table("t", summarise("all", [record(i) for i in range(459)], 230.0), {})
     assert few.rows[0][5:8] == ("1.00 s", "~1.00 s", "~1.00 s")
     assert "459" in few.note
     assert many.rows[0][5:8] == ("1.00 s", "1.00 s", "1.00 s")
@@ -149,11 +149,22 @@ def test_a_small_sample_is_marked_and_a_large_one_is_not() -> None:
 
 
 def test_costs_name_their_provenance_and_what_does_not_apply_is_a_dash() -> None:
+    chat = record(1, joules=1.0, energy_source="modelled:x")
     video = record(0, kind=TaskKind.VIDEO_DETECT, frames=10, joules=2.5, energy_source="measured:rapl", link_bytes=4200)
-    table = cost_table([summarise("all", [video], 2.0)])
+    table = cost_table(summarise("all", [video], 2.0), {})
+    both = cost_table(
+        summarise("all", [video, chat], 2.0), {"kind": summarise_by(lambda r: r.kind, [video, chat], 2.0)}
+    )
     cells = dict(zip(table.columns, table.rows[0], strict=True))
     assert (cells["TTFT p50"], cells["frames/s"], cells["link"]) == ("–", "5.0", "4.2 kB")
-    assert cells["energy"] == "2.5 J measured:rapl"
+    assert (cells["energy"], table.note) == ("2.5 J", "energy: measured:rapl")
+    assert [(row[0], *row[-2:]) for row in both.rows] == [
+        ("all", "2.5 J", "1 J"),
+        ("by kind", "", ""),
+        (" llm", "–", "1 J"),
+        (" video.detect", "2.5 J", "–"),
+    ]
+    assert both.note == "energy 1: measured:rapl, energy 2: modelled:x"
 
 
 def test_cells_read_well() -> None:
