@@ -30,13 +30,14 @@ def up(
     emulated: Emulated = False,
     fetch: Annotated[bool, typer.Option(help="Fetch missing models first.")] = False,
     port: Port = None,
+    any_ports: Annotated[bool, typer.Option("--any-ports", help="Take any free ports, not the usual ones.")] = False,
     policy: Policy = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Start every process and stay; Ctrl-C stops them in order."""
     from cli.up import UpOptions, up_detached, up_foreground  # noqa: PLC0415
 
-    options = UpOptions(emulated=emulated, fetch=fetch, port=port, policy=policy, log_level=log_level)
+    options = UpOptions(emulated, fetch, port, any_ports, policy, log_level)
     if detach:
         up_detached(options, READY_S)
     else:

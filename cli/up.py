@@ -28,6 +28,7 @@ class UpOptions:
     emulated: bool = False
     fetch: bool = False
     port: int | None = None
+    any_ports: bool = False
     policy: str = ""
     log_level: str = "info"
 
@@ -35,6 +36,7 @@ class UpOptions:
         """The command line that gives these options; models are fetched by whoever goes to the background."""
         given = ["--emulated"] if self.emulated else []
         given += ["--port", str(self.port)] if self.port is not None else []
+        given += ["--any-ports"] if self.any_ports else []
         given += ["--policy", self.policy] if self.policy else []
         return [*given, "--log-level", self.log_level]
 
@@ -47,6 +49,7 @@ def up_foreground(options: UpOptions) -> None:
         state_folder=state_folder(),
         emulated=options.emulated,
         gateway_port=options.port,
+        any_ports=options.any_ports,
         redis_url=os.environ.get("SKYSHORE_REDIS_URL", ""),
         policy=options.policy,
         log_level=options.log_level,

@@ -53,6 +53,8 @@ class SystemOptions:
     emulated: bool = False
     gateway_port: int | None = None
     """None takes the usual one, or any free one if that is taken."""
+    any_ports: bool = False
+    """Any free ports instead of the usual ones."""
     redis_url: str = ""
     """Store to use; empty starts a Valkey server of our own."""
     policy: str = ""
@@ -81,7 +83,7 @@ def plan_system(options: SystemOptions, cached: Collection[str]) -> SystemPlan:
     Raises:
         LaunchFailed: a port that was asked for is taken, or no node could offer any model.
     """
-    ports, notes = Ports(), list[str]()
+    ports, notes = Ports(options.any_ports), list[str]()
     store_stage, redis_url = _store(options, ports)
     profiler = f"{HOST}:{ports.choose('profiler', PROFILER_PORT)}"
     scheduler = f"{HOST}:{ports.choose('scheduler', SCHEDULER_PORT)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from skyshore.runtime.healthcheck import grpc_problem, http_problem
 
@@ -22,6 +23,11 @@ class HealthCheck:
 
     probe: Probe
     address: str
+
+    @property
+    def port(self) -> int:
+        """The port it is asked on."""
+        return urlsplit(self.address if "://" in self.address else f"//{self.address}").port or 0
 
     def problem(self, timeout_s: float = 2.0) -> str:
         """Empty when it serves, else what is wrong. Blocks up to `timeout_s`."""

@@ -14,12 +14,16 @@ HOST = "127.0.0.1"
 class Ports:
     """Hands out each port once and keeps what had to move, to be told to the user."""
 
+    any_free: bool = False
+    """Take no usual port at all, so that nothing else on this machine is met."""
     moved: list[str] = field(default_factory=list)
     _given: set[int] = field(default_factory=set)
 
     def choose(self, name: str, usual: int) -> int:
         """`usual` if it is free, else any free port."""
-        if usual not in self._given and _is_free(usual):
+        if self.any_free:
+            port = _any_free(self._given)
+        elif usual not in self._given and _is_free(usual):
             port = usual
         else:
             port = _any_free(self._given)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from cli.launcher.health import HealthCheck
 
 PIPE_WAIT_S = 2.0
@@ -59,6 +61,14 @@ class Child:
     def returncode(self) -> int | None:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.returncode if self._process else None
+
+    def owns_its_port(self) -> bool:
+        """Whether what answers at its address is this process, and not another that was there before."""
+        try:
+            sockets = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(s.status == psutil.CONN_LISTEN and s.laddr.port == self.spec.health.port for s in sockets)
 
     async def start(self) -> None:
         """Start it in a session of its own, so that Ctrl-C reaches the launcher alone, which then stops in order."""

@@ -106,8 +106,9 @@ class Supervisor:
                 await child.wait()
                 raise _failed(child, _how_it_ended(child))
             problem = await asyncio.to_thread(child.spec.health.problem)
-            if not problem:
+            if not problem and child.owns_its_port():
                 return
+            problem = problem or f"another process answers at {child.spec.health.address}"
             await asyncio.sleep(PROBE_EVERY_S)
         raise _failed(child, f"{child.spec.name} did not serve within {self._limits.ready_s:g} s: {problem}")
 

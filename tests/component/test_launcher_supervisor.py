@@ -123,6 +123,15 @@ async def test_a_child_that_never_serves_fails_the_start_within_the_limit(house:
     assert supervisor.children[0].returncode == -signal.SIGTERM
 
 
+async def test_another_process_on_the_childs_port_is_not_taken_for_it(house: House) -> None:
+    first = house.server("first")
+    second = ProcessSpec("second", (*first.argv[:3], str(house.free_port()), *first.argv[4:]), {}, first.health)
+    supervisor = house.supervisor([first], [second], ready_s=2.0)
+    with pytest.raises(LaunchFailed, match=r"second did not serve .* another process answers at"):
+        await supervisor.start()
+    await supervisor.stop()
+
+
 async def test_a_child_deaf_to_sigterm_is_killed_after_the_grace_and_it_is_said(house: House) -> None:
     supervisor = house.supervisor([house.server("mule", stubborn=True)], grace_s=0.3)
     await supervisor.start()

@@ -62,7 +62,7 @@ def skyshore(tmp_path: Path) -> Iterator[Skyshore]:
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Skyshore]:
     """A system of emulated nodes, shared by a module."""
     command = Skyshore(tmp_path_factory.mktemp("emulated"))
-    command("up", "--detach", "--emulated", timeout_s=UP_S)
+    command("up", "--detach", "--any-ports", "--emulated", timeout_s=UP_S)
     yield command
     command("down")
 
@@ -77,6 +77,6 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Skyshore]:
     if missing := fetch_missing((*MODELS, "bikes"), Console(stderr=True)):
         pytest.skip(f"models are not in the cache and cannot be fetched: {'; '.join(missing)}")
     command = Skyshore(tmp_path_factory.mktemp("real"))
-    command("up", "--detach", timeout_s=UP_S)
+    command("up", "--detach", "--any-ports", timeout_s=UP_S)
     yield command
     command("down")

@@ -126,7 +126,7 @@ def test_idle_control_processes_cost_little(emulated: Skyshore) -> None:
 
 
 def test_a_killed_node_leaves_the_fleet_within_four_seconds_and_requests_go_on(skyshore: Skyshore) -> None:
-    skyshore("up", "--detach", "--emulated", timeout_s=200)
+    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     os.kill(skyshore.processes()["edge-1"].pid, signal.SIGKILL)
 
     def nodes() -> set[str]:
@@ -146,7 +146,7 @@ def test_a_killed_node_leaves_the_fleet_within_four_seconds_and_requests_go_on(s
 
 
 def test_down_leaves_nothing_running_and_a_second_down_is_no_error(skyshore: Skyshore) -> None:
-    skyshore("up", "--detach", "--emulated", timeout_s=200)
+    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     processes = skyshore.processes()
     skyshore("down")
     assert not [name for name, process in processes.items() if process.is_running()]
@@ -155,7 +155,7 @@ def test_down_leaves_nothing_running_and_a_second_down_is_no_error(skyshore: Sky
 
 
 def test_what_a_killed_launcher_left_behind_is_cleared_up(skyshore: Skyshore) -> None:
-    skyshore("up", "--detach", "--emulated", timeout_s=200)
+    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     processes = skyshore.processes()
     launcher = processes.pop("launcher")
     launcher.kill()
@@ -168,11 +168,11 @@ def test_what_a_killed_launcher_left_behind_is_cleared_up(skyshore: Skyshore) ->
 
 
 def test_accepted_state_outlives_a_restart(skyshore: Skyshore) -> None:
-    skyshore("up", "--detach", "--emulated", timeout_s=200)
+    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     task_id = complete(skyshore.url)[1]["x-skyshore-task-id"]
     until(lambda: any(d["task_id"] == task_id for d in skyshore.json("decisions")), 5)
     skyshore("down")
-    skyshore("up", "--detach", "--emulated", timeout_s=200)
+    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     assert any(decision["task_id"] == task_id for decision in skyshore.json("decisions"))
 
 
