@@ -161,8 +161,6 @@ class OnnxVideoEngine:
                     raise entry
                 frame, future = entry
                 inferred = await _in_time(segment, asyncio.wrap_future(future))
-                if time.monotonic() > segment.deadline_at_s:
-                    raise _late(segment)
                 segment.count(inferred)
                 yield FrameDetections(frame.frame_index, frame.timestamp_s, inferred.detections)
         finally:
@@ -223,8 +221,6 @@ async def _in_time(segment: _Segment, waited_for: Awaitable[T]) -> T:
         async with asyncio.timeout(max(segment.deadline_at_s - time.monotonic(), 0.0)):
             return await waited_for
     except TimeoutError as error:
-        raise _late(segment) from error
-
-
-def _late(segment: _Segment) -> DeadlineExceeded:
-    return DeadlineExceeded(f"{segment.frames} of {segment.info.frame_count} frames were done when the deadline passed")
+        raise DeadlineExceeded(
+            f"{segment.frames} of {segment.info.frame_count} frames were done when the deadline passed"
+        ) from error
