@@ -21,6 +21,9 @@ from cloud_node.dsp.plan import Stage
 BATCH, TIME, SPACE = 0, 1, 2
 """Dimensions of the token tensor."""
 
+CHANNELS_IN = 5
+"""Red, green, blue, change, drift of change: what `SpaceTimeTransformer.patches` makes of a pixel."""
+
 _SMALLEST_GEMM = 8
 """Below about this many rows CPU libraries switch to kernels that add in another order."""
 
@@ -29,14 +32,16 @@ _SMALLEST_GEMM = 8
 class ModelConfig:
     """Sizes of a model; frames are RGB."""
 
-    frames: int = 16
+    frames: int = 8
     height: int = 48
     width: int = 48
-    patch: int = 8
+    patch: int = 12
     channels: int = 64
     heads: int = 4
     pairs: int = 2
     labels: int = 8
+    colour_gain: float = 1 / 512
+    """How loud the colours are beside the changes; a model of single frames, which has no changes, wants 1/128."""
 
     @property
     def space(self) -> int:
@@ -115,28 +120,45 @@ class Block(nn.Module):
 class SpaceTimeTransformer(nn.Module):
     """Patches in, one logit per label out. Position tables reach as far as the configuration's T and S."""
 
+    level_offset: Tensor
+    level_gain: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c = config.channels
         self.config = config
-        self.embedding = RowLinear(config.patch**2 * 3, c)
-        self.time_position = nn.Parameter(torch.randn(config.frames, c) * 0.02)
-        self.space_position = nn.Parameter(torch.randn(config.space, c) * 0.02)
+        self.embedding = RowLinear(config.patch**2 * CHANNELS_IN, c)
+        # Few pixels move, and those by a few levels; unscaled they would drown in the colours.
+        self.register_buffer("level_offset", torch.tensor([128.0, 128.0, 128.0, 0.0, 128.0]), persistent=False)
+        gains = [config.colour_gain] * 3 + [1 / 16, 1 / 8]
+        self.register_buffer("level_gain", torch.tensor(gains), persistent=False)
+        self.time_position = nn.Parameter(torch.randn(config.frames, c) * 0.3)
+        self.space_position = nn.Parameter(torch.randn(config.space, c) * 0.3)
         axes = (SPACE, TIME) * config.pairs
         self.blocks = nn.ModuleList([Block(c, config.heads, axis) for axis in axes])
         self.norm = nn.LayerNorm(c)
         self.head = RowLinear(c, config.labels)
 
     def patches(self, frames: Tensor) -> Tensor:
-        """RGB frames [B, T, H, W, 3], 8-bit → raw patches [B, T, S, 3·patch²], 8-bit; no arithmetic."""
+        """RGB frames [B, T, H, W, 3], 8-bit → raw patches [B, T, S, 5·patch²], 8-bit.
+
+        Two channels are added: how much a pixel changed since the frame before, and how that differs from the change
+        before it (halved, offset by 128), whose dipole points where a thing moves. They are made here, from whole
+        clips, so that a rank which holds some frames needs no neighbour's.
+        """
         b, t, h, w, _ = frames.shape
         p = self.config.patch
-        grid = frames.view(b, t, h // p, p, w // p, p, 3).permute(0, 1, 2, 4, 3, 5, 6)
-        return grid.reshape(b, t, (h // p) * (w // p), p * p * 3)
+        now = frames.to(torch.int16)
+        change = torch.diff(now, dim=TIME, prepend=now[:, :1]).abs().amax(-1, keepdim=True)
+        drift = torch.diff(change, dim=TIME, prepend=change[:, :1]) // 2 + 128
+        pixels = torch.cat((frames, change.to(torch.uint8), drift.to(torch.uint8)), -1)
+        grid = pixels.view(b, t, h // p, p, w // p, p, CHANNELS_IN).permute(0, 1, 2, 4, 3, 5, 6)
+        return grid.reshape(b, t, (h // p) * (w // p), p * p * CHANNELS_IN)
 
     def embed(self, patches: Tensor, time_start: int = 0, space_start: int = 0) -> Tensor:
         """Patches of some part of the clip → tokens; the starts say which part."""
-        scaled = patches.to(self.embedding.weight.dtype) / 127.5 - 1.0
+        levels = torch.unflatten(patches, -1, (-1, CHANNELS_IN)).to(self.embedding.weight.dtype)
+        scaled = ((levels - self.level_offset) * self.level_gain).flatten(-2)
         time = self.time_position[time_start : time_start + patches.shape[TIME]]
         space = self.space_position[space_start : space_start + patches.shape[SPACE]]
         tokens: Tensor = self.embedding(scaled) + time[:, None] + space

@@ -32,7 +32,7 @@ class TrainSettings:
     """Clips drawn; each is seen about steps × batch / clips times, flipped and reversed at random."""
     heldout: int = 2048
     """Clips from another seed, never trained on."""
-    steps: int = 2400
+    steps: int = 3600
     batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -64,7 +64,7 @@ def train_classifier(settings: TrainSettings, report: Report) -> tuple[SpaceTime
     model = fit(settings, learn, np.random.default_rng(seeds[2]), report)
     accuracy = score(model, judge)
     report(f"held-out accuracy {accuracy:.4f}; now the same model on one frame of each clip")
-    still_settings = replace(settings, model=replace(settings.model, frames=1))
+    still_settings = replace(settings, model=replace(settings.model, frames=1, colour_gain=1 / 128))
     rng = np.random.default_rng(settings.seed)
     stills = fit(still_settings, learn, rng, report)
     single = score(stills, one_frame(judge, rng))
@@ -90,7 +90,7 @@ def fit(settings: TrainSettings, clips: Clips, rng: np.random.Generator, report:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step, settings.steps))
     running = math.log(len(ACTIONS))
     for step, batch in enumerate(_batches(settings, clips, rng)):
-        loss = F.cross_entropy(model(batch.frames), batch.labels, label_smoothing=0.05)
+        loss = F.cross_entropy(model(batch.frames), batch.labels)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

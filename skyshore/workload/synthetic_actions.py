@@ -36,8 +36,8 @@ class ActionSpec:
 
     width: int = 48
     height: int = 48
-    frame_count: int = 16
-    fps: float = 8.0
+    frame_count: int = 8
+    fps: float = 4.0
     noise: float = 5.0
     """Standard deviation of sensor noise in 8-bit steps."""
 

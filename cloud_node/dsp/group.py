@@ -1,0 +1,235 @@
+"""A supervised rank group behind one asynchronous call: built at the start, rebuilt when a rank dies or stalls."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from cloud_node.dsp.generation import Generation
+from cloud_node.dsp.launcher import Launcher
+from cloud_node.dsp.messages import Message, read_message, write_message
+from skyshore.domain.errors import DeadlineExceeded, InvalidTask, NodeUnavailable, QueueFull
+
+_log = logging.getLogger(__name__)
+_HELLO_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """How a rank group is run."""
+
+    size: int = 2
+    """Ranks in the group."""
+    host: str = "127.0.0.1"
+    """Address the front listens on for its ranks; one of the network's when ranks are on other hosts."""
+    port: int = 0
+    """Port the front listens on; 0 takes a free one. Ranks on other hosts need a fixed one."""
+    token: str = ""
+    """Word every rank must say; empty makes one up, which suits ranks that the group starts itself."""
+    start_s: float = 60.0
+    """Seconds for all ranks to be ready."""
+    stall_s: float = 10.0
+    """Seconds a job may take before its ranks count as stuck and the group is rebuilt."""
+    waiting: int = 64
+    """Jobs admitted at a time, running ones included."""
+    backoff_s: float = 1.0
+    """Pause after a launch that failed, doubled each time up to 30 s."""
+
+
+class RankGroup:
+    """Runs jobs on 1 … size ranks. Use as an asynchronous context manager; it owns every process and connection.
+
+    Raises on entry:
+        NodeUnavailable: the ranks did not come up within `start_s`, or not as many as `size`.
+    """
+
+    def __init__(self, settings: GroupSettings, launcher: Launcher) -> None:
+        self._settings, self._launcher = settings, launcher
+        self._token = settings.token or secrets.token_hex(16)
+        self._numbers = itertools.count(1)
+        self._admitted = 0
+        self._generation: Generation | None = None
+        self._usable = asyncio.Condition()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._last_failure = ""
+        self._closed = False
+        self.listening = asyncio.Event()
+        """Set once ranks may connect to `address`."""
+        self.rebuilds = 0
+        """Times the group was rebuilt after it had been ready."""
+
+    @property
+    def size(self) -> int:
+        """Ranks in the group."""
+        return self._settings.size
+
+    @property
+    def ready(self) -> bool:
+        """Whether a job could start now."""
+        generation = self._generation
+        return generation is not None and generation.ready.done() and not generation.broken.done()
+
+    @property
+    def busy(self) -> int:
+        """Ranks at work."""
+        return self._generation.busy if self._generation is not None and self.ready else 0
+
+    @property
+    def address(self) -> str:
+        """host:port where ranks connect."""
+        if self._server is None:
+            raise NodeUnavailable("the group is not started; enter it with `async with`")
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"{host}:{port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, self._settings.host, self._settings.port)
+        self.listening.set()
+        self._supervisor = asyncio.create_task(self._supervise(), name="rank-group")
+        try:
+            async with asyncio.timeout(self._settings.start_s), self._usable:
+                await self._usable.wait_for(lambda: self.ready or self._last_failure)
+        except TimeoutError:
+            self._last_failure = f"no {self.size} ranks within {self._settings.start_s} s"
+        except BaseException:
+            await self._close()
+            raise
+        if not self.ready:
+            await self._close()
+            raise NodeUnavailable(f"the rank group did not start: {self._last_failure}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def run(self, request: Mapping[str, Any], parts: Sequence[NDArray[Any]], deadline_s: float) -> NDArray[Any]:
+        """Run one job on as many ranks as there are parts; once more if the group fails under it and time is left.
+
+        Raises:
+            DeadlineExceeded: no answer within `deadline_s`.
+            NodeUnavailable: the group failed twice.
+            QueueFull: too many jobs are waiting already.
+            InvalidTask: more parts than ranks, or what the program refused with.
+        """
+        if not 1 <= len(parts) <= self.size:
+            raise InvalidTask(f"a job for {len(parts)} ranks cannot run on a group of {self.size}")
+        if self._admitted >= self._settings.waiting:
+            raise QueueFull("the rank group has its fill of jobs; come back soon", retry_after_s=1.0)
+        self._admitted += 1
+        ends_s = asyncio.get_running_loop().time() + deadline_s
+        try:
+            async with asyncio.timeout_at(ends_s):
+                try:
+                    return await self._attempt(request, parts, ends_s)
+                except NodeUnavailable as failure:
+                    _log.warning("a job is run again: %s", failure.message)
+                return await self._attempt(request, parts, ends_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the rank group gave no answer within {deadline_s:.3g} s") from None
+        finally:
+            self._admitted -= 1
+
+    async def _attempt(self, request: Mapping[str, Any], parts: Sequence[NDArray[Any]], ends_s: float) -> NDArray[Any]:
+        async with self._usable:
+            await self._usable.wait_for(lambda: self.ready or self._closed)
+        generation = self._generation
+        if self._closed or generation is None:
+            raise NodeUnavailable("the rank group was closed")
+        left_s = ends_s - asyncio.get_running_loop().time()
+        return await generation.run(next(self._numbers), request, parts, left_s)
+
+    async def _supervise(self) -> None:
+        """Launch, wait for the failure, clear up, and so on until cancelled."""
+        pause_s = self._settings.backoff_s
+        while True:
+            run = secrets.token_hex(6)
+            expected = None if self._launcher.foreign else f"{run}/0"
+            self._generation = Generation(self.size, self._token, expected, self._settings.stall_s)
+            try:
+                await self._launcher.start(self.address, run, self._token)
+                reason = await self._live(self._generation)
+            finally:
+                self._generation.fail("the rank group closes")
+                await self._launcher.stop(self._generation.pids)
+            _log.warning("rank group lost: %s", reason)
+            if self._generation.ready.done():
+                self.rebuilds += 1
+                pause_s = self._settings.backoff_s
+                continue
+            self._last_failure = reason
+            await self._announce()
+            await asyncio.sleep(pause_s)
+            pause_s = min(30.0, 2 * pause_s)
+
+    async def _live(self, generation: Generation) -> str:
+        """Wait until the generation breaks, and break it when it does not come up or a job stalls."""
+        events = {generation.ready, generation.broken}
+        await asyncio.wait(events, timeout=self._settings.start_s, return_when=asyncio.FIRST_COMPLETED)
+        if not generation.ready.done():
+            generation.fail(f"no {self.size} ranks within {self._settings.start_s} s")
+        await self._announce()
+        loop = asyncio.get_running_loop()
+        while not generation.broken.done():
+            stall_s = generation.next_stall_s()
+            if stall_s is not None and stall_s <= loop.time():
+                generation.fail(f"a job took more than {self._settings.stall_s} s")
+                break
+            left_s = self._settings.stall_s if stall_s is None else stall_s - loop.time()
+            await asyncio.wait({generation.broken}, timeout=left_s)
+        return generation.broken.result()
+
+    async def _announce(self) -> None:
+        async with self._usable:
+            self._usable.notify_all()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One rank's connection, from its hello to its end."""
+        task, generation = asyncio.current_task(), self._generation
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+        try:
+            if generation is not None:
+                await self._talk(generation, reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError, InvalidTask) as failure:
+            _log.info("a connection ended before it was a rank's: %r", failure)
+        finally:
+            writer.close()
+
+    async def _talk(self, generation: Generation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = await asyncio.wait_for(read_message(reader), _HELLO_S)
+        try:
+            member = generation.admit(hello.head, writer)
+        except NodeUnavailable as refusal:
+            await write_message(writer, Message({"refused": refusal.message}))
+            return
+        try:
+            await write_message(writer, Message({"welcome": True}))
+            while True:
+                generation.receive(member, await read_message(reader))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            generation.fail(f"rank {member.rank} died")
+        except InvalidTask as nonsense:
+            generation.fail(f"rank {member.rank} sent {nonsense.message}")
+
+    async def _close(self) -> None:
+        self._closed = True
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+            await self._announce()
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*self._connections, return_exceptions=True)
