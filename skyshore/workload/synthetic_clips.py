@@ -28,13 +28,14 @@ class Sprite:
     parts: tuple[tuple[float, float, float, float, float], ...]
 
 
-# Left and right mirror each other: one frame must not say which way an object goes.
+# Left and right mirror each other: one frame must not say which way an object goes. Parts touch all four edges of the
+# unit box, so that boxes are tight.
 CAR = Sprite(
     "car",
     2.0,
     (
         (0.0, 0.40, 1.0, 0.85, 1.0),
-        (0.18, 0.05, 0.82, 0.45, 0.9),
+        (0.18, 0.0, 0.82, 0.45, 0.9),
         (0.23, 0.12, 0.48, 0.40, 0.3),
         (0.52, 0.12, 0.77, 0.40, 0.3),
         (0.10, 0.72, 0.28, 1.0, 0.12),
@@ -55,7 +56,7 @@ BUS = Sprite(
 PERSON = Sprite(
     "person",
     0.45,
-    ((0.28, 0.0, 0.72, 0.2, 1.3), (0.1, 0.2, 0.9, 0.6, 1.0), (0.15, 0.6, 0.42, 1.0, 0.5), (0.58, 0.6, 0.85, 1.0, 0.5)),
+    ((0.28, 0.0, 0.72, 0.2, 1.3), (0.0, 0.2, 1.0, 0.6, 1.0), (0.15, 0.6, 0.42, 1.0, 0.5), (0.58, 0.6, 0.85, 1.0, 0.5)),
 )
 
 
