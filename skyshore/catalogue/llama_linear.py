@@ -185,7 +185,7 @@ def quantise_blocks(weights: F32, bits: int, block: int) -> tuple[U8, F32]:
 
 def pack_nibbles(codes: U8) -> U8:
     """Two neighbouring 4-bit codes a byte, the even one low, as MatMulNBits reads them."""
-    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+    return np.asarray(codes[..., 0::2] | (codes[..., 1::2] << 4), np.uint8)
 
 
 def repack_gguf_nibbles(packed: U8) -> U8:
@@ -196,8 +196,7 @@ def repack_gguf_nibbles(packed: U8) -> U8:
 def q8_0_blocks(tensor: GgufTensor) -> tuple[U8, F32]:
     """Codes [rows, blocks, 32] shifted by 128, and scales [rows, blocks], of a Q8_0 tensor: exact."""
     raw = tensor.raw.reshape(tensor.shape[0], tensor.shape[1] // GGUF_BLOCK, -1)
-    codes: U8 = raw[:, :, 2:] ^ np.uint8(128)
-    return codes, _halves(raw, 0)
+    return np.asarray(raw[:, :, 2:] ^ np.uint8(128), np.uint8), _halves(raw, 0)
 
 
 def _halves(raw: U8, offset: int) -> F32:

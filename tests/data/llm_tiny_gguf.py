@@ -81,7 +81,7 @@ def weights(spec: TinyLlama) -> dict[str, NDArray[np.float32]]:
 
 def write_tiny_gguf(
     path: Path,
-    spec: TinyLlama = TinyLlama(),  # noqa: B008 - frozen
+    spec: TinyLlama = TinyLlama(),
     *,
     architecture: str = "llama",
     extra: dict[str, str | int | float] | None = None,

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,10 +10,11 @@ from skyshore.engines.llm.text import TextStream
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
     borders = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:stop] for start, stop in zip(borders, borders[1:], strict=False)]
+    return [data[start:stop] for start, stop in pairwise(borders)]
 
 
 TEXTS = st.text(alphabet=st.sampled_from("ab<|>é北😀\n"), max_size=30)
+STOPS = st.lists(st.text(alphabet="ab<|>é", min_size=1, max_size=4), min_size=1, max_size=3)
 CUTS = st.lists(st.integers(0, 200), max_size=40)
 
 
@@ -36,7 +39,9 @@ def test_an_answer_that_ends_inside_a_character_shows_the_replacement_character(
     assert stream.finish() == "�"
 
 
-@given(text=TEXTS, cuts=CUTS, stops=st.lists(st.text(alphabet="ab<|>é", min_size=1, max_size=4), min_size=1, max_size=3))
+@given(
+    text=TEXTS, cuts=CUTS, stops=st.lists(st.text(alphabet="ab<|>é", min_size=1, max_size=4), min_size=1, max_size=3)
+)
 def test_stop_strings_cut_at_their_first_occurrence_across_any_borders(
     text: str, cuts: list[int], stops: list[str]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Final
 
 import llguidance
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.domain.errors import Internal, InvalidTask
+
+_BLANKS: Final = r"[ \n]{0,6}"
+"""Bounded, for a small model left to itself may answer with blanks until its tokens run out."""
 
 
 class Constraint:
@@ -56,7 +59,8 @@ class ConstraintCompiler:
                 ends = sorted(self._tokenizer.description.eos_token_ids)
                 self._index = llguidance.LLTokenizer(self._tokenizer.to_json(), eos_token=ends)
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(json_schema)
+            blanks: Any = {"whitespace_pattern": _BLANKS}
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(json_schema, defaults=blanks)
         except ValueError as error:
             raise InvalidTask(f"the JSON schema cannot be read: {error}", param="response_format") from error
         matcher = llguidance.LLMatcher(self._index, grammar)

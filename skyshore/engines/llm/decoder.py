@@ -57,6 +57,7 @@ class Decoder:
         """
         self._session = _open_session(model_path, threads, spin)
         shape, self.vocab = _check_boundary(self._session, model_path)
+        self._slots = slots
         self.kv = KvMemory(shape, slots, capacity_tokens)
         self._bindings: OrderedDict[tuple[int, int, int, int], _Binding] = OrderedDict()
         self.row_multiple = 1
@@ -105,7 +106,7 @@ class Decoder:
         for multiple in (1, 2):
             self.row_multiple = multiple
             rows_seen = []
-            for rows in (1, 2, 3, 4):
+            for rows in range(1, min(4, self._slots // multiple * multiple) + 1):
                 for slot in range(rows):
                     self.extend(slot, prompt, 0)
                 output = self.decode([prompt[0]] * rows, [len(prompt)] * rows)
