@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from gateway import errors, openapi
+from gateway.asgi import Receive, Scope, Send
 from gateway.clips import Clips
 from gateway.deps import Deps
 from gateway.dispatch import Dispatcher
@@ -32,7 +33,19 @@ from gateway.video_job import VideoWork
 log = structlog.get_logger()
 
 
-def create_app(deps: Deps) -> FastAPI:
+class Gateway:
+    """FastAPI, with a way past its middleware for the routes that are called a thousand times a second."""
+
+    def __init__(self, app: FastAPI, hot: Mapping[str, LlmEndpoint]) -> None:
+        self._app, self._hot = app, hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (endpoint or self._app)(scope, receive, send)
+
+
+def create_app(deps: Deps) -> Gateway:
     """The ASGI app on open connections; its lifespan owns the tasks behind it."""
     settings = deps.settings
     records = RecordWriter(deps.store)
@@ -76,17 +89,19 @@ def create_app(deps: Deps) -> FastAPI:
         origin=settings.gateway_origin,
         max_body_bytes=settings.gateway_max_body_bytes,
     )
-    chat, completion = endpoint(ChatRequest, ChatReply), endpoint(CompletionRequest, CompletionReply)
-    # First, so that the hot routes are matched before all others.
-    app.router.routes.insert(0, Route("/v1/completions", completion, methods=["POST"]))
-    app.router.routes.insert(0, Route("/v1/chat/completions", chat, methods=["POST"]))
+    hot = {
+        "/v1/chat/completions": endpoint(ChatRequest, ChatReply),
+        "/v1/completions": endpoint(CompletionRequest, CompletionReply),
+    }
+    for path, app_of_path in hot.items():
+        app.router.routes.append(Route(path, app_of_path, methods=["POST"]))
     app.include_router(video_routes(clips, settings))
     app.include_router(task_routes(deps.store, clips))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
     app.include_router(health_routes(fleet, deps.scheduler, deps.store))
     errors.install(app)
     openapi.install(app)
-    return app
+    return Gateway(app, hot)
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import secrets
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,7 +74,7 @@ def trace_of(traceparent: str) -> str:
 
 def new_task_id() -> str:
     """Unique for ever."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def _number(headers: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:

@@ -25,13 +25,15 @@ from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
-from skyshore.domain.task import Task
+from skyshore.domain.task import Task, TaskKind
 from skyshore.ports import ProfilerClient, SchedulerClient, WorkerClient
 from skyshore.runtime import telemetry
 
 MAX_ATTEMPTS = 3
 RETRIED = (NodeUnavailable, QueueFull)
 """Failures of one node that another may not share."""
+
+_IN_FLIGHT = telemetry.IN_FLIGHT.labels(TaskKind.LLM.value)
 
 Events = AsyncGenerator[TokenChunk | WorkerOutcome]
 
@@ -100,7 +102,7 @@ class Dispatcher:
         used_s = time.monotonic() - job.arrived_s
         status, message, code = OutcomeStatus.CANCELLED, "the caller went away", ""
         try:
-            with telemetry.IN_FLIGHT.labels(job.task.kind.value).track_inprogress():
+            with _IN_FLIGHT.track_inprogress():
                 async with asyncio.timeout(job.task.deadline_s - used_s) as limit:
                     placement, first, events = await self._first_event(job, ledger)
                     async with aclosing(events):

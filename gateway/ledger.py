@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 from gateway.records import RecordWriter
 from skyshore.domain.errors import DeadlineExceeded, InvalidTask, QueueFull, SkyshoreError
@@ -12,6 +13,9 @@ from skyshore.domain.task import Task
 from skyshore.ports import TaskRecord, TaskState
 from skyshore.runtime import telemetry
 
+# prometheus_client looks a label up under a lock each time.
+_requests = cache(telemetry.REQUESTS.labels)
+_latency = cache(telemetry.LATENCY.labels)
 _STATES = {OutcomeStatus.OK: TaskState.DONE, OutcomeStatus.CANCELLED: TaskState.CANCELLED}
 
 
@@ -72,8 +76,8 @@ class Ledger:
         """Nothing follows. Returns the outcome."""
         outcome = self._report(status, error)
         kind = self._task.kind.value
-        telemetry.REQUESTS.labels(kind, status.value).inc()
-        telemetry.LATENCY.labels(kind).observe(outcome.latency_s)
+        _requests(kind, status.value).inc()
+        _latency(kind).observe(outcome.latency_s)
         telemetry.OVERHEAD.observe(self.overhead_s)
         if self.ttft_s:
             telemetry.TTFT.observe(self.ttft_s)

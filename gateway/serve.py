@@ -77,6 +77,7 @@ def _config(deps: Deps) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # nothing here asks for the caller's address
         log_config=None,
         server_header=False,
         timeout_keep_alive=75,
