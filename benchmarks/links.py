@@ -25,7 +25,7 @@ from benchmarks.result import Aim, BenchResult, Metric
 REPEATS = 5
 SECONDS = 2.0
 """Length of one bulk transfer."""
-ROUND_TRIPS = 200
+ROUND_TRIPS = 100
 MEGABIT_BYTES = 1e6 / 8
 RATES_MBIT_S = (10, 100)
 DELAY_S = 0.020

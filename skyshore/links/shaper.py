@@ -48,6 +48,11 @@ class DelayLine:
         self._retransmit_s = max(rtt_s, LEAST_RETRANSMIT_S)
         self._last_s = -math.inf
 
+    @property
+    def delay_s(self) -> float:
+        """Propagation delay without jitter and loss."""
+        return self._direction.delay_s
+
     def arrive(self, departed_s: float, size_bytes: float) -> float:
         """When bytes that departed then are readable at the other end."""
         direction = self._direction
@@ -75,6 +80,11 @@ class OneWay:
 
     def __init__(self, bucket: Bucket, line: DelayLine) -> None:
         self._bucket, self._line = bucket, line
+
+    @property
+    def delay_s(self) -> float:
+        """Propagation delay without jitter and loss."""
+        return self._line.delay_s
 
     def depart(self, now_s: float, size_bytes: float) -> float:
         """When the last byte has left the near end."""

@@ -83,6 +83,11 @@ class LlmBatch:
         """Whether the next waiting row would be admitted if the running iterations ended."""
         return bool(self.waiting) and self._fits(self.waiting[0])
 
+    def busy_until(self, now_s: float) -> float:
+        """Seconds spent in iterations by then, those of the open run included."""
+        run = self.running
+        return self.busy_s + (min(now_s, run.end_s) - run.start_s if run is not None else 0.0)
+
     def begin(self, now_s: float, *, limit: int | None = None) -> Iterations | None:
         """Admit what fits and plan the longest run without a change, at most `limit` iterations long."""
         while self.waiting and self._fits(self.waiting[0]):

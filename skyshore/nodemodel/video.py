@@ -13,9 +13,12 @@ class Segment:
     """One segment in service or waiting for it."""
 
     key: str
-    frames: int
+    work_s: float
+    """Seconds of one slot it takes; see `VideoSpeed.service_s`."""
     arrived_s: float
     started_s: float = 0.0
+    ready_s: float = 0.0
+    """It cannot be done before: its last frame is still on the way until then."""
 
 
 class VideoQueue:
@@ -39,7 +42,7 @@ class VideoQueue:
         return True
 
     def begin(self, now_s: float) -> list[Segment]:
-        """Move segments into free slots; each is over `service_s` later."""
+        """Move segments into free slots; each is over `work_s` later, if its frames are there by then."""
         started: list[Segment] = []
         while self.waiting and len(self.serving) < self.speed.slots:
             segment = self.waiting.popleft()

@@ -16,7 +16,7 @@ from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.ports import EnergyMeter
-from skyshore.worker.arms import llm_arm, video_arms
+from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.measure import measure_llm

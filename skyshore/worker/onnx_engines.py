@@ -14,7 +14,7 @@ from skyshore.nodemodel.hardware import jpeg_bytes
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.ports import LlmEngine, VideoEngine
-from skyshore.worker.arms import llm_arm, video_arms
+from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.engines import EngineSet, model_names, read_profile

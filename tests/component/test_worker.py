@@ -24,7 +24,7 @@ from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
 from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
-from skyshore.worker.arms import llm_arm, video_arms
+from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.worker.desk import Desk, LlmOffer, VideoOffer
 from skyshore.worker.registration import Registration, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer

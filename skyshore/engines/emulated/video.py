@@ -38,7 +38,7 @@ class EmulatedVideoEngine:
     ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
         """See `VideoEngine`. Durations in the outcome are real seconds."""
         deadline = _Deadline(task.deadline_s)
-        segment = Segment(task.task_id, info.frame_count, self._pace.now_s())
+        segment = Segment(task.task_id, self._speed.service_s(info.frame_count), self._pace.now_s())
         if not self._queue.offer(segment):
             raise QueueFull(f"{self.model} has no room for another segment; try later", retry_after_s=1.0)
         self._starts[segment] = asyncio.Event()

@@ -1,0 +1,201 @@
+"""The simulated fleet: what gateway, links and nodes do with each request, event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from simulator.dispatch import Dispatcher, status_of
+from simulator.flight import Flight, flight_of
+from simulator.node import NodePlan, SimNode
+from simulator.timeline import Timeline
+from skyshore.domain.errors import SkyshoreError
+from skyshore.domain.node import Arm
+from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
+from skyshore.domain.task import TaskKind
+from skyshore.workload.arrival import Arrival
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What is constant in a run."""
+
+    gateway_s: float = 0.003
+    """From arrival to dispatch: profiling, deciding, the hops between."""
+    outcome_s: float = 0.02
+    """From the end of a task to the policy's knowing of it."""
+    heartbeat_s: float = 1.0
+    lease_s: float = 3.0
+    """A silent node is dropped after this long."""
+    attempts: int = 3
+    """Nodes tried before a task fails."""
+
+
+class Cluster:
+    """Feeds arrivals through a dispatcher, links and nodes; every task ends in exactly one outcome."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        plans: Iterable[NodePlan],
+        dispatcher: Dispatcher,
+        on_outcome: Callable[[Outcome], None],
+        settings: ClusterSettings | None = None,
+    ) -> None:
+        self.settings = settings or ClusterSettings()
+        self.nodes: Mapping[str, SimNode] = {plan.node_id: SimNode(plan, timeline, self._served) for plan in plans}
+        self.open_tasks = 0
+        self._timeline, self._dispatcher, self._on_outcome = timeline, dispatcher, on_outcome
+        self._more = False
+
+    def start(self, arrivals: Iterable[Arrival]) -> None:
+        """Boot all nodes and plan the first arrival; the others follow one by one, so the heap stays small."""
+        for node in self.nodes.values():
+            self.boot(node)
+        self._timeline.at(self._timeline.now_s + self.settings.heartbeat_s, self._beat, None)
+        self._plan_next(iter(arrivals))
+
+    def boot(self, node: SimNode) -> None:
+        """A node joins, or comes back."""
+        node.start()
+        self._dispatcher.reported(self._timeline.now_s, node.node, node.status())
+
+    def crash(self, node: SimNode) -> None:
+        """A node dies at once. Its tasks fail or, before their first token, go elsewhere."""
+        lost = node.stop()
+        self._timeline.at(self._timeline.now_s + self.settings.lease_s, self._lapse, (node, node.node.incarnation))
+        for flight in lost:
+            self._attempt_failed(flight, OutcomeStatus.FAILED)
+
+    # -------------------------------------------------------------------------------------------- arrivals
+
+    def _plan_next(self, arrivals: Iterator[Arrival]) -> None:
+        arrival = next(arrivals, None)
+        self._more = arrival is not None
+        if arrival is not None:
+            self._timeline.at(arrival.t_intended_s, self._arrive, (arrival, arrivals))
+
+    def _arrive(self, planned: tuple[Arrival, Iterator[Arrival]]) -> None:
+        arrival, arrivals = planned
+        flight = flight_of(arrival, self._timeline.now_s)
+        self.open_tasks += 1
+        self._timeline.at(self._timeline.now_s + arrival.deadline_s, self._expire, flight)
+        self._place(flight)
+        self._plan_next(arrivals)
+
+    def _place(self, flight: Flight) -> None:
+        now_s = self._timeline.now_s
+        flight.attempt += 1
+        try:
+            arm = self._dispatcher.place(now_s, flight, flight.avoid)
+        except SkyshoreError as error:
+            flight.arm = flight.node = None
+            self._end(flight, status_of(error))
+            return
+        node = flight.node = self.nodes[arm.node_id]
+        flight.arm, flight.up_bytes = arm, flight.bytes_to(arm)
+        sent_s = node.path.up.deliver(now_s + self.settings.gateway_s, flight.up_bytes)
+        reached_s = sent_s
+        if flight.task.kind is not TaskKind.LLM:
+            # Frames are worked on as they come; the segment queues from when its header has arrived.
+            reached_s = min(sent_s, now_s + self.settings.gateway_s + node.path.up.delay_s)
+        self._timeline.at(reached_s, self._reach, (flight, flight.attempt, arm, sent_s))
+
+    def _reach(self, sent: tuple[Flight, int, Arm, float]) -> None:
+        flight, attempt, arm, sent_s = sent
+        if flight.over or attempt != flight.attempt or flight.node is None:
+            return
+        if not flight.node.alive:
+            self._attempt_failed(flight, OutcomeStatus.FAILED)
+        elif not flight.node.offer(flight, arm, sent_s):
+            self._attempt_failed(flight, OutcomeStatus.REJECTED)
+
+    # ------------------------------------------------------------------------------------------------ ends
+
+    def _served(self, flight: Flight, worker: WorkerOutcome, first_token_s: float) -> None:
+        """A node is done with a task; its answer travels back."""
+        assert flight.node is not None, "a served task has a node"
+        arrived_s = flight.node.path.down.deliver(self._timeline.now_s, flight.down_bytes)
+        ttft_s = 0.0
+        if flight.task.kind is TaskKind.LLM:
+            ttft_s = first_token_s + flight.node.path.down.delay_s - flight.arrived_s
+        self._timeline.at(arrived_s, self._arrived_back, (flight, flight.attempt, worker, ttft_s))
+
+    def _arrived_back(self, back: tuple[Flight, int, WorkerOutcome, float]) -> None:
+        flight, attempt, worker, ttft_s = back
+        if not flight.over and attempt == flight.attempt:
+            self._end(flight, OutcomeStatus.OK, worker, ttft_s)
+
+    def _attempt_failed(self, flight: Flight, status: OutcomeStatus) -> None:
+        assert flight.node is not None, "an attempt has a node"
+        if flight.over:
+            return
+        begun = flight.first_token_s <= self._timeline.now_s
+        if begun or flight.attempt >= self.settings.attempts:
+            self._end(flight, status)
+            return
+        self._tell(self._outcome(flight, status))
+        flight.avoid.append(flight.node.node.node_id)
+        self._place(flight)
+
+    def _expire(self, flight: Flight) -> None:
+        if flight.over:
+            return
+        if flight.node is not None and flight.arm is not None:
+            flight.node.cancel(flight, flight.arm)
+        self._end(flight, OutcomeStatus.DEADLINE_EXCEEDED)
+
+    def _end(
+        self, flight: Flight, status: OutcomeStatus, worker: WorkerOutcome | None = None, ttft_s: float = 0.0
+    ) -> None:
+        flight.over = True
+        self.open_tasks -= 1
+        outcome = self._outcome(flight, status, worker, ttft_s)
+        if outcome.arm_id:
+            self._tell(outcome)
+        self._on_outcome(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._timeline.at(self._timeline.now_s + self.settings.outcome_s, self._hear, outcome)
+
+    def _hear(self, outcome: Outcome) -> None:
+        self._dispatcher.ended(self._timeline.now_s, outcome)
+
+    def _outcome(
+        self, flight: Flight, status: OutcomeStatus, worker: WorkerOutcome | None = None, ttft_s: float = 0.0
+    ) -> Outcome:
+        arm, node, now_s = flight.arm, flight.node, self._timeline.now_s
+        down_bytes = flight.down_bytes if status is OutcomeStatus.OK else 0
+        return Outcome(
+            task_id=flight.task.task_id,
+            arm_id=arm.arm_id if arm else "",
+            node_id=arm.node_id if arm else "",
+            status=status,
+            finished_at_s=now_s,
+            latency_s=now_s - flight.arrived_s,
+            deadline_s=flight.task.deadline_s,
+            ttft_s=ttft_s,
+            gateway_s=self.settings.gateway_s,
+            up_bytes=flight.up_bytes,
+            down_bytes=down_bytes,
+            transmission_joules=(flight.up_bytes + down_bytes) * node.path.joules_per_byte if node else 0.0,
+            quality=arm.quality if arm else 0.0,
+            service_class=flight.task.service_class,
+            worker=worker or WorkerOutcome(),
+        )
+
+    # ------------------------------------------------------------------------------------------- heartbeats
+
+    def _beat(self, _: None) -> None:
+        now_s = self._timeline.now_s
+        for node in self.nodes.values():
+            if node.alive:
+                self._dispatcher.reported(now_s, node.node, node.status())
+        self._dispatcher.tick(now_s)
+        if self._more or self.open_tasks:
+            self._timeline.at(now_s + self.settings.heartbeat_s, self._beat, None)
+
+    def _lapse(self, life: tuple[SimNode, str]) -> None:
+        node, incarnation = life
+        if node.node.incarnation == incarnation:
+            self._dispatcher.lost(self._timeline.now_s, node.node.node_id)

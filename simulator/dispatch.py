@@ -1,0 +1,91 @@
+"""Where a simulated task goes: the live scheduler's own core, or a plain rule for checks against theory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from simulator.flight import Flight
+from skyshore.domain.errors import Internal, QueueFull, SkyshoreError
+from skyshore.domain.node import Arm, Node, NodeStatus
+from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.scheduling.actions import Dispatch, Reject
+from skyshore.scheduling.core import SchedulerCore
+from skyshore.scheduling.events import NodeLost, NodeReported, TaskArrived, TaskFailed, TaskFinished, Tick
+
+
+class Dispatcher(Protocol):
+    """The seam between the fleet and whoever decides."""
+
+    def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm:
+        """Choose an arm. Raises SkyshoreError when there is none."""
+        ...
+
+    def ended(self, now_s: float, outcome: Outcome) -> None:
+        """An attempt ended."""
+        ...
+
+    def reported(self, now_s: float, node: Node, status: NodeStatus) -> None:
+        """A node's heartbeat."""
+        ...
+
+    def lost(self, now_s: float, node_id: str) -> None:
+        """A node's lease ran out."""
+        ...
+
+    def tick(self, now_s: float) -> None:
+        """A second passed."""
+        ...
+
+
+class CoreDispatcher:
+    """Drives `SchedulerCore` exactly as the live loop does. `digest` fingerprints every decision."""
+
+    def __init__(self, core: SchedulerCore) -> None:
+        self._core = core
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over task, arm and propensity of all decisions so far."""
+        return self._digest.hexdigest()
+
+    def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm:
+        """See `Dispatcher`."""
+        event = TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid))
+        (action,) = self._core.handle(event)
+        match action:
+            case Dispatch(placement=placement):
+                self._note(placement.task_id, placement.arm.arm_id, placement.propensity)
+                return placement.arm
+            case Reject(error=error):
+                self._note(flight.task.task_id, "", 0.0)
+                raise error
+            case other:
+                raise Internal(f"the core answered an arrival with {type(other).__name__}")
+
+    def ended(self, now_s: float, outcome: Outcome) -> None:
+        """See `Dispatcher`."""
+        kind = TaskFinished if outcome.status is OutcomeStatus.OK else TaskFailed
+        self._core.handle(kind(now_s, outcome))
+
+    def reported(self, now_s: float, node: Node, status: NodeStatus) -> None:
+        """See `Dispatcher`."""
+        self._core.handle(NodeReported(now_s, node, status))
+
+    def lost(self, now_s: float, node_id: str) -> None:
+        """See `Dispatcher`."""
+        self._core.handle(NodeLost(now_s, node_id))
+
+    def tick(self, now_s: float) -> None:
+        """See `Dispatcher`."""
+        self._core.handle(Tick(now_s))
+
+    def _note(self, task_id: str, arm_id: str, propensity: float) -> None:
+        self._digest.update(f"{task_id} {arm_id} {propensity!r}\n".encode())
+
+
+def status_of(error: SkyshoreError) -> OutcomeStatus:
+    """How a task ended that nobody took; the same as at the live gateway."""
+    return OutcomeStatus.REJECTED if isinstance(error, QueueFull) else OutcomeStatus.FAILED

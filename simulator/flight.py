@@ -1,0 +1,95 @@
+"""One request on its way through the simulated fleet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from skyshore.domain.node import Arm
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task, TaskKind
+from skyshore.nodemodel.energy import Account
+from skyshore.nodemodel.llm import Row
+from skyshore.nodemodel.video import Segment
+from skyshore.workload.arrival import Arrival
+
+if TYPE_CHECKING:
+    from simulator.node import SimNode
+
+CHARACTERS_PER_TOKEN = 4
+REQUEST_BYTES = 200
+"""Headers and framing of one request or one reply (assumed)."""
+TOKEN_BYTES = 40
+"""One streamed token: its text and the framing of its message (assumed)."""
+BOX_BYTES = 40
+"""One detection (assumed)."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """Mutable, because it lives from arrival to outcome; nothing outside the cluster holds one."""
+
+    arrival: Arrival
+    task: Task
+    profile: TaskProfile
+    arrived_s: float
+    attempt: int = 0
+    avoid: list[str] = field(default_factory=list)
+    over: bool = False
+    """The outcome is out; whatever is still planned for it is void."""
+    arm: Arm | None = None
+    node: SimNode | None = None
+    up_bytes: int = 0
+    row: Row | None = None
+    segment: Segment | None = None
+    """What it is to the engine it runs on: the one or the other."""
+    account: Account | None = None
+
+    @property
+    def first_token_s(self) -> float:
+        """When the first token was made; in the future, or never, for a task that has none."""
+        return math.inf if self.row is None or math.isnan(self.row.first_token_s) else self.row.first_token_s
+
+    @property
+    def down_bytes(self) -> int:
+        """Bytes of the answer."""
+        if self.task.kind is TaskKind.LLM:
+            return REQUEST_BYTES + self.arrival.output_tokens * TOKEN_BYTES
+        boxes = self.arrival.objects_per_frame * self.arrival.frames
+        return REQUEST_BYTES + int(boxes * BOX_BYTES)
+
+    def bytes_to(self, arm: Arm) -> int:
+        """Bytes that reach the node when the task is placed on `arm`."""
+        if self.task.kind is TaskKind.LLM:
+            return REQUEST_BYTES + self.arrival.prompt_tokens * CHARACTERS_PER_TOKEN
+        return REQUEST_BYTES + int(frames_sent(self.arrival, arm) * arm.bytes_per_frame)
+
+
+def frames_sent(arrival: Arrival, arm: Arm) -> int:
+    """Frames left after the arm's stride."""
+    return -(-arrival.frames // arm.frame_stride)
+
+
+def flight_of(arrival: Arrival, now_s: float) -> Flight:
+    """Task and profile as the gateway and the profiler would make them.
+
+    The expected length of an answer is its true one: a replay asks for exactly so many tokens and says so.
+    """
+    task = Task(
+        task_id=arrival.request_id,
+        kind=arrival.kind,
+        service_class=arrival.service_class,
+        deadline_s=arrival.deadline_s,
+        min_quality=arrival.min_quality,
+        origin=arrival.origin,
+        job_id=arrival.camera,
+    )
+    profile = TaskProfile(
+        prompt_tokens=arrival.prompt_tokens,
+        expected_output_tokens=float(arrival.output_tokens),
+        frame_count=arrival.frames,
+        fps=arrival.fps,
+        input_bytes=REQUEST_BYTES + arrival.prompt_tokens * CHARACTERS_PER_TOKEN,
+    )
+    return Flight(arrival, task, profile, now_s)

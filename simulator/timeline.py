@@ -1,0 +1,34 @@
+"""Virtual time: a heap of calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+
+class Timeline:
+    """Runs calls in order of time; of equal times, in the order they were planned. That makes runs repeatable."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.events = 0
+        """Calls made so far."""
+        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._planned = 0
+
+    def at(self, time_s: float, call: Callable[[Any], None], argument: Any) -> None:
+        """Plan `call(argument)`; a time that has passed means now."""
+        self._planned += 1
+        heappush(self._heap, (time_s if time_s > self.now_s else self.now_s, self._planned, call, argument))
+
+    def run(self, until_s: float = math.inf) -> None:
+        """Make every call planned up to `until_s`, those planned meanwhile included."""
+        heap = self._heap
+        while heap and heap[0][0] <= until_s:
+            self.now_s, _, call, argument = heappop(heap)
+            self.events += 1
+            call(argument)
+        if math.isfinite(until_s):
+            self.now_s = max(self.now_s, until_s)
