@@ -123,7 +123,7 @@ def _tell(result: dict[str, Any], console: Console) -> None:
     found = Counter(box["label"] for frame in result["frames"] for box in frame["detections"])
     names = ", ".join(f"{count} {label}" for label, count in found.most_common(5)) or "nothing"
     rate = len(result["frames"]) / result["wall_s"] if result["wall_s"] else 0.0
-    console.print(f"{len(result['frames'])} frames in {result['wall_s']:.1f} s ({rate:.0f}/s), found: {names}")
+    console.print(f"{len(result['frames'])} frames in {result['wall_s']:.1f} s ({rate:.0f}/s), boxes: {names}")
 
 
 def _form(clip: Path, fields: dict[str, str]) -> tuple[bytes, ...]:

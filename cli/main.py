@@ -97,6 +97,7 @@ def replay(
     url: Url = "",
     out: Annotated[Path | None, typer.Option(help="Report; by default beside the trace.")] = None,
     model: Annotated[str, typer.Option(help="Language model to insist on; by default the policy chooses.")] = "",
+    tokenizer: Annotated[str, typer.Option(help="Cached model whose tokenizer makes prompt lengths exact.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Play a schedule in open loop against the gateway and report; Ctrl-C keeps what there is."""
@@ -110,7 +111,7 @@ def replay(
     address = gateway_url(url)
     policy = str(GatewayApi(address).get("/v1/policy")["policy"])
     console = Console(stderr=as_json)
-    result = play_schedule(schedule, address, policy, console, model=model)
+    result = play_schedule(schedule, address, policy, console, model=model, tokenizer=tokenizer)
     show_result(result, out or trace.with_suffix(".result.json"), console, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(130)
@@ -160,6 +161,7 @@ def _mount(name: str, module: str, about: str, panel: str) -> None:
 
 _mount("models", "cli.models", "Models and sample clips: list, fetch, verify, build.", "Models")
 _mount("traces", "cli.traces", "Schedules of requests: make, show, check.", "Experiments")
+_mount("train", "cli.train", "Train the small models that ship with Skyshore.", "Models")
 _mount("policy", "cli.policy", "The policy that places tasks: show, set.", "Decisions")
 
 

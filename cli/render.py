@@ -31,6 +31,8 @@ def show_table(console: Console, table: Table) -> None:
     for row in table.rows:
         drawn.add_row(*(f"[{style}]{cell}[/]" if (style := _STYLES.get(cell)) else cell for cell in row))
     # A pipe has no width: cropping a table for it would lose what the reader came for.
+    width = console.width
     if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
+        console.width = max(width, PIPE_WIDTH)
     console.print(drawn)
+    console.width = width

@@ -18,8 +18,9 @@ from loadgen.clips import find_file
 from loadgen.pacing import Run
 from loadgen.replay import prepare
 from loadgen.result import ReplayResult
-from skyshore.catalogue.store import clip
+from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
+from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule
 
 REFRESH_S = 0.25
@@ -34,14 +35,17 @@ def find_clip(name: str) -> Path:
     return clip(name) if name in ENTRIES else find_file(name)
 
 
-def play_schedule(schedule: Schedule, url: str, policy: str, console: Console, *, model: str = "") -> ReplayResult:
+def play_schedule(
+    schedule: Schedule, url: str, policy: str, console: Console, *, model: str = "", tokenizer: str = ""
+) -> ReplayResult:
     """Play it; Ctrl-C ends it early with what there is.
 
     Raises:
-        NotFound, InvalidMedia: a clip of the schedule.
+        NotFound, InvalidMedia: a clip of the schedule, or the tokenizer.
     """
     with console.status("making the requests"):
-        run = prepare(schedule, url, find_clip, model=model)
+        count_tokens = _counter(tokenizer) if tokenizer else None
+        run = prepare(schedule, url, find_clip, model=model, count_tokens=count_tokens)
     # What was made so far lives to the end: collecting garbage in it again and again would make the client late.
     gc.collect()
     gc.freeze()
@@ -64,6 +68,13 @@ def show_result(result: ReplayResult, path: Path, console: Console, *, as_json: 
     for code, count in result.whole.errors.items():
         console.print(f"[red]{count} x {code}", highlight=False)
     console.print(f"{path}\n{rows}", highlight=False)
+
+
+def _counter(model: str) -> TokenCounter:
+    from skyshore.adapters.tokenizer import Tokenizer  # noqa: PLC0415 (needs the profiler extra)
+
+    opened = Tokenizer.open(ready(model))
+    return lambda text: len(opened.encode(text))
 
 
 async def _play(run: Run, duration_s: float, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SYSTEM = ("up", "down", "status", "nodes")
-REST = ("demo", "replay", "bench", "traces", "decisions", "explain", "policy", "models")
+REST = ("demo", "replay", "bench", "traces", "decisions", "explain", "policy", "models", "train")
 
 
 def skyshore(*arguments: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,3 +65,17 @@ def test_commands_import_nothing_heavy_before_they_run() -> None:
     heavy = "import sys, cli.main; print([m for m in ('grpc', 'numpy', 'redis', 'pydantic', 'av') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=50, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_every_command_the_documents_show_exists() -> None:
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", root / "Makefile", *(root / "docs").rglob("*.md")]
+    shown = {
+        name
+        for page in pages
+        if page.exists()
+        for name in re.findall(r"(?:^\s*(?:\$ )?|`|\$\(BIN\)/)skyshore ([a-z]+)", page.read_text(), re.MULTILINE)
+    }
+    assert {"up", "demo", "replay", "traces"} <= shown
+    missing = shown - set(SYSTEM) - set(REST)
+    assert not missing, f"shown in documents, but there is no such command: {missing}"

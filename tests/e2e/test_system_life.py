@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 import urllib.request
 from collections.abc import Callable
@@ -125,9 +123,10 @@ def test_idle_control_processes_cost_little(emulated: Skyshore) -> None:
     assert sum(share.values()) < 0.05, share
 
 
-def test_a_killed_node_leaves_the_fleet_within_four_seconds_and_requests_go_on(skyshore: Skyshore) -> None:
+def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves_nothing(skyshore: Skyshore) -> None:
     skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
-    os.kill(skyshore.processes()["edge-1"].pid, signal.SIGKILL)
+    processes = skyshore.processes()
+    processes.pop("edge-1").kill()
 
     def nodes() -> set[str]:
         return {node["node_id"] for node in skyshore.json("nodes")}
@@ -143,19 +142,16 @@ def test_a_killed_node_leaves_the_fleet_within_four_seconds_and_requests_go_on(s
     status = skyshore.json("status", check=False)
     assert {p["name"]: p["health"] for p in status["processes"]}["edge-1"] == "gone"
     assert "edge-1 (pid" in (skyshore.state / "logs" / "launcher.log").read_text()
-
-
-def test_down_leaves_nothing_running_and_a_second_down_is_no_error(skyshore: Skyshore) -> None:
-    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
-    processes = skyshore.processes()
     skyshore("down")
     assert not [name for name, process in processes.items() if process.is_running()]
     assert not (skyshore.state / "system.json").exists()
     assert "nothing runs" in skyshore("down").stderr
 
 
-def test_what_a_killed_launcher_left_behind_is_cleared_up(skyshore: Skyshore) -> None:
+def test_what_a_killed_launcher_left_is_cleared_up_and_accepted_state_outlives_it(skyshore: Skyshore) -> None:
     skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
+    task_id = complete(skyshore.url)[1]["x-skyshore-task-id"]
+    until(lambda: any(d["task_id"] == task_id for d in skyshore.json("decisions")), 5)
     processes = skyshore.processes()
     launcher = processes.pop("launcher")
     launcher.kill()
@@ -165,13 +161,6 @@ def test_what_a_killed_launcher_left_behind_is_cleared_up(skyshore: Skyshore) ->
     assert "skyshore down" in stale.stderr
     skyshore("down")
     assert not [name for name, process in processes.items() if process.is_running()]
-
-
-def test_accepted_state_outlives_a_restart(skyshore: Skyshore) -> None:
-    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
-    task_id = complete(skyshore.url)[1]["x-skyshore-task-id"]
-    until(lambda: any(d["task_id"] == task_id for d in skyshore.json("decisions")), 5)
-    skyshore("down")
     skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     assert any(decision["task_id"] == task_id for decision in skyshore.json("decisions"))
 
