@@ -49,11 +49,16 @@ class Cluster:
         self._more = False
 
     def start(self, arrivals: Iterable[Arrival]) -> None:
-        """Boot all nodes and plan the first arrival; the others follow one by one, so the heap stays small."""
+        """Boot all nodes and plan the first arrival; the others follow one by one, so the heap stays small.
+
+        `timeline.run()` returns when the last task has ended.
+        """
         for node in self.nodes.values():
             self.boot(node)
         self._timeline.at(self._timeline.now_s + self.settings.heartbeat_s, self._beat, None)
         self._plan_next(iter(arrivals))
+        if not self._more:
+            self._timeline.at(self._timeline.now_s, self._close, None)
 
     def boot(self, node: SimNode) -> None:
         """A node joins, or comes back."""
@@ -80,8 +85,8 @@ class Cluster:
         flight = flight_of(arrival, self._timeline.now_s)
         self.open_tasks += 1
         self._timeline.at(self._timeline.now_s + arrival.deadline_s, self._expire, flight)
-        self._place(flight)
         self._plan_next(arrivals)
+        self._place(flight)
 
     def _place(self, flight: Flight) -> None:
         now_s = self._timeline.now_s
@@ -154,6 +159,12 @@ class Cluster:
         if outcome.arm_id:
             self._tell(outcome)
         self._on_outcome(outcome)
+        if not (self.open_tasks or self._more):
+            self._timeline.at(self._timeline.now_s + self.settings.outcome_s, self._close, None)
+
+    def _close(self, _: None) -> None:
+        """The policy has heard of the last outcome; heartbeats and expired deadlines are not worth waiting for."""
+        self._timeline.stop()
 
     def _tell(self, outcome: Outcome) -> None:
         self._timeline.at(self._timeline.now_s + self.settings.outcome_s, self._hear, outcome)
@@ -192,8 +203,7 @@ class Cluster:
             if node.alive:
                 self._dispatcher.reported(now_s, node.node, node.status())
         self._dispatcher.tick(now_s)
-        if self._more or self.open_tasks:
-            self._timeline.at(now_s + self.settings.heartbeat_s, self._beat, None)
+        self._timeline.at(now_s + self.settings.heartbeat_s, self._beat, None)
 
     def _lapse(self, life: tuple[SimNode, str]) -> None:
         node, incarnation = life

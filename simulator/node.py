@@ -54,7 +54,7 @@ class SimNode:
         self._spent_joules = 0.0
         self._timeline, self._served = timeline, served
         arms = [llm_arm(plan.node_id, speed) for speed in profile.llm]
-        arms += [arm for speed in profile.video for arm in video_arms(plan.node_id, speed)]
+        arms += video_arms(plan.node_id, profile.video)
         self._models = {arm.arm_id: arm.model for arm in arms}
         self._node = Node(plan.node_id, plan.tier, f"{plan.node_id}:0", tuple(arms), profile.idle_watts, "emulated")
         self._lives, self._started_s = 0, 0.0

@@ -17,18 +17,24 @@ class Timeline:
         """Calls made so far."""
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._planned = 0
+        self._stopped = False
 
     def at(self, time_s: float, call: Callable[[Any], None], argument: Any) -> None:
         """Plan `call(argument)`; a time that has passed means now."""
         self._planned += 1
         heappush(self._heap, (time_s if time_s > self.now_s else self.now_s, self._planned, call, argument))
 
+    def stop(self) -> None:
+        """Let `run` return after the call under way; what is planned stays planned."""
+        self._stopped = True
+
     def run(self, until_s: float = math.inf) -> None:
         """Make every call planned up to `until_s`, those planned meanwhile included."""
         heap = self._heap
-        while heap and heap[0][0] <= until_s:
+        self._stopped = False
+        while heap and heap[0][0] <= until_s and not self._stopped:
             self.now_s, _, call, argument = heappop(heap)
             self.events += 1
             call(argument)
-        if math.isfinite(until_s):
+        if math.isfinite(until_s) and not self._stopped:
             self.now_s = max(self.now_s, until_s)

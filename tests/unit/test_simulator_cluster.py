@@ -148,6 +148,14 @@ def test_a_full_node_refuses_and_the_task_goes_elsewhere():
     assert statuses == {OutcomeStatus.OK: 2, OutcomeStatus.REJECTED: 4}
 
 
+def test_a_run_ends_with_its_last_task_even_if_nobody_took_it():
+    assert Run(plan()).play() == []
+    run = Run(plan(profile=replace(PROFILE, video=())))
+    (outcome,) = run.play(clip(at=2.0))
+    assert (outcome.status, outcome.arm_id) == (OutcomeStatus.FAILED, "")
+    assert run.timeline.now_s < 3.0
+
+
 mixes = st.lists(
     st.tuples(st.floats(0, 20), st.booleans(), st.integers(1, 400), st.integers(1, 60), st.floats(0.2, 20)),
     min_size=1,

@@ -1,0 +1,153 @@
+"""From a scenario to a fleet in virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simulator.cluster import Cluster, ClusterSettings
+from simulator.dispatch import CoreDispatcher
+from simulator.node import NodePlan, SimNode
+from simulator.node import Path as LinkPath
+from simulator.timeline import Timeline
+from skyshore.domain.outcome import Outcome
+from skyshore.links.capacity import Trace
+from skyshore.links.settings import Direction, Outage
+from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
+from skyshore.links.trace_files import TraceError, parse_trace
+from skyshore.nodemodel.document import ProfileError, profile_from_document
+from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
+from skyshore.nodemodel.speed import NodeProfile
+from skyshore.scenario import DirectionTable, FaultTable, InvalidScenario, LinkTable, NodeTable, Scenario
+from skyshore.scheduling.core import CoreSettings, SchedulerCore
+
+MBIT_BYTES = 1e6 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """Everything wired, nothing run yet."""
+
+    timeline: Timeline
+    cluster: Cluster
+    dispatcher: CoreDispatcher
+
+
+def build(
+    scenario: Scenario, folder: Path, on_outcome: Callable[[Outcome], None], settings: ClusterSettings | None = None
+) -> Simulation:
+    """Wire a scenario; files it names are looked up in `folder`.
+
+    Raises:
+        InvalidScenario: a profile or a trace cannot be used.
+        NotFound: no such policy.
+    """
+    timeline = Timeline()
+    dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)))
+    links = _Links(scenario, folder)
+    plans = []
+    for table in scenario.nodes:
+        profile = _profile(table, folder)
+        plans += [NodePlan(node_id, table.tier, profile, links.path(node_id)) for node_id in table.ids]
+    cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings)
+    for fault in scenario.faults:
+        _plan_fault(fault, timeline, cluster)
+    return Simulation(timeline, cluster, dispatcher)
+
+
+def _profile(table: NodeTable, folder: Path) -> NodeProfile:
+    try:
+        if table.profile in HARDWARE or table.profile == INSTANT:
+            profile = modelled_profile(table.profile, table.models)
+        else:
+            text = (folder / table.profile).read_text(encoding="utf-8")
+            profile = profile_from_document(json.loads(text))
+    except (OSError, ProfileError, json.JSONDecodeError) as error:
+        known = ", ".join([INSTANT, *HARDWARE])
+        raise InvalidScenario(f"node '{table.id}': {error}; give a profile file, or one of {known}") from error
+    return profile.slowed(table.slowdown)
+
+
+class _Links:
+    """Makes each node's path; links that share a word share their buckets."""
+
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        self._scenario, self._folder = scenario, folder
+        self._traces: dict[str, Trace] = {}
+        self._shared: dict[str, tuple[Bucket, Bucket]] = {}
+
+    def path(self, node_id: str) -> LinkPath:
+        table = self._scenario.link_of(node_id) or LinkTable(nodes=node_id)
+        outages = [
+            Outage(fault.at_s, fault.at_s + (fault.for_s or 0.0))
+            for fault in self._scenario.faults
+            if fault.kind == "outage" and fault.node == node_id
+        ]
+        ways = [self._direction(way, outages) for way in (table.up, table.down)]
+        buckets = self._buckets(table.shared, ways)
+        rtt_s = sum(way.delay_s for way in ways)
+        lines = [DelayLine(way, rtt_s, self._rng(node_id, i)) for i, way in enumerate(ways)]
+        up, down = (OneWay(bucket, line) for bucket, line in zip(buckets, lines, strict=True))
+        return LinkPath(up, down, table.joules_per_mb / 1e6)
+
+    def _direction(self, table: DirectionTable, outages: list[Outage]) -> Direction:
+        rate = float("inf") if table.rate_mbit_s is None else table.rate_mbit_s * MBIT_BYTES
+        planned = [Outage(start_s, end_s) for start_s, end_s in table.outages_s]
+        return Direction(
+            rate_bytes_per_s=rate,
+            delay_s=table.delay_ms / 1000,
+            jitter_s=table.jitter_ms / 1000,
+            loss=table.loss,
+            outages=(*planned, *outages),
+            trace=table.trace,
+        )
+
+    def _buckets(self, word: str, ways: list[Direction]) -> tuple[Bucket, Bucket]:
+        if word in self._shared:
+            return self._shared[word]
+        up, down = (Bucket(capacity_of(way, self._trace(way.trace))) for way in ways)
+        if word:
+            self._shared[word] = (up, down)
+        return up, down
+
+    def _trace(self, name: str) -> Trace | None:
+        if not name:
+            return None
+        if name not in self._traces:
+            try:
+                self._traces[name] = parse_trace((self._folder / name).read_text(encoding="utf-8"))
+            except (OSError, TraceError) as error:
+                raise InvalidScenario(f"trace '{name}': {error}") from error
+        return self._traces[name]
+
+    def _rng(self, node_id: str, way: int) -> np.random.Generator:
+        # By name, so that a node's jitter does not change when another node is added.
+        return np.random.default_rng([self._scenario.seed, way, *node_id.encode()])
+
+
+def _plan_fault(fault: FaultTable, timeline: Timeline, cluster: Cluster) -> None:
+    node = cluster.nodes[fault.node]
+
+    def crash(_: None) -> None:
+        if node.alive:
+            cluster.crash(node)
+
+    def boot(_: None) -> None:
+        if not node.alive:
+            cluster.boot(node)
+
+    if fault.kind == "boot":
+        timeline.at(fault.at_s, boot, None)
+    elif fault.kind == "crash":
+        timeline.at(fault.at_s, crash, None)
+        if fault.for_s is not None:
+            timeline.at(fault.at_s + fault.for_s, boot, None)
+
+
+def joules_of(nodes: Mapping[str, SimNode]) -> dict[str, float]:
+    """What each node drew in all, whether a task paid for it or not."""
+    return {node_id: node.joules() for node_id, node in nodes.items()}

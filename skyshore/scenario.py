@@ -1,0 +1,294 @@
+"""One file describes a whole experiment: nodes, links, classes, workload, policy, faults, seed. This is its schema.
+
+`read_scenario` turns TOML text into a checked `Scenario`; every mistake is reported with its line, field and a way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skyshore.domain.errors import SkyshoreError
+from skyshore.domain.node import Tier
+from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class InvalidScenario(SkyshoreError):
+    """A scenario file that cannot be used; the message has one line per mistake."""
+
+    code = "invalid_scenario"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeTable(_Table):
+    """One node, or `count` alike ones named `id-1`, `id-2` and so on."""
+
+    id: Name
+    tier: Tier
+    count: int = Field(default=1, ge=1, le=100_000)
+    engine: Literal["onnx", "emulated", "openai"] = "emulated"
+    """What serves it live; the simulator always uses the node model."""
+    profile: str = "xeon-edge"
+    """Modelled hardware, or a node profile file beside this one."""
+    models: tuple[str, ...] = ("smollm2-135m", "ssd-mobilenet")
+    slowdown: Annotated[float, Field(ge=1)] = 1.0
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the nodes it stands for."""
+        return (self.id,) if self.count == 1 else tuple(f"{self.id}-{i}" for i in range(1, self.count + 1))
+
+
+class DirectionTable(_Table):
+    """One way of a link. A rate left out is unlimited."""
+
+    rate_mbit_s: Positive | None = None
+    delay_ms: Duration = 0.0
+    jitter_ms: Duration = 0.0
+    loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    trace: str = ""
+    """Capacity trace beside this file: Mahimahi packet times, or `seconds, Mbit/s` lines."""
+    outages_s: tuple[tuple[Duration, Positive], ...] = ()
+    """Pairs of start and end, in experiment time."""
+
+
+class LinkTable(_Table):
+    """The link of every node whose id is `nodes` or begins with it and a dash."""
+
+    nodes: Name
+    up: DirectionTable = DirectionTable()
+    down: DirectionTable = DirectionTable()
+    shared: str = ""
+    """Links with the same word contend for one rate."""
+    joules_per_mb: Duration = 0.0
+
+
+class ClassTable(_Table):
+    """A service class; adds to or replaces the built-in ones."""
+
+    name: Name
+    deadline_s: Positive
+    min_quality: Share = 0.0
+    priority: int = 0
+
+
+class LlmTable(_Table):
+    """A source of language-model requests."""
+
+    arrivals: Literal["poisson", "gamma", "on_off", "diurnal"] = "poisson"
+    rate_per_s: Positive
+    """Mean over the whole run, whatever the process."""
+    cv: Positive = 2.0
+    """`gamma`: coefficient of variation of the gaps."""
+    on_s: Positive = 5.0
+    off_s: Positive = 10.0
+    amplitude: Share = 0.8
+    """`diurnal`: swing around the mean."""
+    period_s: Positive = 60.0
+    prompt_tokens: Positive = 64
+    output_tokens: Positive = 32
+    length_cv: Duration = 0.5
+    service_class: str = "interactive"
+    origin: str = ""
+
+
+class CameraTable(_Table):
+    """`count` cameras alike, each with a phase of its own."""
+
+    count: int = Field(default=1, ge=1)
+    clip: str = "bikes"
+    fps: Positive = 5.0
+    segment_s: Positive = 2.0
+    objects_per_frame: Duration = 2.0
+    service_class: str = "standard"
+    origin: str = ""
+
+    @model_validator(mode="after")
+    def _has_frames(self) -> CameraTable:
+        if self.fps * self.segment_s < 1:
+            raise ValueError("fps times segment_s must give at least one frame")
+        return self
+
+
+class WorkloadTable(_Table):
+    """A schedule file made before, or sources to make one from."""
+
+    schedule: str = ""
+    """Schedule file beside this one, made by `skyshore traces make`."""
+    llm: tuple[LlmTable, ...] = ()
+    cameras: tuple[CameraTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WorkloadTable:
+        if bool(self.schedule) == bool(self.llm or self.cameras):
+            raise ValueError("give either a schedule file, or sources ([[workload.llm]], [[workload.cameras]])")
+        return self
+
+
+class FaultTable(_Table):
+    """Something that goes wrong at a time."""
+
+    at_s: Duration
+    kind: Literal["crash", "boot", "outage"]
+    """`crash` and `boot` act on a node, `outage` on its link."""
+    node: Name
+    for_s: Positive | None = None
+    """`outage`: how long; `crash`: time until the node boots again, if it does."""
+
+    @model_validator(mode="after")
+    def _outage_ends(self) -> FaultTable:
+        if self.kind == "outage" and self.for_s is None:
+            raise ValueError("an outage needs for_s, its length in seconds")
+        return self
+
+
+class Scenario(_Table):
+    """A whole experiment."""
+
+    name: Name
+    about: str = ""
+    seed: int = Field(default=0, ge=0)
+    duration_s: Positive
+    policy: Name = "least_loaded"
+    nodes: tuple[NodeTable, ...] = Field(min_length=1)
+    links: tuple[LinkTable, ...] = ()
+    classes: tuple[ClassTable, ...] = ()
+    workload: WorkloadTable
+    faults: tuple[FaultTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Scenario:
+        ids = [node_id for node in self.nodes for node_id in node.ids]
+        twice = [node_id for node_id, times in Counter(ids).items() if times > 1]
+        if twice:
+            raise ValueError(f"two nodes are called '{twice[0]}'; ids must differ")
+        for i, link in enumerate(self.links):
+            if not any(_covers(link.nodes, node_id) for node_id in ids):
+                raise ValueError(f"links.{i}: no node is called '{link.nodes}'{_closest(link.nodes, ids)}")
+        for i, fault in enumerate(self.faults):
+            if fault.node not in ids:
+                raise ValueError(f"faults.{i}: no node is called '{fault.node}'{_closest(fault.node, ids)}")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_exist(self) -> Scenario:
+        known = [*SERVICE_CLASSES, *(each.name for each in self.classes)]
+        wanted = [(f"llm.{i}", source.service_class) for i, source in enumerate(self.workload.llm)]
+        wanted += [(f"cameras.{i}", source.service_class) for i, source in enumerate(self.workload.cameras)]
+        for where, name in wanted:
+            if name not in known:
+                raise ValueError(f"workload.{where}: no service class '{name}'{_closest(name, known)}")
+        return self
+
+    @property
+    def service_classes(self) -> dict[str, ServiceClass]:
+        """The built-in classes with this file's in their place."""
+        own = {c.name: ServiceClass(c.name, c.deadline_s, c.min_quality, c.priority) for c in self.classes}
+        return SERVICE_CLASSES | own
+
+    def link_of(self, node_id: str) -> LinkTable | None:
+        """The last link that covers a node, so that a special one may follow a general one; None for no link at all."""
+        return next((link for link in reversed(self.links) if _covers(link.nodes, node_id)), None)
+
+
+Location: TypeAlias = tuple[str | int, ...]
+
+
+def read_scenario(text: str, file: str = "scenario") -> Scenario:
+    """Parse and check.
+
+    Raises:
+        InvalidScenario: one line per mistake: `file:line: field: what is wrong; what to do`.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+)", str(error))
+        line = found[1] if found else str(text.count("\n") + 1)
+        raise InvalidScenario(f"{file}:{line}: {error}; see https://toml.io for the syntax") from None
+    try:
+        return Scenario.model_validate(document)
+    except ValidationError as error:
+        lines = dict(_lines(text))
+        said = [_said(detail, lines, file) for detail in error.errors(include_url=False)]
+        raise InvalidScenario("\n".join(said)) from None
+
+
+def _covers(pattern: str, node_id: str) -> bool:
+    return node_id == pattern or node_id.startswith(f"{pattern}-")
+
+
+def _closest(word: str, known: list[str]) -> str:
+    close = [name for name in known if name.startswith(word)] or difflib.get_close_matches(word, known, 1)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known[:8])}"
+
+
+def _said(detail: Any, lines: dict[Location, int], file: str) -> str:
+    location: Location = tuple(detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    # Checks across tables put the place they mean in front of their message.
+    if placed := re.match(r"([a-z_.0-9]+): ", message):
+        location += tuple(int(word) if word.isdigit() else word for word in placed[1].split("."))
+        message = message[placed.end() :]
+    if detail["type"] == "extra_forbidden":
+        message = f"unknown field{_closest(str(location[-1]), _fields_at(location[:-1]))}"
+    elif detail["type"] == "missing":
+        message = "is missing; add it"
+    elif detail["type"] not in ("value_error",):
+        message = f"{message}, not {detail['input']!r}"
+    known = location
+    while known and known not in lines:
+        known = known[:-1]
+    field = ".".join(str(word) for word in location) or "scenario"
+    return f"{file}:{lines.get(known, 1)}: {field}: {message}"
+
+
+def _fields_at(location: Location) -> list[str]:
+    model: type[BaseModel] = Scenario
+    for word in location:
+        if isinstance(word, str) and word in model.model_fields:
+            annotation = model.model_fields[word].annotation
+            arguments = getattr(annotation, "__args__", (annotation,))
+            model = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _lines(text: str) -> Iterator[tuple[Location, int]]:
+    """Location of every table and key with the line it is written on; enough TOML for error messages."""
+    table: Location = ()
+    counts: dict[Location, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if heading := re.match(r"\s*\[(\[)?\s*([\w.\"-]+)\s*\]", line):
+            table = _indexed(tuple(heading[2].replace('"', "").split(".")), counts, array=bool(heading[1]))
+            yield table, number
+        elif key := re.match(r"\s*([\w.\"-]+)\s*=(.*)", line):
+            place = (*table, *key[1].replace('"', "").split("."))
+            yield place, number
+            for inner in re.finditer(r"[{,]\s*([\w-]+)\s*=", key[2]):
+                yield (*place, inner[1]), number
+
+
+def _indexed(names: tuple[str, ...], counts: dict[Location, int], *, array: bool) -> Location:
+    """Put the index of the current element behind every name that is an array of tables."""
+    place: Location = ()
+    for i, name in enumerate(names):
+        place = (*place, name)
+        if array and i == len(names) - 1:
+            counts[place] = counts.get(place, -1) + 1
+        if place in counts:
+            place = (*place, counts[place])
+    return place

@@ -1,0 +1,94 @@
+"""Scenario files: the one that ships is good, and every mistake is named with its line, its field and a way out."""
+
+from pathlib import Path
+
+import pytest
+
+from skyshore.domain.node import Tier
+from skyshore.scenario import InvalidScenario, read_scenario
+
+DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
+
+GOOD = """\
+name = "s"
+duration_s = 10
+
+[[nodes]]
+id = "edge"
+tier = "edge"
+count = 3
+
+[[nodes]]
+id = "sky"
+tier = "cloud"
+
+[[links]]
+nodes = "edge"
+up = { rate_mbit_s = 10, delay_ms = 5 }
+
+[[links]]
+nodes = "edge-2"
+shared = "mast"
+
+[[workload.llm]]
+rate_per_s = 1
+
+[[faults]]
+at_s = 3
+kind = "crash"
+node = "edge-2"
+"""
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("**/*.toml")), ids=lambda path: path.stem)
+def test_every_scenario_that_ships_is_valid(path):
+    assert read_scenario(path.read_text(encoding="utf-8"), path.name).nodes
+
+
+def test_a_fleet_has_numbered_nodes_and_the_last_link_that_fits():
+    scenario = read_scenario(GOOD)
+    assert scenario.nodes[0].ids == ("edge-1", "edge-2", "edge-3")
+    assert scenario.nodes[1].tier is Tier.CLOUD
+    assert scenario.link_of("edge-1").up.rate_mbit_s == 10
+    assert scenario.link_of("edge-2").shared == "mast"
+    assert scenario.link_of("sky") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('tier = "cloud"', 'tier = "sky"', "f.toml:11: nodes.1.tier: Input should be 'edge' or 'cloud', not 'sky'"),
+        ("rate_per_s = 1", "rate = 1", "f.toml:22: workload.llm.0.rate: unknown field; did you mean 'rate_per_s'?"),
+        ("rate_per_s = 1", "", "f.toml:21: workload.llm.0.rate_per_s: is missing; add it"),
+        ("delay_ms = 5", "delay_ms = -5", "f.toml:15: links.0.up.delay_ms: Input should be greater than or equal to 0"),
+        ("rate_mbit_s = 10", "rate_mbits = 10", "links.0.up.rate_mbits: unknown field; did you mean 'rate_mbit_s'?"),
+        ("duration_s = 10", "duration_s = 0", "f.toml:2: duration_s: Input should be greater than 0, not 0"),
+        ('node = "edge-2"', 'node = "edge-9"', "f.toml:24: faults.0: no node is called 'edge-9'; did you mean 'edge-"),
+        ('nodes = "edge-2"', 'nodes = "skye"', "f.toml:17: links.1: no node is called 'skye'; did you mean 'sky'?"),
+        ('kind = "crash"', 'kind = "outage"', "f.toml:24: faults.0: an outage needs for_s"),
+        (
+            "rate_per_s = 1",
+            'rate_per_s = 1\nservice_class = "interactiv"',
+            "f.toml:21: workload.llm.0: no service class 'interactiv'; did you mean 'interactive'?",
+        ),
+        ('id = "sky"', 'id = "edge-1"', "two nodes are called 'edge-1'"),
+        ("[[workload.llm]]\nrate_per_s = 1", "", "f.toml:1: workload: is missing"),
+        ("rate_per_s = 1", "rate_per_s = ", "f.toml:22: Invalid value"),
+        (
+            "rate_per_s = 1",
+            'rate_per_s = "fast"',
+            "f.toml:22: workload.llm.0.rate_per_s: Input should be a valid number",
+        ),
+    ],
+)
+def test_a_mistake_names_line_field_and_fix(old, new, said):
+    assert GOOD.count(old) == 1
+    with pytest.raises(InvalidScenario) as raised:
+        read_scenario(GOOD.replace(old, new), "f.toml")
+    assert said in raised.value.message
+
+
+def test_every_mistake_is_told_at_once():
+    with pytest.raises(InvalidScenario) as raised:
+        read_scenario(GOOD.replace("count = 3", "count = 0").replace('kind = "crash"', 'kind = "flood"'), "f.toml")
+    assert [line.split(": ")[1] for line in raised.value.message.splitlines()] == ["nodes.0.count", "faults.0.kind"]
