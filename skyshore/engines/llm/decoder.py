@@ -103,17 +103,22 @@ class Decoder:
         Which rows a matrix kernel computes alike depends on weights and processor, so it is tried, not assumed.
         """
         prompt = [index % self.vocab for index in range(1, 7)]
+        most = min(3, self._slots)
+        self.extend(0, prompt, 0)
+        for slot in range(1, most):
+            self.kv.copy(0, slot, 0, len(prompt))
+        found = 1, False
         for multiple in (1, 2):
             self.row_multiple = multiple
-            rows_seen = []
-            for rows in range(1, min(4, self._slots // multiple * multiple) + 1):
-                for slot in range(rows):
-                    self.extend(slot, prompt, 0)
-                output = self.decode([prompt[0]] * rows, [len(prompt)] * rows)
-                rows_seen.append(output.logits.copy())
-            if len({row.tobytes() for row in np.concatenate(rows_seen)}) == 1:
-                return multiple, True
-        return 1, False
+            batches = [rows for rows in range(1, most + 1) if -(-rows // multiple) * multiple <= self._slots]
+            lengths = [len(prompt)] * most
+            outputs = [self.decode(prompt[:1] * rows, lengths[:rows], lengths[0]).logits for rows in batches]
+            if len({row.tobytes() for row in np.concatenate(outputs)}) == 1:
+                found = multiple, True
+                break
+        for slot in range(min(4, self._slots)):
+            self.kv.release(slot, 0, len(prompt) + 1)
+        return found
 
     def all_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits [tokens, vocab] at every position, through slot 0; for perplexity, not for serving."""
