@@ -73,7 +73,7 @@ def create_app(deps: Deps) -> Gateway:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         clips.make_folders()
-        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep)]
+        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep, fleet.watch)]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         yield

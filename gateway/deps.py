@@ -33,6 +33,14 @@ class Workers(Protocol):
         """Close idle clients of all other addresses."""
         ...
 
+    def busy(self) -> set[str]:
+        """Addresses with calls under way."""
+        ...
+
+    async def give_up(self, address: str) -> None:
+        """Fail the calls under way there with `NodeUnavailable`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Deps:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
+import structlog
+
+from gateway.absence import Absences
 from gateway.deps import Workers
+from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.node import Node, NodeStatus
 from skyshore.ports import StateStore
 
+log = structlog.get_logger()
+
 FRESH_S = 0.5
+WATCH_EVERY_S = 1.0
 
 Fleet = list[tuple[Node, NodeStatus]]
 
@@ -31,3 +38,18 @@ class FleetView:
                 self._read_at_s = time.monotonic()
                 await self._workers.keep({node.address for node, _ in self._fleet})
         return self._fleet
+
+    async def watch(self) -> None:
+        """Give up calls on nodes that are gone, so that they go elsewhere now. Runs until cancelled."""
+        absences = Absences()
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            try:
+                fleet = await self.nodes()
+            except NodeUnavailable:
+                absences.store_away()
+                continue
+            leased = {node.address for node, _ in fleet}
+            for address in absences.gone(time.monotonic(), leased, self._workers.busy()):
+                log.warning("node is gone; giving up its calls", address=address)
+                await self._workers.give_up(address)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel
-from skyshore.domain.errors import SkyshoreError
+from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
@@ -28,6 +28,7 @@ class GrpcWorkerClient:
     def __init__(self, address: str) -> None:
         self.address = address
         self.open_calls = 0
+        self._closed = False
         self._mux = MuxChannel(address)
         # Segments are bulk; on a connection of their own they never sit in front of tokens.
         self._bulk = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
@@ -79,6 +80,8 @@ class GrpcWorkerClient:
         except asyncio.CancelledError:
             if sending_failed.done():
                 sending_failed.result()
+            if self._closed and not _asked_to_stop():  # gRPC tells a closed channel's readers so, too
+                raise NodeUnavailable(f"the connection to {self.address} was given up", retry_after_s=1.0) from None
             raise
         finally:
             self.open_calls -= 1
@@ -86,6 +89,7 @@ class GrpcWorkerClient:
 
     async def close(self) -> None:
         """Drop the connections; running calls fail with `NodeUnavailable`."""
+        self._closed = True
         await self._mux.close()
         await self._bulk.close()
 
@@ -104,6 +108,11 @@ async def _segment_messages(
         # gRPC would log it and send half a segment as if it were whole; the reading side raises it instead.
         if not failed.done():
             failed.set_exception(error)
+
+
+def _asked_to_stop() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 CORE_FAILURE = "Internal error from Core"
@@ -161,6 +170,15 @@ class WorkerPool:
         """Close idle clients of nodes that are not at any of `addresses`: they left, or came back elsewhere."""
         for address in [a for a, client in self._clients.items() if a not in addresses and not client.open_calls]:
             await self._clients.pop(address).close()
+
+    def busy(self) -> set[str]:
+        """Addresses with calls under way."""
+        return {address for address, client in self._clients.items() if client.open_calls}
+
+    async def give_up(self, address: str) -> None:
+        """Close the client of a node that is gone; its running calls fail with `NodeUnavailable`."""
+        if client := self._clients.pop(address, None):
+            await client.close()
 
     async def close(self) -> None:
         """Close every client."""

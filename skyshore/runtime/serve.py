@@ -28,6 +28,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # two processes on one port is a mistake, and must fail
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # our own clients ask every 20 s whether we are there
 )
 
 

@@ -125,6 +125,26 @@ async def test_node_that_is_away_is_unavailable() -> None:
     await client.close()
 
 
+async def test_calls_on_a_node_that_was_given_up_fail_as_unavailable_and_the_caller_is_not_cancelled() -> None:
+    node = FakeNode("lost", hold=asyncio.Event())
+    async with serving_node(node):
+        pool = WorkerPool()
+        client = pool.client(node.address)
+        text = asyncio.create_task(collect(client.execute(LLM, "lost/tiny", LlmInput(prompt="x"))))
+        segment = asyncio.create_task(collect(client.execute_segment(VIDEO, "lost/boxes", INFO, frames(3))))
+        async with asyncio.timeout(5):
+            while node.running < 2:  # noqa: ASYNC110 - the node's own counter has no event
+                await asyncio.sleep(0.01)
+        assert pool.busy() == {node.address}
+        await pool.give_up(node.address)
+        for call in (text, segment):
+            with pytest.raises(NodeUnavailable):
+                await call
+        assert pool.busy() == set()
+        assert pool.client(node.address) is not client
+        await pool.close()
+
+
 async def test_pool_keeps_one_client_per_address_and_closes_only_idle_strangers() -> None:
     busy, idle = FakeNode("busy", hold=asyncio.Event()), FakeNode("idle")
     async with serving_node(busy), serving_node(idle):
