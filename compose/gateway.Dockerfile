@@ -25,6 +25,8 @@ RUN python -m compileall -q . && chmod -R a+rX .
 FROM python:3.11-slim-bookworm
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=code /app /app
+# The owner of this folder becomes the owner of the volume mounted on it.
+RUN install -d -o 10001 -g 10001 /state
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=skyshore PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 USER 10001:10001
