@@ -27,6 +27,8 @@ class SegmentInfo:
     classes: tuple[str, ...] = ()
     """Class names wanted; empty means every class the model knows."""
     min_score: float = 0.3
+    arm_id: str = ""
+    """Arm the segment was placed on. The node fills it in for its engine; it crosses no wire here."""
 
 
 @dataclass(frozen=True, slots=True)

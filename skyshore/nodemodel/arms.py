@@ -1,12 +1,15 @@
-"""From a node profile to the arms a node offers: one per model and encoding."""
+"""From a node profile to the arms a node offers: one per model, input size, encoding and stride."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from skyshore.domain.node import Arm
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
+from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.hardware import jpeg_bytes
 from skyshore.nodemodel.quality import ENCODE_FACTOR
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
@@ -31,10 +34,32 @@ def llm_arm(node_id: str, speed: LlmSpeed) -> Arm:
     )
 
 
-def video_arms(node_id: str, speed: VideoSpeed) -> list[Arm]:
-    """One arm per encoding quality of `ENCODE_FACTOR` for JPEG, a single one for H.264."""
-    arm = Arm(
-        arm_id=_video_arm_id(node_id, speed, speed.encode_quality),
+def video_arms(node_id: str, speeds: Sequence[VideoSpeed]) -> list[Arm]:
+    """Every measured configuration of a model is an arm, and nothing else is.
+
+    A model with a single entry, for JPEG, also gets the harsher qualities of `ENCODE_FACTOR`, with bytes and quality
+    assumed: what a node knows of itself before anybody profiled it.
+
+    Raises:
+        ProfileError: two entries describe the same arm.
+    """
+    entries = Counter(speed.model for speed in speeds)
+    arms: dict[str, Arm] = {}
+    for speed in speeds:
+        arm = _video_arm(node_id, speed)
+        harsher = _harsher(arm, speed) if entries[speed.model] == 1 and speed.codec is Codec.JPEG else []
+        for offered in (arm, *harsher):
+            if offered.arm_id in arms:
+                raise ProfileError(f"the profile holds {offered.arm_id.partition('/')[2]} twice; leave one of them out")
+            arms[offered.arm_id] = offered
+    return list(arms.values())
+
+
+def _video_arm(node_id: str, speed: VideoSpeed) -> Arm:
+    size = str(speed.input_size) if speed.input_size else "source"
+    stride = f"/every{speed.frame_stride}" if speed.frame_stride > 1 else ""
+    return Arm(
+        arm_id=f"{node_id}/{speed.model}@{size}/{speed.codec}{speed.encode_quality}{stride}",
         node_id=node_id,
         kind=TaskKind.VIDEO_DETECT,
         model=speed.model,
@@ -48,25 +73,19 @@ def video_arms(node_id: str, speed: VideoSpeed) -> list[Arm]:
         bytes_per_frame=speed.bytes_per_frame,
         busy_watts=speed.busy_watts,
     )
-    if speed.codec is not Codec.JPEG:
-        return [arm]
+
+
+def _harsher(arm: Arm, speed: VideoSpeed) -> list[Arm]:
     reference = ENCODE_FACTOR.get(speed.encode_quality, 1.0)
-    harsher = [
+    size = speed.input_size or 640
+    return [
         replace(
-            arm,
-            arm_id=_video_arm_id(node_id, speed, encode_quality),
+            _video_arm(arm.node_id, replace(speed, encode_quality=encode_quality)),
             quality=round(speed.quality * factor / reference, 3),
-            encode_quality=encode_quality,
             bytes_per_frame=speed.bytes_per_frame
-            * jpeg_bytes(speed.input_size or 640, encode_quality)
-            / jpeg_bytes(speed.input_size or 640, speed.encode_quality),
+            * jpeg_bytes(size, encode_quality)
+            / jpeg_bytes(size, speed.encode_quality),
         )
         for encode_quality, factor in ENCODE_FACTOR.items()
         if encode_quality < speed.encode_quality
     ]
-    return [arm, *harsher]
-
-
-def _video_arm_id(node_id: str, speed: VideoSpeed, encode_quality: int) -> str:
-    size = str(speed.input_size) if speed.input_size else "source"
-    return f"{node_id}/{speed.model}@{size}/{speed.codec}{encode_quality}"

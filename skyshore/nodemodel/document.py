@@ -11,6 +11,8 @@ from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 
 Speed = TypeVar("Speed", LlmSpeed, VideoSpeed)
 
+VERSION = 1
+"""Of the format. A reader takes its own version and documents that name none."""
 POSITIVE = {"slots", "chunk_tokens", "kv_tokens", "context_tokens", "frame_stride"}
 
 
@@ -34,7 +36,7 @@ def _speed(kind: type[Speed], where: str, entry: object) -> Speed:
     for name, value in entry.items():
         if name not in known:
             raise ProfileError(f"{where}.{name} is unknown; known are {', '.join(known)}")
-        if name in ("model", "source"):
+        if name in ("model", "source") or known[name] is str:
             values[name] = str(value)
         elif name == "codec":
             values[name] = _codec(where, value)
@@ -43,8 +45,9 @@ def _speed(kind: type[Speed], where: str, entry: object) -> Speed:
     for name in ("model", "source"):
         if not values.get(name):
             raise ProfileError(f"{where}.{name} is missing: every figure says what it is of and where it is from")
-    if values.get("quality", 1.0) > 1.0:
-        raise ProfileError(f"{where}.quality must be in 0..1, not {values['quality']}")
+    for name in ("quality", "map50"):
+        if values.get(name, 1.0) > 1.0:
+            raise ProfileError(f"{where}.{name} must be in 0..1, not {values[name]}")
     return kind(**values)
 
 
@@ -59,7 +62,11 @@ def profile_from_document(document: object) -> NodeProfile:
     """Check a parsed JSON document. Raises ProfileError."""
     if not isinstance(document, Mapping):
         raise ProfileError("a node profile is a JSON object with name, source, idle_watts, llm, video")
-    unknown = set(document) - {field.name for field in fields(NodeProfile)}
+    if document.get("version", VERSION) != VERSION:
+        raise ProfileError(
+            f"version {document['version']!r} is not the version {VERSION} this build reads; make it anew"
+        )
+    unknown = set(document) - {field.name for field in fields(NodeProfile)} - {"version"}
     if unknown:
         raise ProfileError(f"{sorted(unknown)[0]} is unknown; known are name, source, idle_watts, llm, video")
     for name in ("name", "source"):
@@ -76,4 +83,4 @@ def profile_from_document(document: object) -> NodeProfile:
 
 def profile_to_document(profile: NodeProfile) -> dict[str, Any]:
     """What `profile_from_document` reads."""
-    return asdict(profile)
+    return {"version": VERSION, **asdict(profile)}

@@ -89,6 +89,17 @@ class VideoSpeed:
     bytes_per_frame: float = 0.0
     busy_watts: float = 0.0
     """Drawn above idle while all slots work; one slot alone draws its share."""
+    quality_source: str = ""
+    """What `quality` and `map50` were judged against; empty where a table of published figures says it."""
+    map50: float = 0.0
+    frame_p95_s: float = 0.0
+    """95th percentile beside `frame_s`, which is the median where it was measured."""
+    cpu_s: float = 0.0
+    """CPU seconds of all threads per frame."""
+    joules_per_frame: float = 0.0
+    """Above idle."""
+    energy_source: str = ""
+    """Provenance of the joules and watts: `measured:rapl`, `modelled:linear` and so on."""
 
     def service_s(self, frames: int) -> float:
         """Seconds of one slot."""

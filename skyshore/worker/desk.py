@@ -77,7 +77,10 @@ class Desk:
         offer = self._offer(arm_id)
         if not isinstance(offer, VideoOffer) or offer.arm.kind is not task.kind:
             raise InvalidTask(f"arm '{arm_id}' serves {offer.arm.kind}, not {task.kind}", param="arm_id")
-        events = cast("AsyncGenerator[FrameDetections | WorkerOutcome]", offer.engine.detect(task, info, frames))
+        events = cast(
+            "AsyncGenerator[FrameDetections | WorkerOutcome]",
+            offer.engine.detect(task, replace(info, arm_id=arm_id), frames),
+        )
         async with aclosing(self._charged(offer, events)) as charged:
             async for event in charged:
                 yield event

@@ -11,12 +11,12 @@ from pathlib import Path
 from skyshore.adapters.energy_modelled import ModelledMeter
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
 from skyshore.engines.emulated.video import EmulatedVideoEngine
+from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.document import ProfileError, profile_from_document
 from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.ports import EnergyMeter
-from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.measure import measure_llm
@@ -71,10 +71,13 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
         stack.push_async_callback(engine.close)
         engines.append(engine)
         offers.append(LlmOffer(llm_arm(settings.id, llm), engine))
-    for video in profile.video:
-        detector = EmulatedVideoEngine(video, time_scale=settings.time_scale)
+    arms = video_arms(settings.id, profile.video)
+    for video in {speed.model: speed for speed in profile.video}.values():
+        own = [arm for arm in arms if arm.model == video.model]
+        frame_s = {arm.arm_id: arm.frame_s for arm in own}
+        detector = EmulatedVideoEngine(video, frame_s=frame_s, time_scale=settings.time_scale)
         engines.append(detector)
-        offers += [VideoOffer(arm, detector) for arm in video_arms(settings.id, video)]
+        offers += [VideoOffer(arm, detector) for arm in own]
     meter = ModelledMeter(
         "nodemodel",
         profile.idle_watts,

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import structlog
 
 from skyshore.catalogue.store import ready
 from skyshore.catalogue.table import Kind, entry
+from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.hardware import jpeg_bytes
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.ports import LlmEngine, VideoEngine
-from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.engines import EngineSet, model_names, read_profile
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.settings import NodeSettings
 from skyshore.worker.slowdown import SlowedLlmEngine, SlowedVideoEngine
+
+if TYPE_CHECKING:
+    from skyshore.engines.video.engine import OnnxVideoEngine
 
 log = structlog.get_logger()
 
@@ -80,9 +84,9 @@ async def _llm_offer(name: str, profile: NodeProfile | None, settings: NodeSetti
 async def _video_offers(
     name: str, profile: NodeProfile | None, settings: NodeSettings, stack: AsyncExitStack
 ) -> list[VideoOffer]:
-    engine = await asyncio.to_thread(_start_video, name, settings.threads)
+    engine: VideoEngine = await asyncio.to_thread(start_video, name, settings.threads)
     stack.push_async_callback(engine.close)
-    known = next((speed for speed in profile.video if speed.model == name), None) if profile else None
+    known = [speed for speed in profile.video if speed.model == name] if profile else []
     size = INPUT_SIZES[name]
     bare = VideoSpeed(
         model=name,
@@ -94,11 +98,13 @@ async def _video_offers(
         bytes_per_frame=jpeg_bytes(size, 85),
         busy_watts=settings.busy_watts,
     )
-    speed = known or await measure_video(engine, bare, *_test_picture(size))
-    _told(speed)
+    speeds = known or [await measure_video(engine, bare, *_test_picture(size))]
+    for speed in speeds:
+        _told(speed)
     if settings.slowdown != 1:
         engine = SlowedVideoEngine(engine, settings.slowdown, settings.threads)
-    return [VideoOffer(arm, engine) for arm in video_arms(settings.id, speed.slowed(settings.slowdown))]
+    slowed = [speed.slowed(settings.slowdown) for speed in speeds]
+    return [VideoOffer(arm, engine) for arm in video_arms(settings.id, slowed)]
 
 
 async def _start_llm(model: str, precision: str, settings: NodeSettings) -> LlmEngine:
@@ -117,7 +123,8 @@ async def _start_llm(model: str, precision: str, settings: NodeSettings) -> LlmE
     )
 
 
-def _start_video(model: str, threads: int) -> VideoEngine:
+def start_video(model: str, threads: int) -> OnnxVideoEngine:
+    """The detector of the catalogue as a node of that many threads runs it. Blocks for a second."""
     from skyshore.adapters.onnx_session import SessionOptions  # noqa: PLC0415 - see the module
     from skyshore.engines.video.engine import OnnxVideoEngine, VideoEngineSettings  # noqa: PLC0415 - see the module
 

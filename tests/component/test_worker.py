@@ -59,7 +59,7 @@ class Running:
 async def node() -> AsyncIterator[Running]:
     talker = await EmulatedLlmEngine.start(LLM)
     watcher = EmulatedVideoEngine(VIDEO)
-    offers = [LlmOffer(llm_arm("n", LLM), talker), *(VideoOffer(arm, watcher) for arm in video_arms("n", VIDEO))]
+    offers = [LlmOffer(llm_arm("n", LLM), talker), *(VideoOffer(arm, watcher) for arm in video_arms("n", [VIDEO]))]
     meter = ModelledMeter("nodemodel", 5.0, lambda: talker.busy_joules() + watcher.busy_joules())
     desk = Desk("n", offers, meter, 5.0)
     service = GrpcService(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(desk))

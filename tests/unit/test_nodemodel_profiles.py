@@ -5,6 +5,7 @@ import json
 import pytest
 
 from skyshore.domain.video import Codec
+from skyshore.nodemodel.arms import video_arms
 from skyshore.nodemodel.document import ProfileError, profile_from_document, profile_to_document
 from skyshore.nodemodel.hardware import HARDWARE, LLM_SHAPES, VISION_SHAPES, llm_speed, modelled_profile
 from skyshore.nodemodel.quality import llm_quality, vision_quality
@@ -77,3 +78,45 @@ def test_every_model_of_the_roofline_has_a_quality_and_better_encoding_is_no_wor
     assert all(vision_quality(name, 85) >= vision_quality(name, 50) > 0 for name in VISION_SHAPES)
     assert llm_quality("smollm2-135m:int4") < llm_quality("smollm2-135m:int8") < llm_quality("smollm2-135m:fp32")
     assert llm_quality("unheard-of") is None
+
+
+def knobs(**changes):
+    return VideoSpeed("nanodet", "measured:here", 0.6, 0.03, **changes)
+
+
+def test_a_measured_model_offers_what_was_measured_and_nothing_else():
+    speeds = [
+        knobs(encode_quality=85, bytes_per_frame=9e3),
+        knobs(encode_quality=85, frame_stride=4, bytes_per_frame=9e3),
+        knobs(encode_quality=85, input_size=320, bytes_per_frame=4e3),
+        knobs(codec=Codec.H264, encode_quality=33, bytes_per_frame=1e3),
+    ]
+    arms = video_arms("n", speeds)
+    assert [arm.arm_id for arm in arms] == [
+        "n/nanodet@source/jpeg85",
+        "n/nanodet@source/jpeg85/every4",
+        "n/nanodet@320/jpeg85",
+        "n/nanodet@source/h26433",
+    ]
+    assert [(a.input_size, a.codec, a.encode_quality, a.frame_stride, a.bytes_per_frame) for a in arms] == [
+        (s.input_size, s.codec, s.encode_quality, s.frame_stride, s.bytes_per_frame) for s in speeds
+    ]
+
+
+def test_an_unmeasured_model_also_offers_a_harsher_encoding_with_fewer_bytes_and_less_quality():
+    mild, harsh = video_arms("n", [knobs(bytes_per_frame=1e4)])
+    assert (mild.encode_quality, harsh.encode_quality) == (85, 50)
+    assert harsh.bytes_per_frame < mild.bytes_per_frame
+    assert harsh.quality < mild.quality
+
+
+def test_one_configuration_twice_is_refused():
+    with pytest.raises(ProfileError, match=r"nanodet@source/jpeg85 twice"):
+        video_arms("n", [knobs(), knobs(bytes_per_frame=1.0)])
+
+
+def test_a_profile_of_a_later_format_is_refused():
+    document = profile_to_document(PROFILE)
+    assert document["version"] == 1
+    with pytest.raises(ProfileError, match="version 2"):
+        profile_from_document(document | {"version": 2})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 from zlib import crc32
 
@@ -26,9 +27,12 @@ AT_HAND_S = 0.0005
 class EmulatedVideoEngine:
     """Serves one detector of a profile. Needs a running event loop to be made."""
 
-    def __init__(self, speed: VideoSpeed, *, time_scale: float = 1.0) -> None:
+    def __init__(
+        self, speed: VideoSpeed, *, frame_s: Mapping[str, float] | None = None, time_scale: float = 1.0
+    ) -> None:
+        """`frame_s` gives arms their own time per frame; slots, queue and power are the model's, as in `speed`."""
         self.model = speed.model
-        self._speed, self._pace = speed, Pace(time_scale)
+        self._speed, self._pace, self._frame_s = speed, Pace(time_scale), dict(frame_s or {})
         self._queue = VideoQueue(speed)
         self._starts: dict[Segment, asyncio.Event] = {}
         self._busy_s = 0.0
@@ -38,7 +42,8 @@ class EmulatedVideoEngine:
     ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
         """See `VideoEngine`. Durations in the outcome are real seconds."""
         deadline = _Deadline(task.deadline_s)
-        segment = Segment(task.task_id, self._speed.service_s(info.frame_count), self._pace.now_s())
+        speed = replace(self._speed, frame_s=self._frame_s.get(info.arm_id, self._speed.frame_s))
+        segment = Segment(task.task_id, speed.service_s(info.frame_count), self._pace.now_s())
         if not self._queue.offer(segment):
             raise QueueFull(f"{self.model} has no room for another segment; try later", retry_after_s=1.0)
         self._starts[segment] = asyncio.Event()
@@ -54,10 +59,10 @@ class EmulatedVideoEngine:
                     break
                 if not frame.data:
                     raise InvalidMedia(f"frame {frame.frame_index} is empty")
-                free_s = await deadline.bound(self._work(asked_s, free_s))
+                free_s = await deadline.bound(self._work(speed.frame_s, asked_s, free_s))
                 count += 1
                 yield FrameDetections(frame.frame_index, frame.timestamp_s, _drawn(info, frame.frame_index))
-            yield self._outcome(segment, count)
+            yield self._outcome(segment, speed.service_s(count), count)
         finally:
             del self._starts[segment]
             self._queue.leave(segment)
@@ -75,24 +80,24 @@ class EmulatedVideoEngine:
     async def close(self) -> None:
         """See `VideoEngine`; there is nothing to free."""
 
-    async def _work(self, asked_s: float, free_s: float) -> float:
+    async def _work(self, frame_s: float, asked_s: float, free_s: float) -> float:
         """One frame; returns when, in model time, the slot is free again."""
         now_s = self._pace.now_s()
         begin_s = free_s if now_s - asked_s < AT_HAND_S * self._pace.scale else max(free_s, now_s)
-        end_s = begin_s + self._speed.frame_s
+        end_s = begin_s + frame_s
         await self._pace.until(end_s)
-        self._busy_s += self._speed.frame_s
+        self._busy_s += frame_s
         return end_s
 
     def _begin_next(self) -> None:
         for segment in self._queue.begin(self._pace.now_s()):
             self._starts[segment].set()
 
-    def _outcome(self, segment: Segment, frames: int) -> WorkerOutcome:
+    def _outcome(self, segment: Segment, work_s: float, frames: int) -> WorkerOutcome:
         scale = self._pace.scale
         return WorkerOutcome(
             queue_s=max(0.0, segment.started_s - segment.arrived_s) / scale,
-            compute_s=self._speed.service_s(frames) / scale,
+            compute_s=work_s / scale,
             frames=frames,
         )
 
