@@ -1,0 +1,173 @@
+"""Speed of the simulator on one core: the engine alone beside SimPy, then fleets through the live scheduler's core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.result import Aim, BenchResult, Metric
+from simulator.build import build
+from simulator.servers import VideoServer
+from simulator.tally import Tally
+from simulator.timeline import Timeline
+from skyshore.domain.task import TaskKind
+from skyshore.nodemodel.speed import VideoSpeed
+from skyshore.nodemodel.video import Segment
+from skyshore.scenario import Scenario, read_scenario
+from skyshore.workload.arrival import Arrival
+
+REPEATS = 5
+SERVERS = 8
+LOAD = 0.8
+QUEUE_REQUESTS = 50_000
+FLEET_REQUESTS = 4_000
+SIMPY = "simpy"
+
+SCENARIO = """
+name = "bench"
+duration_s = 1e6
+[[nodes]]
+id = "n"
+tier = "edge"
+count = 8
+profile = "a100"
+models = ["llama3-8b", "nanodet"]
+[[links]]
+nodes = "n"
+up = { rate_mbit_s = 1000, delay_ms = 2 }
+down = { rate_mbit_s = 1000, delay_ms = 2 }
+[[workload.llm]]
+rate_per_s = 1
+"""
+
+
+def run() -> BenchResult:
+    """Alternate ours and SimPy's, then the fleets; CPU seconds, so that other processes on the core count less."""
+    missing = () if util.find_spec(SIMPY) else ("simpy is not installed: pip install 'simpy>=4.1,<5'",)
+    ours, theirs = [], []
+    for repeat in range(REPEATS):
+        work = _Work.drawn(repeat)
+        ours.append(_rate(partial(_shortest_queue, work), QUEUE_REQUESTS))
+        if not missing:
+            theirs.append(_rate(partial(_simpy_shortest_queue, work), QUEUE_REQUESTS))
+    results = [
+        Metric.of_repeats(
+            "queueing engine, join the shortest of 8 queues",
+            ours,
+            "requests/s",
+            against=f"simpy {metadata.version(SIMPY)}, the same queues" if theirs else "",
+            against_samples=theirs,
+            aim=Aim(150_000, "at_least"),
+        )
+    ]
+    for policy, kind, aim in (
+        ("least_loaded", TaskKind.VIDEO_DETECT, Aim(150_000, "at_least")),
+        ("cs_ucb", TaskKind.VIDEO_DETECT, Aim(40_000, "at_least")),
+        ("least_loaded", TaskKind.LLM, Aim(10_000, "at_least")),
+    ):
+        rates = [_rate(_fleet(policy, kind, repeat), FLEET_REQUESTS) for repeat in range(REPEATS)]
+        level = "token level" if kind is TaskKind.LLM else "request level"
+        results.append(Metric.of_repeats(f"fleet of 8, {level}, {policy}", rates, "requests/s", aim=aim))
+    settings: dict[str, str | int | float | bool | None] = {
+        "servers": SERVERS,
+        "load": LOAD,
+        "requests": QUEUE_REQUESTS,
+        "fleet_requests": FLEET_REQUESTS,
+    }
+    return BenchResult("sim", settings, REPEATS, tuple(results), missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The same arrivals and service times for both engines."""
+
+    times: list[float]
+    seconds: list[float]
+
+    @classmethod
+    def drawn(cls, seed: int) -> _Work:
+        rng = np.random.default_rng(seed)
+        times = np.cumsum(rng.exponential(1 / (LOAD * SERVERS), QUEUE_REQUESTS))
+        return cls(times.tolist(), rng.exponential(1.0, QUEUE_REQUESTS).tolist())
+
+
+def _rate(simulate: Callable[[], None], requests: int) -> float:
+    start_s = time.process_time()
+    simulate()
+    return requests / (time.process_time() - start_s)
+
+
+def _shortest_queue(work: _Work) -> None:
+    timeline = Timeline()
+    speed = VideoSpeed("m", "modelled:bench", slots=1, queue=QUEUE_REQUESTS)
+    backlog = [0] * SERVERS
+
+    def server(number: int) -> VideoServer:
+        def done(_: Segment) -> None:
+            backlog[number] -= 1
+
+        return VideoServer(speed, timeline, done)
+
+    servers = [server(number) for number in range(SERVERS)]
+
+    def arrive(index: int) -> None:
+        shortest = backlog.index(min(backlog))
+        backlog[shortest] += 1
+        servers[shortest].offer(Segment("", work.seconds[index], work.times[index]))
+        if index + 1 < QUEUE_REQUESTS:
+            timeline.at(work.times[index + 1], arrive, index + 1)
+
+    timeline.at(work.times[0], arrive, 0)
+    timeline.run()
+
+
+def _simpy_shortest_queue(work: _Work) -> None:
+    import simpy  # noqa: PLC0415 - a peer, present in some environments only
+
+    env = simpy.Environment()
+    servers = [simpy.Resource(env) for _ in range(SERVERS)]
+
+    def request(index: int) -> Generator[Any, Any, None]:
+        shortest = min(servers, key=lambda server: server.count + len(server.queue))
+        with shortest.request() as turn:
+            yield turn
+            yield env.timeout(work.seconds[index])
+
+    def arrivals() -> Generator[Any, Any, None]:
+        for index, at in enumerate(work.times):
+            yield env.timeout(at - env.now)
+            env.process(request(index))
+
+    env.process(arrivals())
+    env.run()
+
+
+def _fleet(policy: str, kind: TaskKind, seed: int) -> Callable[[], None]:
+    scenario: Scenario = read_scenario(SCENARIO).model_copy(update={"policy": policy, "seed": seed})
+    arrivals = _arrivals(kind, seed)
+
+    def simulate() -> None:
+        tally = Tally({node_id: node.tier for node in scenario.nodes for node_id in node.ids})
+        simulation = build(scenario, Path(), tally.add)
+        simulation.cluster.start(arrivals)
+        simulation.timeline.run()
+        assert tally.all.requests == FLEET_REQUESTS
+
+    return simulate
+
+
+def _arrivals(kind: TaskKind, seed: int) -> list[Arrival]:
+    rng = np.random.default_rng([seed, 7])
+    llm = Arrival(0.0, "", TaskKind.LLM, prompt_tokens=128, output_tokens=128)
+    video = Arrival(0.0, "", TaskKind.VIDEO_DETECT, frames=10, fps=5.0)
+    # About 60 % of what eight such nodes can do.
+    per_s, model = (60.0, llm) if kind is TaskKind.LLM else (220.0, video)
+    times = np.cumsum(rng.exponential(1 / per_s, FLEET_REQUESTS))
+    return [replace(model, t_intended_s=float(at), request_id=f"r{i}") for i, at in enumerate(times)]
