@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
+from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.log_view import LogView
 from cli.launcher.process import Child
 from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
@@ -41,6 +42,7 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
     with file.held():
         stop_remains(file, console)
         log_folder(options.state_folder).mkdir(parents=True, exist_ok=True)
+        _insist_on_store(options.redis_url)
         plan = plan_system(options, cached)
         view = LogView(console, tuple(spec.name for stage in plan.stages for spec in stage))
         for note in plan.notes:
@@ -117,6 +119,12 @@ def stop_remains(file: StateFile, console: Console) -> None:
     for process in alive:
         process.kill()
     file.remove()
+
+
+def _insist_on_store(redis_url: str) -> None:
+    """A store of the user's must answer before anything is started. Raises LaunchFailed."""
+    if redis_url and (problem := HealthCheck(Probe.REDIS, redis_url).problem()):
+        raise LaunchFailed(f"{problem}; start it, or unset SKYSHORE_REDIS_URL to have a server of our own")
 
 
 class _Recorder:

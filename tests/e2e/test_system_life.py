@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -40,6 +43,10 @@ def complete(url: str) -> tuple[dict[str, Any], dict[str, str]]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=30) as answer:
         return json.load(answer), {name.lower(): value for name, value in answer.headers.items()}
+
+
+def decided(skyshore: Skyshore) -> int:
+    return len(skyshore.json("decisions", "--count", "1000"))
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> float:
@@ -107,6 +114,23 @@ def test_a_replay_reports_what_it_sent_and_audits_itself(emulated: Skyshore, tmp
     assert result["verdict"] in ("VALID", "DEGRADED", "INVALID")
     assert result["schedule"]["sha256"] == json.loads(trace.read_text().splitlines()[0])["sha256"]
     assert {group["group"] for group in result["by_node"]} <= {"edge-1", "edge-2", "cloud-1"}
+
+
+def test_an_interrupted_replay_keeps_what_it_has(emulated: Skyshore, tmp_path: Path) -> None:
+    trace, report = tmp_path / "long.jsonl", tmp_path / "long.result.json"
+    emulated("traces", "make", str(trace), "--seconds", "100", "--llm", "poisson rate=5 output_tokens=4")
+    command = [sys.executable, "-m", "cli", "replay", str(trace), "--url", emulated.url]
+    player = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    before = decided(emulated)
+    until(lambda: decided(emulated) > before + 5, 40)
+    player.send_signal(signal.SIGINT)
+    said = player.communicate(timeout=30)[0]
+    assert player.returncode == 130
+    assert "interrupted after" in said
+    result = json.loads(report.read_text())
+    assert result["interrupted"] is True
+    assert 5 <= result["all"]["requests"] < 500
+    assert result["played_s"] < 100
 
 
 def test_idle_control_processes_cost_little(emulated: Skyshore) -> None:
