@@ -61,7 +61,7 @@ class HttpCaller(asyncio.Protocol):
             self._answer.set_exception(ConnectionError(f"connection lost: {error}"))
 
     def on_message_complete(self) -> None:
-        """httptools' callback."""
+        """Httptools' callback."""
         if self._answer and not self._answer.done():
             self._answer.set_result(self._parser.get_status_code())
         self._parser = httptools.HttpResponseParser(self)

@@ -10,6 +10,9 @@ from google.protobuf.message import Message
 
 FrameT = TypeVar("FrameT", bound=Message)
 
+MAX_BATCH_FRAMES = 16
+"""More would save little per frame, and everybody downstream would wait for the last of a large batch: under load the
+processes would take turns instead of working side by side."""
 MAX_BATCH_BYTES = 256 * 1024
 """A message is closed once it holds this much: large enough to amortise, small enough not to delay other frames."""
 HIGH_WATER_BYTES = 1024 * 1024
@@ -23,8 +26,14 @@ class Coalescer(Generic[FrameT]):
     gather, so messages grow with the load by themselves. Frames keep their order.
     """
 
-    def __init__(self, max_batch_bytes: int = MAX_BATCH_BYTES, high_water_bytes: int = HIGH_WATER_BYTES) -> None:
-        self._max_batch_bytes, self._high_water_bytes = max_batch_bytes, high_water_bytes
+    def __init__(
+        self,
+        max_batch_bytes: int = MAX_BATCH_BYTES,
+        high_water_bytes: int = HIGH_WATER_BYTES,
+        max_batch_frames: int = MAX_BATCH_FRAMES,
+    ) -> None:
+        self._max_batch_bytes, self._max_batch_frames = max_batch_bytes, max_batch_frames
+        self._high_water_bytes = high_water_bytes
         self._frames: deque[tuple[FrameT, int]] = deque()
         self._queued_bytes = 0
         self._closed = False
@@ -53,12 +62,15 @@ class Coalescer(Generic[FrameT]):
         await self._has_room.wait()
 
     async def take(self) -> list[FrameT]:
-        """Wait for frames and take up to `max_batch_bytes` of them, at least one; empty once closed and read out."""
+        """Wait for frames and take as many as a batch may hold, at least one; empty once closed and read out."""
         await self._readable.wait()
         batch: list[FrameT] = []
         batch_bytes = 0
-        while self._frames and (not batch or batch_bytes + self._frames[0][1] <= self._max_batch_bytes):
-            frame, size_bytes = self._frames.popleft()
+        while self._frames and len(batch) < self._max_batch_frames:
+            frame, size_bytes = self._frames[0]
+            if batch and batch_bytes + size_bytes > self._max_batch_bytes:
+                break
+            self._frames.popleft()
             batch.append(frame)
             batch_bytes += size_bytes
         self._queued_bytes -= batch_bytes

@@ -16,10 +16,10 @@ def frame(number: int, size: int) -> CallFrame:
     return CallFrame(call_id=number, start=CallStart(request=bytes(size)))
 
 
-@given(st.lists(st.integers(0, 300), max_size=40), st.integers(1, 500))
-def test_frames_keep_their_order_in_bounded_batches(sizes: list[int], max_batch_bytes: int) -> None:
+@given(st.lists(st.integers(0, 300), max_size=40), st.integers(1, 500), st.integers(1, 10))
+def test_frames_keep_their_order_in_bounded_batches(sizes: list[int], max_bytes: int, max_frames: int) -> None:
     async def run() -> None:
-        queue: Coalescer[CallFrame] = Coalescer(max_batch_bytes)
+        queue: Coalescer[CallFrame] = Coalescer(max_bytes, max_batch_frames=max_frames)
         frames = [frame(number, size) for number, size in enumerate(sizes)]
         for each in frames:
             queue.put(each)
@@ -29,9 +29,11 @@ def test_frames_keep_their_order_in_bounded_batches(sizes: list[int], max_batch_
             batches.append(batch)
         assert [each for batch in batches for each in batch] == frames
         for batch in batches:
-            assert len(batch) == 1 or sum(each.ByteSize() for each in batch) <= max_batch_bytes
+            assert len(batch) <= max_frames
+            assert len(batch) == 1 or sum(each.ByteSize() for each in batch) <= max_bytes
         for batch, following in pairwise(batches):  # no batch is smaller than it need be
-            assert sum(each.ByteSize() for each in [*batch, following[0]]) > max_batch_bytes
+            one_more = [*batch, following[0]]
+            assert len(batch) == max_frames or sum(each.ByteSize() for each in one_more) > max_bytes
 
     asyncio.run(run())
 
