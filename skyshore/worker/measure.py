@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -58,10 +58,8 @@ async def _answer(engine: LlmEngine, words: int, salt: int = 0) -> WorkerOutcome
     task = Task("self-measurement", TaskKind.LLM, deadline_s=DEADLINE_S)
     prompt = " ".join(f"{chr(97 + (salt + i) % 26)}{i}" for i in range(words))
     sampling = Sampling(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
-    async for event in engine.generate(task, LlmInput(prompt=prompt, sampling=sampling)):
-        if isinstance(event, WorkerOutcome):
-            return event
-    raise Internal(f"{engine.model} ended without an outcome")
+    events = [event async for event in engine.generate(task, LlmInput(prompt=prompt, sampling=sampling))]
+    return _outcome(engine.model, events)
 
 
 async def _segment(engine: VideoEngine, jpeg: bytes, width: int, height: int) -> WorkerOutcome:
@@ -71,7 +69,11 @@ async def _segment(engine: VideoEngine, jpeg: bytes, width: int, height: int) ->
 
     task = Task("self-measurement", TaskKind.VIDEO_DETECT, deadline_s=DEADLINE_S)
     info = SegmentInfo(0, FRAMES, width, height)
-    async for event in engine.detect(task, info, frames()):
-        if isinstance(event, WorkerOutcome):
-            return event
-    raise Internal(f"{engine.model} ended without an outcome")
+    events = [event async for event in engine.detect(task, info, frames())]
+    return _outcome(engine.model, events)
+
+
+def _outcome(model: str, events: Sequence[object]) -> WorkerOutcome:
+    if events and isinstance(events[-1], WorkerOutcome):
+        return events[-1]
+    raise Internal(f"{model} ended without an outcome")

@@ -42,19 +42,18 @@ class _Slowdown:
         loop = asyncio.get_running_loop()
         arrived_s = loop.time()
         end_s = arrived_s + task.deadline_s
-        async with self._slot(end_s, task), aclosing(events):
-            waited_s, spent_s = loop.time() - arrived_s, 0.0
-            while True:
-                begin_s = loop.time()
-                event = await anext(events, None)
-                if event is None:
-                    return
-                spent_s += loop.time() - begin_s
-                due_s = arrived_s + waited_s + spent_s * self._factor
-                await asyncio.sleep(max(0.0, min(due_s, end_s) - loop.time()))
-                if due_s > end_s:
-                    raise DeadlineExceeded(f"the answer was not complete after {task.deadline_s:g} s")
-                yield self._stretched(event, waited_s) if isinstance(event, WorkerOutcome) else event
+        async with self._slot(end_s, task):
+            began_s = loop.time()
+            async with _read_ahead(events) as line:
+                while (entry := await line.get()) is not None:
+                    came_s, event = entry
+                    due_s = began_s + (came_s - began_s) * self._factor
+                    await asyncio.sleep(max(0.0, min(due_s, end_s) - loop.time()))
+                    if due_s > end_s:
+                        raise DeadlineExceeded(f"the answer was not complete after {task.deadline_s:g} s")
+                    if isinstance(event, Exception):
+                        raise event
+                    yield self._stretched(event, began_s - arrived_s) if isinstance(event, WorkerOutcome) else event
 
     @asynccontextmanager
     async def _slot(self, end_s: float, task: Task) -> AsyncIterator[None]:
@@ -87,6 +86,34 @@ class _Slowdown:
             prefill_s=outcome.prefill_s * self._factor,
             compute_s=outcome.compute_s * self._factor,
         )
+
+
+@asynccontextmanager
+async def _read_ahead(
+    events: AsyncGenerator[Event | WorkerOutcome],
+) -> AsyncIterator[asyncio.Queue[tuple[float, Event | WorkerOutcome | Exception] | None]]:
+    """Take events when the engine has them, each with its time; the engine must not wait for our delays.
+
+    The line holds one answer at most, so it needs no bound of its own.
+    """
+    loop = asyncio.get_running_loop()
+    line: asyncio.Queue[tuple[float, Event | WorkerOutcome | Exception] | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    line.put_nowait((loop.time(), event))
+        except Exception as error:  # the caller's to see, in its place in the order
+            line.put_nowait((loop.time(), error))
+        line.put_nowait(None)
+
+    reading = asyncio.create_task(read(), name="slowed engine")
+    try:
+        yield line
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
 
 
 class SlowedLlmEngine(_Slowdown):
