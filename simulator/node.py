@@ -57,6 +57,7 @@ class SimNode:
         arms += video_arms(plan.node_id, profile.video)
         self._models = {arm.arm_id: arm.model for arm in arms}
         self._node = Node(plan.node_id, plan.tier, f"{plan.node_id}:0", tuple(arms), profile.idle_watts, "emulated")
+        self._segment_s = {speed.model: speed.segment_s for speed in profile.video}
         self._lives, self._started_s = 0, 0.0
         self._llm: dict[str, LlmServer] = {}
         self._video: dict[str, VideoServer] = {}
@@ -113,7 +114,7 @@ class SimNode:
             flight.row = row
             self._rows[row] = flight
         else:
-            work_s = frames_sent(arrival, arm) * arm.frame_s
+            work_s = self._segment_s[model] + frames_sent(arrival, arm) * arm.frame_s
             # Work overlaps the upload, but the last frame is worked on after it has come.
             segment = Segment(flight.task.task_id, work_s, now_s, ready_s=all_sent_s + arm.frame_s)
             if not self._video[model].offer(segment):
