@@ -63,6 +63,8 @@ def up_detached(options: UpOptions, ready_s: float) -> SystemState:
     _fetch_if_asked(options, console)
     with console.status("starting"):
         state = start_detached(options.arguments(), state_folder(), ready_s)
+    for note in state.notes:
+        console.print(f"[yellow]{note}", highlight=False)
     console.print(f"[green]ready:[/] {state.gateway_url}  (`skyshore status`, `skyshore down`)", highlight=False)
     return state
 

@@ -133,7 +133,8 @@ class _Recorder:
     def __init__(self, file: StateFile, plan: SystemPlan) -> None:
         self._file = file
         me = ProcessId.of(psutil.Process().pid)
-        self._state = SystemState(me, False, plan.gateway_url, plan.redis_url, plan.scheduler_address)
+        addresses = (plan.gateway_url, plan.redis_url, plan.scheduler_address)
+        self._state = SystemState(me, False, *addresses, notes=plan.notes)
 
     def started(self, child: Child) -> None:
         spec = child.spec

@@ -59,6 +59,8 @@ class SystemState:
     redis_url: str
     scheduler_address: str
     processes: tuple[ProcessEntry, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What its starter should know: ports that moved, models that are missing."""
 
     @property
     def alive(self) -> bool:
@@ -89,7 +91,8 @@ class StateFile:
         try:
             raw = json.loads(self.path.read_text())
             processes = tuple(_entry(entry) for entry in raw.pop("processes"))
-            return SystemState(**{**raw, "launcher": ProcessId(**raw["launcher"])}, processes=processes)
+            notes, launcher = tuple(raw.pop("notes")), ProcessId(**raw.pop("launcher"))
+            return SystemState(launcher=launcher, processes=processes, notes=notes, **raw)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:

@@ -69,7 +69,14 @@ def cost_table(whole: Summary, groups: Groups) -> Table:
 def audit_table(audit: LoadAudit) -> Table:
     """One row a check."""
     rows = tuple(
-        (f.check, f"{f.value:.4g}", f"{f.valid_to:.3g}", f"{f.degraded_to:.3g}", f.verdict) for f in audit.findings
+        (
+            f.check,
+            NONE if math.isnan(f.value) else f"{f.value:.4g}",
+            f"{f.valid_to:.3g}",
+            f"{f.degraded_to:.3g}",
+            f.verdict,
+        )
+        for f in audit.findings
     )
     return Table(f"Load audit: {audit.verdict}", ("check", "value", "valid to", "degraded to", ""), rows)
 

@@ -170,7 +170,9 @@ def test_a_taken_port_is_replaced_and_told_unless_it_was_asked_for() -> None:
 
 def state(launcher: ProcessId) -> SystemState:
     entry = ProcessEntry("gateway", launcher, HealthCheck(Probe.HTTP, "http://x/ready"), "gateway.log", True)
-    return SystemState(launcher, True, "http://x", "redis://y", "z:1", (entry,))
+    return SystemState(
+        launcher, True, "http://x", "redis://y", "z:1", (entry,), ("gateway: port 8080 is taken, using 1",)
+    )
 
 
 def test_the_state_file_keeps_the_system_and_tells_a_dead_launcher(tmp_path: Path) -> None:
