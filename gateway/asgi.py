@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from gateway.errors import as_domain, error_headers, error_object
+from gateway.errors import CallerGone, as_domain, error_headers, error_object
 from skyshore.domain.errors import InvalidTask, PayloadTooLarge
 from skyshore.runtime.status import http_status
 
@@ -20,10 +20,6 @@ Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
 WATCH_AFTER_S = 0.02
 """Most short answers are out before this, and never pay for a task that watches their caller."""
-
-
-class CallerGone(Exception):
-    """The caller closed the connection; there is nobody to answer."""
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

@@ -15,11 +15,11 @@ import cv2
 from gateway.video_schema import ClipFacts
 from skyshore.adapters import video_source
 from skyshore.adapters.video_draw import Mp4Writer, draw
-from skyshore.adapters.video_encode import H264Encoder, encode_jpeg, fit
+from skyshore.adapters.video_encode import Encoding, encode_segment, fit
 from skyshore.adapters.video_source import ClipFrame
 from skyshore.domain.errors import InvalidMedia
 from skyshore.domain.node import Arm
-from skyshore.domain.video import Codec, Detection, EncodedFrame
+from skyshore.domain.video import Detection, EncodedFrame
 
 LUMA_SIDE = 640
 """Longer side of the grey key frame the profiler looks at."""
@@ -104,22 +104,8 @@ def _between(path: Path, first: int, end: int, stride: int) -> Iterator[ClipFram
 def encode_frames(frames: Iterable[ClipFrame], arm: Arm, facts: ClipFacts, stride: int | None) -> list[EncodedFrame]:
     """Scale and compress frames as `arm` wants them; without a stride of the caller's, the arm's own applies."""
     skip = 1 if stride else max(1, arm.frame_stride)
-    encoder: H264Encoder | None = None
-    encoded = []
-    for position, frame in enumerate(frames):
-        if position % skip:
-            continue
-        if arm.codec is Codec.JPEG:
-            data = encode_jpeg(frame.picture, arm.encode_quality, arm.input_size)
-        else:
-            picture = fit(frame.picture, arm.input_size)
-            picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
-            if encoder is None:
-                rate = facts.fps / ((stride or 1) * skip)
-                encoder = H264Encoder(picture.shape[1], picture.shape[0], rate, arm.encode_quality)
-            data = encoder.encode(picture)
-        encoded.append(EncodedFrame(frame.index, frame.timestamp_s, data))
-    return encoded
+    encoding = Encoding(arm.codec, arm.encode_quality, arm.input_size, skip)
+    return list(encode_segment(frames, encoding, facts.fps / (stride or 1)))
 
 
 def annotate(clip: Path, facts: ClipFacts, boxes: Mapping[int, list[Detection]], target: Path) -> None:

@@ -12,12 +12,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
 from skyshore.runtime.status import http_status
 
 log = structlog.get_logger()
+
+
+class CallerGone(Exception):
+    """The caller closed the connection; there is nobody to answer."""
+
 
 _TYPES = {403: "permission_error", 404: "not_found_error", 429: "rate_limit_error", 504: "timeout_error"}
 
@@ -80,7 +86,13 @@ def install(app: FastAPI) -> None:
         body = {"message": str(error.detail), "type": "invalid_request_error", "code": word, "param": None}
         return Response(orjson.dumps({"error": body}), error.status_code, error.headers, "application/json")
 
+    async def on_gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it; the number is what proxies log for this
+
+    app.add_exception_handler(ClientDisconnect, on_gone)
+    app.add_exception_handler(CallerGone, on_gone)
     app.add_exception_handler(SkyshoreError, on_failure)
+    app.add_exception_handler(ValidationError, on_failure)
     app.add_exception_handler(RequestValidationError, on_failure)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_failure)

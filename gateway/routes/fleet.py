@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from gateway.asgi import read_json
 from gateway.deps import PolicyClient
 from gateway.fleet import FleetView
 from skyshore.domain.errors import NotFound
 from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
+
+POLICY_BODY_BYTES = 4096
 
 
 class PolicyChoice(BaseModel):
@@ -45,9 +48,11 @@ def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -
         name, available = await scheduler.policy()
         return {"policy": name, "available": available}
 
-    @router.put("/policy", summary="Put another policy in force")
-    async def set_policy(choice: PolicyChoice) -> dict[str, Any]:
-        await scheduler.set_policy(choice.policy)
+    @router.put("/policy", summary="Put another policy in force", openapi_extra=_policy_body())
+    async def set_policy(request: Request) -> dict[str, Any]:
+        # Read by hand, as the framework would read a body of any size.
+        body = await read_json(request.headers, request.receive, POLICY_BODY_BYTES)
+        await scheduler.set_policy(PolicyChoice.model_validate_json(body).policy)
         return await policy()
 
     @router.get("/decisions", summary="The newest placements, newest first")
@@ -55,6 +60,11 @@ def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -
         return {"decisions": [asdict(record) for record in await store.decisions(limit)]}
 
     return router
+
+
+def _policy_body() -> dict[str, Any]:
+    content = {"application/json": {"schema": PolicyChoice.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def _models(fleet: FleetView) -> list[dict[str, Any]]:

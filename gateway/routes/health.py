@@ -20,6 +20,7 @@ def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) 
     """The routes."""
     router = APIRouter(tags=["health"])
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="The process answers")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -32,7 +33,8 @@ def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) 
         response.status_code = 503 if missing else 200
         return {"ready": not missing, "missing": missing}
 
-    @router.get("/metrics", summary="Prometheus metrics", include_in_schema=False)
+    @router.head("/metrics", include_in_schema=False)
+    @router.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from gateway.asgi import (
-    CallerGone,
     EventStream,
     Receive,
     Scope,
@@ -26,7 +25,7 @@ from gateway.asgi import (
 )
 from gateway.demands import Demands, new_task_id, read_demands
 from gateway.dispatch import Answer, Dispatcher, LlmJob
-from gateway.errors import as_domain, error_object
+from gateway.errors import CallerGone, as_domain, error_object
 from gateway.openai_reply import Choice, Reply, usage_of
 from gateway.openai_schema import ChatRequest, CompletionRequest
 from skyshore.domain.task import Task, TaskKind

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from gateway.asgi import read_json
 from gateway.clips import Clips
 from gateway.demands import Demands, new_task_id, read_demands
-from gateway.errors import invalid_task
 from gateway.openapi import demand_parameters
 from gateway.settings import GatewaySettings
 from gateway.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
@@ -48,10 +46,7 @@ def video_routes(clips: Clips, settings: GatewaySettings) -> APIRouter:
             record = await clips.accept_upload(fill)
         elif kind == "application/json":
             body = await read_json(headers, request.receive, settings.gateway_max_body_bytes)
-            try:
-                fields = VideoFields.model_validate_json(body)
-            except ValidationError as error:
-                raise invalid_task(error.errors()) from error
+            fields = VideoFields.model_validate_json(body)
             if fields.url is None:
                 raise InvalidTask("url is missing: name a file, or upload one as multipart/form-data", param="url")
             demands = _demands(headers, fields)
@@ -68,11 +63,8 @@ def video_routes(clips: Clips, settings: GatewaySettings) -> APIRouter:
 
 
 def _checked(fields: dict[str, str]) -> VideoFields:
-    try:
-        # An empty field of a form is one left out.
-        return VideoFields.model_validate({name: value for name, value in fields.items() if value != ""})
-    except ValidationError as error:
-        raise invalid_task(error.errors()) from error
+    # An empty field of a form is one left out.
+    return VideoFields.model_validate({name: value for name, value in fields.items() if value != ""})
 
 
 def _demands(headers: dict[str, str], fields: VideoFields) -> Demands:

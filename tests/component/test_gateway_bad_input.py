@@ -313,3 +313,27 @@ async def test_no_folder_may_be_read_unless_it_is_set(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "c.mp4")
     async with world(tmp_path / "s", FakeNode("n")) as running:
         refused(await running.client.post(DETECT, json={"url": clip.as_uri()}), 403, "permission_denied", "url")
+
+
+async def test_caller_that_leaves_in_the_middle_of_an_upload_leaves_nothing_behind(w: World) -> None:
+    before = await asyncio.to_thread(kept, w)
+    _, writer = await asyncio.open_connection("127.0.0.1", w.port)
+    kind = "multipart/form-data; boundary=b"
+    head = f"POST {DETECT} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 9999\r\n\r\n"
+    writer.write(head.encode() + b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nxxx')
+    await writer.drain()
+
+    async def begun() -> bool:
+        return await asyncio.to_thread(kept, w) != before
+
+    async def gone() -> bool:
+        return await asyncio.to_thread(kept, w) == before
+
+    await w.eventually(begun)
+    writer.close()
+    await w.eventually(gone)
+
+
+async def test_head_is_answered_where_probes_send_it(w: World) -> None:
+    for path in ("/health", "/metrics"):
+        assert (await w.client.head(path)).status_code == 200
