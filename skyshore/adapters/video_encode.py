@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -10,7 +12,9 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from skyshore.adapters.video_decode import Picture
+from skyshore.adapters.video_source import ClipFrame
 from skyshore.domain.errors import Internal, InvalidTask
+from skyshore.domain.video import Codec, EncodedFrame
 
 
 def fit(picture: Picture, longer_side: int) -> Picture:
@@ -84,3 +88,37 @@ class H264Encoder:
         if len(packets) != 1:
             raise Internal(f"the H.264 encoder answered one frame with {len(packets)} packets")
         return bytes(packets[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How one arm wants its frames."""
+
+    codec: Codec
+    quality: int
+    """JPEG quality, or H.264 constant rate factor."""
+    input_size: int = 0
+    """Longer side in pixels; 0 keeps the source's."""
+    frame_stride: int = 1
+
+
+def encode_segment(frames: Iterable[ClipFrame], encoding: Encoding, fps: float) -> Iterator[EncodedFrame]:
+    """Stride, scale and compress frames; `fps` is that of `frames`, before striding.
+
+    Raises:
+        InvalidTask: an impossible quality, or no encoder for the codec.
+    """
+    h264: H264Encoder | None = None
+    for position, frame in enumerate(frames):
+        if position % encoding.frame_stride:
+            continue
+        if encoding.codec is Codec.JPEG:
+            data = encode_jpeg(frame.picture, encoding.quality, encoding.input_size)
+        else:
+            picture = fit(frame.picture, encoding.input_size)
+            picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+            if h264 is None:
+                rate = fps / encoding.frame_stride
+                h264 = H264Encoder(picture.shape[1], picture.shape[0], rate, encoding.quality)
+            data = h264.encode(picture)
+        yield EncodedFrame(frame.index, frame.timestamp_s, data)
