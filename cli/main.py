@@ -162,6 +162,7 @@ def _mount(name: str, module: str, about: str, panel: str) -> None:
 _mount("models", "cli.models", "Models and sample clips: list, fetch, verify, build.", "Models")
 _mount("traces", "cli.traces", "Schedules of requests: make, show, check.", "Experiments")
 _mount("train", "cli.train", "Train the small models that ship with Skyshore.", "Models")
+_mount("profile", "cli.profile", "Measure this machine's arms: time, bytes, joules, quality.", "Models")
 _mount("policy", "cli.policy", "The policy that places tasks: show, set.", "Decisions")
 
 
