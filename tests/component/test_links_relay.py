@@ -186,3 +186,20 @@ async def test_the_http_interface_shows_changes_and_refuses():
                 assert (response.status_code, response.json()["error"]["param"]) == (status, param)
             assert (await http.put("/links/l0", json={"upp": {}})).status_code == 422
             assert (await http.post("/restart")).json()["now_s"] < 0.1
+
+
+async def test_a_slow_link_makes_its_sender_wait():
+    async with behind(LinkSettings(up=Direction(rate_bytes_per_s=50_000))) as (fleet, (address,)):
+        host, _, port = address.rpartition(":")
+        loop = asyncio.get_running_loop()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, (host, int(port)))
+            sending = asyncio.create_task(loop.sock_sendall(sock, (20_000_000).to_bytes(4) + bytes(20_000_000)))
+            await asyncio.sleep(1.0)
+            assert not sending.done(), "20 MB do not vanish into a relay that passes 50 kB a second"
+            link, _ = fleet.link("l0")
+            assert link.passed.up_bytes < 100_000
+            sending.cancel()
+            await asyncio.wait([sending])
