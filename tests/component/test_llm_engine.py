@@ -460,6 +460,6 @@ async def test_memory_stays_bounded_over_many_requests(model_dir: Path) -> None:
     grown_bytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     await until_idle(engine)
     assert grown_bytes < 8 << 20
-    assert engine.load().kv_used < 0.5
+    assert engine.load().kv_used == 0
     assert engine._steps._generations == {}
     await engine.close()

@@ -71,8 +71,9 @@ class KvLedger:
 
     @property
     def used_share(self) -> float:
-        """Promised share of the budget, 0..1, retained prefixes included."""
-        return self._reserved_tokens / self._limits.budget_tokens
+        """Promised share of the budget, 0..1. Retained prefixes do not count: they make way for any request."""
+        retained = sum(prefix.reserved_tokens for prefix in self._retained)
+        return (self._reserved_tokens - retained) / self._limits.budget_tokens
 
     @property
     def spare_length(self) -> int:
