@@ -46,6 +46,11 @@ def _grid(height: int, width: int, strides: Sequence[int]) -> Array:
     return np.concatenate(scales).astype(np.float32)
 
 
+def _where(marks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
+    """`np.nonzero` for the few marks among very many: a flat search is many times quicker than one in axes."""
+    return tuple(np.unravel_index(np.flatnonzero(marks), marks.shape))
+
+
 class Ssd:
     """Single-shot detector: offsets to prior boxes, one sigmoid per class (Liu et al. 2016; TF detection API coder)."""
 
@@ -61,8 +66,8 @@ class Ssd:
         """Decode `boxes` [anchors, 4] and `scores` [anchors, 91], whose first class is the background."""
         del height, width  # the priors are relative already
         logits = outputs["scores"]
-        rows, labels = np.nonzero(logits[:, 1:] >= _logit(min_score))
-        labels += 1
+        rows, others = _where(logits[:, 1:] >= _logit(min_score))
+        labels = others + 1
         offsets, sizes = outputs["boxes"][rows], self._sizes[rows]
         centres = offsets[:, :2] / self._CENTRE_SCALE * sizes + self._centres[rows]
         halves = np.exp(offsets[:, 2:] / self._SIZE_SCALE) * sizes / 2
@@ -82,8 +87,10 @@ class NanoDet:
     def candidates(self, outputs: Mapping[str, Array], height: int, width: int, min_score: float) -> Candidates:
         """Decode `rows` [cells, 80 class logits + 4 × 11 bins: left, top, right, bottom]."""
         rows = outputs["rows"]
-        grid = self._grids.setdefault((height, width), _grid(height, width, self._STRIDES))
-        cells, labels = np.nonzero(rows[:, : self._CLASSES] >= _logit(min_score))
+        if (height, width) not in self._grids:
+            self._grids[height, width] = _grid(height, width, self._STRIDES)
+        grid = self._grids[height, width]
+        cells, labels = _where(rows[:, : self._CLASSES] >= _logit(min_score))
         bins = rows[cells, self._CLASSES :].reshape(-1, 4, self._BINS)
         weights = np.exp(bins - bins.max(axis=2, keepdims=True))
         distances = weights @ np.arange(self._BINS, dtype=np.float32) / weights.sum(axis=2)
@@ -103,7 +110,7 @@ class CenterNet:
     def candidates(self, outputs: Mapping[str, Array], height: int, width: int, min_score: float) -> Candidates:
         """Decode `peaks` [80, h, w], zero off the peaks, and `sizes` [4, h, w]: left, top, right, bottom in pixels."""
         peaks, sizes = outputs["peaks"], outputs["sizes"]
-        labels, y, x = np.nonzero(peaks >= np.float32(max(min_score, 1e-6)))
+        labels, y, x = _where(peaks >= np.float32(max(min_score, 1e-6)))
         centres = np.stack([x, y], axis=1) * self._STRIDE
         distances = sizes[:, y, x].T
         corners = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1)
