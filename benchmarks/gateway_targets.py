@@ -79,8 +79,16 @@ def processes() -> Iterator[Processes]:
             group.stop()
 
 
-def start_own_system(group: Processes) -> list[Target]:
-    """Valkey, profiler, scheduler, one node that answers at once, gateway: real processes on free ports."""
+INSTANT_NODE = {
+    "SKYSHORE_NODE_ENGINE": "emulated",
+    "SKYSHORE_NODE_PROFILE": "instant",
+    "SKYSHORE_NODE_MODELS": NODE_MODEL,
+}
+"""A node that answers at once."""
+
+
+def start_own_system(group: Processes, node_settings: Mapping[str, str] = INSTANT_NODE) -> list[Target]:
+    """Valkey, profiler, scheduler, one node, gateway: real processes on free ports."""
     store, profiler, scheduler, node, gateway = (f"127.0.0.1:{port}" for port in _free_ports(5))
     python = sys.executable
     env = {
@@ -94,9 +102,7 @@ def start_own_system(group: Processes) -> list[Target]:
         "SKYSHORE_GATEWAY_LISTEN": gateway,
         "SKYSHORE_NODE_LISTEN": node,
         "SKYSHORE_NODE_ID": NODE_ID,
-        "SKYSHORE_NODE_ENGINE": "emulated",
-        "SKYSHORE_NODE_PROFILE": "instant",
-        "SKYSHORE_NODE_MODELS": NODE_MODEL,
+        **node_settings,
     }
     group.start("valkey", _valkey(store, group.folder), {}, _listens(store))
     group.start("profiler", (python, "-m", "services.profiler"), env, _listens(profiler))
