@@ -36,11 +36,26 @@ class P2PTransport:
     Works for any subset without creating a process group, so a service can form and drop groups per request.
     """
 
-    def __init__(self, ranks: Sequence[int] | None = None, *, timeout_s: float = 30.0, first_tag: int = 0) -> None:
-        """`ranks` are default-group ranks in group order; `first_tag` keeps successive groups' messages apart."""
+    def __init__(
+        self,
+        ranks: Sequence[int] | None = None,
+        *,
+        timeout_s: float = 30.0,
+        first_tag: int = 0,
+        receives_first: bool = True,
+    ) -> None:
+        """A view of the group from this process.
+
+        Args:
+            ranks: Default-group ranks in group order; None means all.
+            timeout_s: Longest wait for a peer.
+            first_tag: Keeps the messages of successive groups apart.
+            receives_first: False posts sends first, which the bench does to show what the order is worth.
+        """
         self._ranks = tuple(ranks) if ranks is not None else tuple(range(dist.get_world_size()))
         self._timeout_s = timeout_s
         self._tag = first_tag
+        self._receives_first = receives_first
         self.rank = self._ranks.index(dist.get_rank())
         self.size = len(self._ranks)
 
@@ -48,7 +63,11 @@ class P2PTransport:
         """See `Transport.exchange`."""
         check_slots(sends, receives, self.size)
         self._tag += 1
-        works = [dist.irecv(buffer, self._ranks[p], tag=self._tag) for p, buffer in to_peers(receives, self.rank)]
-        works += [dist.isend(buffer, self._ranks[p], tag=self._tag) for p, buffer in to_peers(sends, self.rank)]
+        order = [(dist.irecv, receives), (dist.isend, sends)]
+        works = [
+            verb(buffer, self._ranks[peer], tag=self._tag)
+            for verb, slots in (order if self._receives_first else reversed(order))
+            for peer, buffer in to_peers(slots, self.rank)
+        ]
         copy_own(sends, receives, self.rank)
         return _Works(tuple(work for work in works if work is not None), (*sends, *receives), self._timeout_s)
