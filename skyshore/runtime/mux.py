@@ -233,8 +233,7 @@ class MuxServicer(mux_service_pb2_grpc.MuxServiceServicer):
         reader = asyncio.create_task(connection.run(request_iterator))
         self._connections[reader] = connection
         reader.add_done_callback(self._reader_ended)
-        # gRPC drops this generator without closing it when the caller vanishes; only the callback is sure to run.
-        context.add_done_callback(lambda _: reader.cancel())
+        # When the caller vanishes gRPC drops this generator without closing it; the reader sees its stream end.
         while batch := await connection.replies.take():
             yield mux_service_pb2.ConnectResponse(frames=batch)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import httpx
+import numpy as np
 import pytest
 
 from gateway import segments
@@ -91,6 +93,38 @@ async def test_profile_reaches_the_scheduler_per_segment(tmp_path: Path, clip: P
         assert {placed.task.deadline_s for placed in w.scheduler.placed} == {600}
         result = (await w.client.get(f"/v1/tasks/{task_id}/result")).json()
         assert [frame["frame_index"] for frame in result["frames"]] == list(range(0, 20, 2))
+
+
+async def test_boxes_as_mot_text_and_as_a_contact_sheet(tmp_path: Path, clip: Path) -> None:
+    async with world(tmp_path / "s", FakeNode("n"), gateway_segment_s=1.0) as w:
+        task_id = (await upload(w, clip, frame_stride="2")).json()["task_id"]
+        await ended(w, task_id)
+        text = (await w.client.get(f"/v1/tasks/{task_id}/result?format=mot")).text
+        assert text.splitlines()[:2] == [
+            "1,-1,1.00,2.00,29.00,38.00,0.9000,-1,-1,-1",
+            "3,-1,1.00,2.00,29.00,38.00,0.9000,-1,-1,-1",
+        ]
+        assert len(text.splitlines()) == 10
+        assert (await w.client.get(f"/v1/tasks/{task_id}/result?format=mot&label=car")).text == ""
+        assert (await w.client.get(f"/v1/tasks/{task_id}/result?format=xls")).status_code == 400
+        sheet = await w.client.get(f"/v1/tasks/{task_id}/contact-sheet.png")
+        assert sheet.headers["content-type"] == "image/png"
+        picture = cv2.imdecode(np.frombuffer(sheet.content, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        assert picture.shape[1] == 4 * 320, "four tiles a row"
+
+
+async def test_twenty_clips_at_once_keep_their_frames_in_order_and_complete(tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / f"{n}.mp4", frames=10 + n) for n in range(20)]
+    nodes = [FakeNode("shore-1"), FakeNode("shore-2"), FakeNode("sky")]
+    async with world(tmp_path / "s", *nodes, gateway_segment_s=0.4, gateway_jobs_in_flight=20) as w:
+        accepted = await asyncio.gather(*(upload(w, clip) for clip in clips))
+        task_ids = [answer.json()["task_id"] for answer in accepted]
+        assert [(await ended(w, task_id))["state"] for task_id in task_ids] == ["done"] * 20
+        for number, task_id in enumerate(task_ids):
+            result = (await w.client.get(f"/v1/tasks/{task_id}/result")).json()
+            assert [frame["frame_index"] for frame in result["frames"]] == list(range(10 + number))
+            assert [frame["timestamp_s"] for frame in result["frames"]] == [n / 10 for n in range(10 + number)]
 
 
 async def test_events_follow_the_task_to_its_end(tmp_path: Path, clip: Path) -> None:
@@ -177,6 +211,21 @@ async def test_job_that_keeps_failing_is_buried_after_three_tries(
         assert (record["state"], record["error"]["code"]) == ("failed", "internal")
         assert isinstance(w.store, MemoryStore)
         assert [dead[0] for dead in w.store.dead] == [task_id]
+
+
+async def test_job_that_takes_long_is_kept_by_renewing_it(tmp_path: Path, clip: Path, valkey_url: str) -> None:
+    store = RedisStore(valkey_url)
+    node = FakeNode("n", hold=asyncio.Event())
+    async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=0.4, gateway_segment_s=5.0) as w:
+        task_id = (await upload(w, clip)).json()["task_id"]
+        await w.eventually(lambda: node.running == 1)
+        await asyncio.sleep(1.5)  # nearly four times as long as an unrenewed job is left alone
+        assert len(node.segments) == 1
+        assert node.hold
+        node.hold.set()
+        assert (await ended(w, task_id))["state"] == "done"
+        assert len(node.segments) == 1
+    await store.close()
 
 
 async def test_job_of_a_gateway_that_died_is_finished_by_the_next(tmp_path: Path, clip: Path, valkey_url: str) -> None:
