@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 
 from gateway.video_schema import ClipFacts
-from skyshore.adapters import video_source
-from skyshore.adapters.video_draw import Mp4Writer, draw
+from skyshore.adapters import video_draw, video_source
+from skyshore.adapters.video_draw import Mp4Writer, draw, write_png
 from skyshore.adapters.video_encode import Encoding, encode_segment, fit
 from skyshore.adapters.video_source import ClipFrame
 from skyshore.domain.errors import InvalidMedia
@@ -23,6 +23,7 @@ from skyshore.domain.video import Detection, EncodedFrame
 
 LUMA_SIDE = 640
 """Longer side of the grey key frame the profiler looks at."""
+SHEET_TILES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,23 @@ def annotate(clip: Path, facts: ClipFacts, boxes: Mapping[int, list[Detection]],
             for frame in video_source.frames(clip):
                 shown = boxes.get(frame.index, shown)
                 movie.write(draw(frame.picture, shown))
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def contact_sheet(clip: Path, _facts: ClipFacts, boxes: Mapping[int, list[Detection]], target: Path) -> None:
+    """Write a PNG of `SHEET_TILES` of the frames that were looked at, evenly spaced, to `target`."""
+    looked_at = sorted(boxes)
+    chosen = set(looked_at[:: max(1, -(-len(looked_at) // SHEET_TILES))])
+    tiles = [
+        draw(frame.picture, boxes[frame.index], f"{frame.timestamp_s:.1f} s")
+        for frame in video_source.frames(clip)
+        if frame.index in chosen
+    ]
+    partial = target.with_suffix(".partial.png")
+    try:
+        write_png(partial, video_draw.contact_sheet(tiles))
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

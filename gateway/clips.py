@@ -16,6 +16,7 @@ from gateway.video_schema import ClipFacts, VideoFields, VideoJob
 from skyshore.domain.errors import NotFound
 from skyshore.domain.video import Detection
 from skyshore.ports import StateStore, TaskRecord
+from skyshore.workload.annotations import write_mot
 
 log = structlog.get_logger()
 
@@ -81,7 +82,28 @@ class Clips:
         """The clip with its boxes, made when first asked for. Raises NotFound when its files are gone."""
         from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
 
-        target = self.results / f"{record.task_id}.mp4"
+        return await self._drawn(record, "mp4", clip_work.annotate)
+
+    async def contact_sheet(self, record: TaskRecord) -> Path:
+        """Some of its frames with their boxes, as a PNG; otherwise as `annotated`."""
+        from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
+
+        return await self._drawn(record, "png", clip_work.contact_sheet)
+
+    async def mot_text(self, record: TaskRecord, label: str) -> str:
+        """The boxes of one class, or of all with an empty label, as MOT text. Raises NotFound as `annotated`."""
+        result = Path(record.result_path)
+        if not await asyncio.to_thread(result.is_file):
+            raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
+        return await asyncio.to_thread(_mot, result, label)
+
+    async def _drawn(
+        self,
+        record: TaskRecord,
+        suffix: str,
+        make: Callable[[Path, ClipFacts, Mapping[int, list[Detection]], Path], None],
+    ) -> Path:
+        target = self.results / f"{record.task_id}.{suffix}"
         result = Path(record.result_path)
         clip = Path((record.detail or {}).get("path", ""))
         async with self._annotating:  # one at a time: it takes a whole core
@@ -90,7 +112,7 @@ class Clips:
                     raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
                 facts = ClipFacts.model_validate_json((record.detail or {})["facts"])
                 boxes = await asyncio.to_thread(_boxes, result)
-                await asyncio.to_thread(clip_work.annotate, clip, facts, boxes, target)
+                await asyncio.to_thread(make, clip, facts, boxes, target)
         return target
 
     async def sweep(self) -> None:
@@ -105,6 +127,11 @@ class Clips:
 def _boxes(result: Path) -> Mapping[int, list[Detection]]:
     body: dict[str, Any] = orjson.loads(result.read_bytes())
     return {frame["frame_index"]: [Detection(**box) for box in frame["detections"]] for frame in body["frames"]}
+
+
+def _mot(result: Path, label: str) -> str:
+    found = _boxes(result).items()
+    return write_mot((index, [box for box in boxes if label in ("", box.label)]) for index, boxes in found)
 
 
 def _delete_older(folders: tuple[Path, ...], than_s: float) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter
-from starlette.responses import FileResponse, StreamingResponse
+from fastapi import APIRouter, Query
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
 from gateway.clips import Clips
 from skyshore.domain.errors import NotFound
@@ -17,6 +17,7 @@ from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore, TaskRecord, TaskState
 
 POLL_S = 0.25
+Format = Annotated[Literal["json", "mot"], Query(description="`mot` is MOT text, which has no classes: see `label`")]
 ENDED = (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED)
 
 
@@ -49,15 +50,23 @@ def task_routes(store: StateStore, clips: Clips) -> APIRouter:
         first = await known(task_id)
         return StreamingResponse(_changes(store, first), media_type="text/event-stream")
 
-    @router.get("/{task_id}/result", summary="Boxes of every frame looked at")
-    async def result(task_id: str) -> FileResponse:
+    @router.get("/{task_id}/result", summary="Boxes of every frame looked at", response_model=None)
+    async def result(task_id: str, format: Format = "json", label: str = "") -> Response:
         record = await finished(task_id)
+        if format == "mot":
+            text = await clips.mot_text(record, label)
+            return PlainTextResponse(text, headers={"x-skyshore-task-id": task_id})
         return await _file(Path(record.result_path), "application/json", task_id)
 
     @router.get("/{task_id}/annotated.mp4", summary="The clip with its boxes drawn")
     async def annotated(task_id: str) -> FileResponse:
         record = await finished(task_id)
         return await _file(await clips.annotated(record), "video/mp4", task_id)
+
+    @router.get("/{task_id}/contact-sheet.png", summary="Some frames with their boxes, in one picture")
+    async def contact_sheet(task_id: str) -> FileResponse:
+        record = await finished(task_id)
+        return await _file(await clips.contact_sheet(record), "image/png", task_id)
 
     return router
 

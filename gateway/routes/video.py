@@ -78,7 +78,7 @@ def _demands(headers: dict[str, str], fields: VideoFields) -> Demands:
 
 def _accepted(record: TaskRecord) -> JSONResponse:
     address = f"/v1/tasks/{record.task_id}"
-    links = {name: f"{address}/{name}" for name in ("events", "result", "annotated.mp4")}
+    links = {name: f"{address}/{name}" for name in ("events", "result", "annotated.mp4", "contact-sheet.png")}
     body = {"task_id": record.task_id, "state": record.state, "links": {"task": address, **links}}
     return JSONResponse(body, 202, {"location": address, "x-skyshore-task-id": record.task_id})
 

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway import segments
+from gateway import jobs, segments
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
 from skyshore.domain.outcome import OutcomeStatus
@@ -213,7 +213,10 @@ async def test_job_that_keeps_failing_is_buried_after_three_tries(
         assert [dead[0] for dead in w.store.dead] == [task_id]
 
 
-async def test_job_that_takes_long_is_kept_by_renewing_it(tmp_path: Path, clip: Path, valkey_url: str) -> None:
+async def test_job_that_takes_long_is_kept_by_renewing_it(
+    tmp_path: Path, clip: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BLOCK_S", 0.1)
     store = RedisStore(valkey_url)
     node = FakeNode("n", hold=asyncio.Event())
     async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=0.4, gateway_segment_s=5.0) as w:
