@@ -6,12 +6,17 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 
 TIMEOUT_S = 10.0
+UPLOAD_S = 600.0
+"""For clips: their way, and the wait between two events of their work."""
+BOUNDARY = "skyshore-part-9f3a1c"
 
 
 def state_folder() -> Path:
@@ -60,12 +65,39 @@ class GatewayApi:
         """
         return self._call("PUT", path, json.dumps(body).encode())
 
+    def upload(self, path: str, name: str, data: bytes, fields: Mapping[str, str]) -> Any:
+        """Send a file and the fields beside it as a form, and return the JSON that comes back. Raises as `put`."""
+        head = f"--{BOUNDARY}\r\ncontent-disposition: form-data; name="
+        parts = [f'{head}"{field}"\r\n\r\n{value}\r\n'.encode() for field, value in fields.items() if value]
+        file = f'{head}"file"; filename="{name}"\r\n\r\n'.encode() + data
+        body = b"".join([*parts, file, f"\r\n--{BOUNDARY}--\r\n".encode()])
+        kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+        with self._open(urllib.request.Request(self.url + path, body, kind), UPLOAD_S) as answer:
+            return json.load(answer)
+
+    def read(self, path: str) -> bytes:
+        """The bytes at `path`, which the gateway may first have to make. Raises as `put`."""
+        with self._open(urllib.request.Request(self.url + path), UPLOAD_S) as answer:
+            return bytes(answer.read())
+
+    def events(self, path: str) -> Iterator[Any]:
+        """The JSON of each server-sent event until the gateway ends the stream. Raises as `put`."""
+        with self._open(urllib.request.Request(self.url + path), UPLOAD_S) as answer:
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
+
     def _call(self, method: str, path: str, body: bytes | None) -> Any:
         headers = {"content-type": "application/json"} if body else {}
         request = urllib.request.Request(self.url + path, body, headers, method=method)
+        with self._open(request, TIMEOUT_S) as answer:
+            return json.load(answer)
+
+    @contextmanager
+    def _open(self, request: urllib.request.Request, timeout_s: float) -> Iterator[Any]:
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                return json.load(answer)
+            with self._opener.open(request, timeout=timeout_s) as answer:
+                yield answer
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
         except OSError as error:

@@ -117,6 +117,35 @@ def replay(
         raise typer.Exit(130)
 
 
+@app.command(rich_help_panel="System")
+def detect(
+    source: Annotated[str, typer.Argument(help="A clip; with --live also a camera's number, a URL, a folder.")],
+    *,
+    live: Annotated[bool, typer.Option(help="As it comes, dropping what is late; a clip plays at its pace.")] = False,
+    fps: Annotated[float, typer.Option(min=0, help="Live: frames a second; 0 is what the source says.")] = 0.0,
+    piece_s: Annotated[float, typer.Option(min=0.1, help="Live: seconds sent together.")] = 1.0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Live: pieces under way before one is dropped.")] = 2,
+    model: Annotated[str, typer.Option(help="Detector to insist on; by default the policy chooses.")] = "",
+    service_class: Annotated[str, typer.Option("--class", help="Service class.")] = "standard",
+    classes: Annotated[str, typer.Option(help="Object classes wanted, with commas; none means all.")] = "",
+    min_score: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
+    mot: Annotated[bool, typer.Option("--mot", help="Print MOT text, not a JSON object a frame.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the annotated clip and a contact sheet.")] = None,
+    url: Url = "",
+) -> None:
+    """Find objects in a clip or a live camera; boxes go to stdout."""
+    from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
+    from cli.detect import Wishes, detect_clip, detect_live  # noqa: PLC0415
+
+    api, wishes = GatewayApi(gateway_url(url)), Wishes(model, service_class, classes, min_score)
+    if live:
+        detect_live(api, source, wishes, fps=fps, piece_s=piece_s, in_flight=in_flight, as_mot=mot)
+    elif Path(source).is_file():
+        detect_clip(api, Path(source), wishes, out, as_mot=mot)
+    else:
+        raise SkyshoreError(f"no file '{source}'; a camera, a URL or a folder needs --live")
+
+
 @app.command(rich_help_panel="Decisions")
 def decisions(
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20, url: Url = "", as_json: AsJson = False

@@ -1,0 +1,162 @@
+"""`skyshore detect`: a clip or a live camera through the running system; boxes to stdout as they come."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from cli.connection import GatewayApi
+from skyshore.adapters.video_draw import Mp4Writer
+from skyshore.adapters.video_live import LiveFrames, open_camera
+from skyshore.adapters.video_source import ClipFrame
+from skyshore.domain.errors import SkyshoreError
+from skyshore.domain.video import Detection
+from skyshore.workload.annotations import write_mot
+
+DETECTIONS = "/v1/video/detections"
+ROOM = 16
+"""Frames that wait while the ones before them are encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What goes with every clip."""
+
+    model: str
+    service_class: str
+    classes: str
+    min_score: float
+
+    def fields(self) -> dict[str, str]:
+        """As form fields."""
+        return {
+            "model": self.model,
+            "class": self.service_class,
+            "classes": self.classes,
+            "min_score": str(self.min_score),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A few seconds of a camera, on their way."""
+
+    frames: tuple[tuple[int, float], ...]
+    """Index and time of each, as the camera counts."""
+    movie: bytes
+
+
+def detect_clip(api: GatewayApi, clip: Path, wishes: Wishes, out: Path | None, *, as_mot: bool) -> None:
+    """Send a whole clip, wait, print its boxes; with `out` also save the annotated clip and the contact sheet.
+
+    Raises:
+        SkyshoreError: the gateway refused, or the task failed.
+    """
+    task_id = api.upload(DETECTIONS, clip.name, clip.read_bytes(), wishes.fields())["task_id"]
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = bar.add_task(clip.name, total=1.0)
+        for state in api.events(f"/v1/tasks/{task_id}/events"):
+            bar.update(shown, completed=state["progress"])
+            _insist(state)
+    _print_frames(api.get(f"/v1/tasks/{task_id}/result")["frames"], as_mot=as_mot)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("annotated.mp4", "contact-sheet.png"):
+            (out / name).write_bytes(api.read(f"/v1/tasks/{task_id}/{name}"))
+
+
+def detect_live(
+    api: GatewayApi, source: str, wishes: Wishes, *, fps: float, piece_s: float, in_flight: int, as_mot: bool
+) -> None:
+    """Cut a camera into pieces and send each; a piece that finds `in_flight` others under way is dropped.
+
+    Results are printed in the order of the camera. Ends with the source, or with Ctrl-C.
+
+    Raises:
+        NotFound: no such source.
+    """
+    with LiveFrames(open_camera(source, fps), room=ROOM) as live:
+        waiting: list[Future[list[dict[str, Any]]]] = []
+        late = sent = 0
+        with ThreadPoolExecutor(in_flight) as senders:
+            try:
+                for frames in _pieces(live, piece_s):
+                    waiting = _print_done(waiting, as_mot=as_mot)
+                    if sum(not each.done() for each in waiting) >= in_flight:
+                        late += len(frames)
+                        continue
+                    sent += len(frames)
+                    waiting.append(senders.submit(_send, api, _piece(frames, live.fps), wishes))
+            except KeyboardInterrupt:
+                pass
+            while waiting:
+                wait(waiting, return_when=FIRST_COMPLETED)
+                waiting = _print_done(waiting, as_mot=as_mot)
+        told = f"{sent} frames sent, {late} dropped while the system was busy, {live.dropped} while this machine was"
+        Console(stderr=True).print(told, highlight=False)
+
+
+def _pieces(live: LiveFrames, piece_s: float) -> Iterator[list[ClipFrame]]:
+    frames: list[ClipFrame] = []
+    for frame in live:
+        if frames and frame.timestamp_s - frames[0].timestamp_s >= piece_s:
+            yield frames
+            frames = []
+        frames.append(frame)
+    if frames:
+        yield frames
+
+
+def _piece(frames: list[ClipFrame], fps: float) -> Piece:
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        with Mp4Writer(Path(file.name), fps) as movie:
+            for frame in frames:
+                movie.write(frame.picture)
+        return Piece(tuple((frame.index, frame.timestamp_s) for frame in frames), Path(file.name).read_bytes())
+
+
+def _send(api: GatewayApi, piece: Piece, wishes: Wishes) -> list[dict[str, Any]]:
+    task_id = api.upload(DETECTIONS, "live.mp4", piece.movie, wishes.fields())["task_id"]
+    for state in api.events(f"/v1/tasks/{task_id}/events"):
+        _insist(state)
+    found = []
+    for frame in api.get(f"/v1/tasks/{task_id}/result")["frames"]:
+        index, timestamp_s = piece.frames[frame["frame_index"]]
+        found.append(frame | {"frame_index": index, "timestamp_s": round(timestamp_s, 4)})
+    return found
+
+
+def _print_done(waiting: list[Future[list[dict[str, Any]]]], *, as_mot: bool) -> list[Future[list[dict[str, Any]]]]:
+    """Print the pieces that are done, up to the first that is not; return the others."""
+    while waiting and waiting[0].done():
+        try:
+            _print_frames(waiting.pop(0).result(), as_mot=as_mot)
+        except SkyshoreError as error:  # one lost piece is no reason to switch the camera off
+            Console(stderr=True).print(f"a piece was lost: {error.message}", highlight=False)
+    return waiting
+
+
+def _print_frames(frames: list[dict[str, Any]], *, as_mot: bool) -> None:
+    for frame in frames:
+        if as_mot:
+            boxes = [Detection(**box) for box in frame["detections"]]
+            sys.stdout.write(write_mot([(frame["frame_index"], boxes)]))
+        else:
+            sys.stdout.write(json.dumps(frame) + "\n")
+    sys.stdout.flush()
+
+
+def _insist(state: dict[str, Any]) -> None:
+    if state["state"] in ("failed", "cancelled"):
+        error = state.get("error") or {}
+        raise SkyshoreError(str(error.get("message", f"the task was {state['state']}")))
