@@ -41,6 +41,7 @@ def test_tokens_follow_the_softmax_at_the_given_temperature(temperature: float) 
     np.testing.assert_allclose(found, softmax(logits, temperature), atol=0.03)
 
 
+@settings(deadline=None)
 @given(logits=LOGITS)
 def test_temperature_zero_takes_the_likeliest(logits: list[float]) -> None:
     batch = np.array([logits], np.float32)
@@ -96,6 +97,7 @@ def test_repetition_penalty_counts_the_prompt_and_works_on_both_signs() -> None:
     assert sample(np.array([[-1.0, -2.1, -1.0]], np.float32), [sampler], [None])[0] == 0
 
 
+@settings(deadline=None)
 @given(logits=LOGITS, allowed=st.data())
 def test_a_mask_bars_tokens_at_any_temperature(logits: list[float], allowed: st.DataObject) -> None:
     mask = np.array([allowed.draw(st.booleans()) for _ in logits])
@@ -128,6 +130,7 @@ def test_greedy_and_drawn_rows_share_a_batch() -> None:
     assert sample(logits, rows, [None] * 3).tolist() == [1, 0, 2]
 
 
+@settings(deadline=None)
 @given(logits=LOGITS)
 def test_logprobs_are_the_log_softmax_and_sorted(logits: list[float]) -> None:
     values = np.array(logits, np.float32)

@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.engines.llm.costs import StepCosts
@@ -18,6 +18,7 @@ STOPS = st.lists(st.text(alphabet="ab<|>é", min_size=1, max_size=4), min_size=1
 CUTS = st.lists(st.integers(0, 200), max_size=40)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=40), cuts=CUTS)
 def test_any_cut_of_the_bytes_streams_the_text_in_whole_characters(text: str, cuts: list[int]) -> None:
     stream = TextStream(())
@@ -39,6 +40,7 @@ def test_an_answer_that_ends_inside_a_character_shows_the_replacement_character(
     assert stream.finish() == "�"
 
 
+@settings(deadline=None)
 @given(
     text=TEXTS, cuts=CUTS, stops=st.lists(st.text(alphabet="ab<|>é", min_size=1, max_size=4), min_size=1, max_size=3)
 )
