@@ -17,6 +17,7 @@ from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
 from skyshore.engines.emulated.video import EmulatedVideoEngine
+from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
 from skyshore.runtime.status import from_rpc_error
@@ -24,7 +25,6 @@ from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
 from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
-from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.worker.desk import Desk, LlmOffer, VideoOffer
 from skyshore.worker.registration import Registration, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
