@@ -119,7 +119,7 @@ class Tokenizer:
         """The bytes each token id stands for; special tokens stand for none."""
         special = {index for index, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
         user_defined = self._tokenizer.get_added_tokens_decoder().keys() - special
-        byte_level = json.loads(self._tokenizer.to_str())["decoder"]["type"] == "ByteLevel"
+        byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
         table = [b""] * self.description.vocab
         for token, index in self._tokenizer.get_vocab(with_added_tokens=True).items():
             if index in special or index >= len(table):
