@@ -37,7 +37,6 @@ log = structlog.get_logger()
 NODES_EVERY_S = 0.4
 """Leases are read this often: a node is missed at most this long after its lease of 3 s ran out."""
 LEASE_S = 3.0
-TICK_EVERY_S = 1.0
 FLUSH_EVERY_S = 0.25
 OUTCOMES_AT_ONCE = 500
 
@@ -111,19 +110,16 @@ class SchedulerLoop:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_nodes())
                 group.create_task(self._read_outcomes())
-                group.create_task(self._every(TICK_EVERY_S, self._tick))
+                group.create_task(self._tick())
                 group.create_task(self._flush())
         finally:
             self._handle(Tick(self._now_s(), save=True))
             await self._journal.flush()
 
-    async def _every(self, period_s: float, step: Callable[[], None]) -> None:
+    async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(period_s)
-            step()
-
-    def _tick(self) -> None:
-        self._handle(Tick(self._now_s()))
+            await asyncio.sleep(self._core.tick_every_s)
+            self._handle(Tick(self._now_s()))
 
     async def _flush(self) -> None:
         while True:

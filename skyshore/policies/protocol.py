@@ -6,6 +6,7 @@ simulator call the same object.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -160,6 +161,8 @@ class Decision:
     """What the policy looked at, for the decision log."""
     reason: str = ""
     """Why it refused."""
+    passing: bool = False
+    """A refusal that may be otherwise in a second."""
 
 
 REFUSED = -1
@@ -180,9 +183,16 @@ class Feedback:
 class Policy(Protocol):
     """Chooses arms and learns. Subclass it explicitly: all but `select` has a default that learns nothing."""
 
+    slot_s: float = 0.0
+    """Arrivals are gathered this long and then placed together, nearest deadline first; 0 places each at once."""
+
     def select(self, context: Context, arms: Arms) -> Decision:
         """Choose among at least one arm."""
         ...
+
+    def plan(self, contexts: Sequence[Context], options: Sequence[Arms]) -> None:
+        """Look at all arrivals of a slot before `select` is asked for each in turn; `options` as of now."""
+        return
 
     def update(self, feedback: Feedback) -> None:
         """Learn from one finished task."""

@@ -9,11 +9,16 @@ import numpy as np
 
 from skyshore.domain.errors import NotFound
 from skyshore.domain.node import Tier
+from skyshore.policies.bad import Busiest, Slowest
+from skyshore.policies.cs_ucb import CsUcb
+from skyshore.policies.greedy import GreedyEnergy, ShortestExpectedDelay
 from skyshore.policies.least_loaded import LeastLoaded
 from skyshore.policies.one_tier import OneTier
+from skyshore.policies.power_of_two import PowerOfTwo
 from skyshore.policies.protocol import Policy
 from skyshore.policies.random_choice import RandomChoice
 from skyshore.policies.round_robin import RoundRobin
+from skyshore.policies.skyshore import Skyshore
 
 POLICIES: dict[str, Callable[..., Policy]] = {
     "random": RandomChoice,
@@ -21,6 +26,19 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "least_loaded": LeastLoaded,
     "edge_only": partial(OneTier, tier=Tier.EDGE),
     "cloud_only": partial(OneTier, tier=Tier.CLOUD),
+    "power_of_two": PowerOfTwo,
+    "shortest_delay": ShortestExpectedDelay,
+    "greedy_energy": GreedyEnergy,
+    "busiest": Busiest,
+    "slowest": Slowest,
+    "skyshore": Skyshore,
+    "skyshore.serve_all": partial(Skyshore, floor=0.0, ceiling=0.0),
+    "cs_ucb": CsUcb,
+    "cs_ucb.filter_only": partial(CsUcb, explore=False),
+    "cs_ucb.ucb_only": partial(CsUcb, constrain=False, theta=0.0),
+    "cs_ucb.penalty": partial(CsUcb, constrain=False),
+    "cs_ucb.reject": partial(CsUcb, infeasible="reject"),
+    "cs_ucb.slotted": partial(CsUcb, slot_s=0.05),
 }
 """Name → factory(rng, **settings). A dotted name is an ablation of the policy before the dot."""
 

@@ -16,7 +16,7 @@ from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.domain.task import TaskKind
 from skyshore.policies.constraints import slack_at_dispatch
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Policy
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Integers, Policy
 from skyshore.policies.registry import create_policy
 from skyshore.profiling.reward import RewardModel, RewardWeights
 from skyshore.scheduling.actions import Action, Dispatch, Migrate, Reject, SaveState
@@ -35,6 +35,8 @@ from skyshore.scheduling.events import (
 )
 from skyshore.scheduling.fleet import Fleet
 from skyshore.scheduling.tables import KindTable
+
+MOST_IN_SLOT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,20 @@ class SchedulerCore:
         self._policy = self._create(self.policy_name)
         self._rewards = {kind: RewardModel(self.settings.weights) for kind in TaskKind}
         self._learned = False
-        self._saved_at_s = -np.inf
+        self._saved_at_s = self._expired_at_s = -np.inf
+        self._slot: list[TaskArrived] = []
+
+    @property
+    def tick_every_s(self) -> float:
+        """How often the driver should send a Tick under the policy in force."""
+        return min(self._policy.slot_s or 1.0, 1.0)
 
     def handle(self, event: Event) -> list[Action]:
         """Take in one event. Raises NotFound for a change to an unknown policy, ValueError for a bad snapshot."""
         actions: list[Action] = []
         match event:
             case TaskArrived():
-                actions = [self._place(event)]
+                actions = self._arrive(event)
             case TaskFinished() | TaskFailed():
                 self._end(event)
             case NodeReported():
@@ -89,25 +97,61 @@ class SchedulerCore:
 
     # ------------------------------------------------------------------------------------------- placing
 
-    def _place(self, event: TaskArrived) -> Action:
+    def _arrive(self, event: TaskArrived) -> list[Action]:
         earlier = self.fleet.supersede(event.task.task_id)
         waited_s = event.at_s - earlier.context.now_s + earlier.context.waited_s if earlier else 0.0
-        context = Context(event.at_s, event.task, event.profile, max(waited_s, 0.0))
+        if self._policy.slot_s > 0 and event.attempt == 1:
+            if len(self._slot) >= MOST_IN_SLOT:
+                context = Context(event.at_s, event.task, event.profile)
+                return [
+                    self._reject(context, QueueFull(f"{MOST_IN_SLOT} tasks arrived in one slot", retry_after_s=1.0))
+                ]
+            self._slot.append(event)
+            return []
+        return [self._place(event, Context(event.at_s, event.task, event.profile, max(waited_s, 0.0)))]
+
+    def _end_slot(self, at_s: float) -> list[Action]:
+        """Place what the slot gathered, nearest deadline first; each sees the room that the ones before it took."""
+        waiting = [
+            (event, Context(at_s, event.task, event.profile, max(at_s - event.at_s, 0.0))) for event in self._slot
+        ]
+        self._slot.clear()
+        waiting.sort(key=lambda pair: pair[1].remaining_s)
+        options = [(context, arms) for event, context in waiting if (arms := self._options(event, context))]
+        self._policy.plan([context for context, _ in options], [arms for _, arms in options])
+        return [self._place(event, context) for event, context in waiting]
+
+    def _options(self, event: TaskArrived, context: Context) -> Arms | None:
+        found = self._open(event, context)
+        if isinstance(found, SkyshoreError):
+            return None
+        table, rows, _ = found
+        return estimate_arms(table, self.fleet.columns, rows, context)
+
+    def _open(self, event: TaskArrived, context: Context) -> tuple[KindTable, Integers, bool] | SkyshoreError:
+        """The rows that may take a task now, and whether others are merely full; or why there are none."""
         table = self.fleet.table(event.task.kind)
         if table is None:
-            return self._reject(context, why_incapable(self.fleet, None, context))
+            return why_incapable(self.fleet, None, context)
         capable = capable_rows(table, context)
         if not len(capable):
-            return self._reject(context, why_incapable(self.fleet, table, context))
+            return why_incapable(self.fleet, table, context)
         rows = open_rows(self.fleet, table, capable, event.avoid)
         if not len(rows):
-            return self._reject(context, why_closed(self.fleet, table, capable, event.avoid))
+            return why_closed(self.fleet, table, capable, event.avoid)
+        return table, rows, len(rows) < len(capable)
+
+    def _place(self, event: TaskArrived, context: Context) -> Action:
+        found = self._open(event, context)
+        if isinstance(found, SkyshoreError):
+            return self._reject(context, found)
+        table, rows, some_full = found
         arms = estimate_arms(table, self.fleet.columns, rows, context)
         decision = self._policy.select(context, arms)
         if decision.index == REFUSED:
-            some_full = len(rows) < len(capable)
             refusal = f"policy '{self.policy_name}' refuses: {decision.reason}"
-            error = QueueFull(refusal, retry_after_s=1.0) if some_full else NoFeasibleArm(refusal)
+            passing = some_full or decision.passing
+            error = QueueFull(refusal, retry_after_s=1.0) if passing else NoFeasibleArm(refusal)
             return self._reject(context, error, arms, decision)
         return self._dispatch(context, table, arms, decision, event.attempt)
 
@@ -180,11 +224,14 @@ class SchedulerCore:
         self._learned = True
 
     def _tick(self, event: Tick) -> list[Action]:
-        self.fleet.expire(event.at_s)
+        actions = self._end_slot(event.at_s) if self._slot else []
+        if event.at_s - self._expired_at_s >= 1.0:
+            self._expired_at_s = event.at_s
+            self.fleet.expire(event.at_s)
         if self._learned and (event.save or event.at_s - self._saved_at_s >= self.settings.save_every_s):
             self._saved_at_s = event.at_s
-            return self._save()
-        return []
+            actions += self._save()
+        return actions
 
     def _save(self) -> list[Action]:
         self._learned = False

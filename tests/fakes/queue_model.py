@@ -11,7 +11,7 @@ from itertools import count
 
 import numpy as np
 
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.domain.node import Arm, Link, Node, NodeStatus, Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
@@ -26,6 +26,7 @@ from skyshore.scheduling.events import (
     TaskFinished,
     Tick,
 )
+from tests.fakes.small_fleet import llm_arm, node
 
 LINK = Link(up_bytes_per_s=12.5e6, rtt_s=0.005, joules_per_byte=1e-8)
 
@@ -52,6 +53,8 @@ class Arrival:
     at_s: float
     task: Task
     profile: TaskProfile
+    output_tokens: float = 0.0
+    """True length of the answer, which the profile only expects."""
 
 
 @dataclass
@@ -97,6 +100,8 @@ class QueueModel:
             self._at(arrival.at_s, arrival)
             self._open[arrival.task.task_id] = arrival
         self._at(1.0, "beat")
+        if self.core.tick_every_s < 1.0:
+            self._at(self.core.tick_every_s, "tick")
         while self._heap:
             at_s, _, what = heapq.heappop(self._heap)
             self._step(at_s, what)
@@ -106,8 +111,12 @@ class QueueModel:
         self.run.end_s = at_s
         if isinstance(what, Arrival):
             self._tell(TaskArrived(at_s, what.task, what.profile))
-        elif isinstance(what, str):
+        elif what == "beat":
             self._beat(at_s)
+        elif what == "tick":
+            self._tell(Tick(at_s))
+            if self._open:
+                self._at(at_s + self.core.tick_every_s, "tick")
         elif isinstance(what, Outcome):
             self.run.outcomes.append(what)
             end = TaskFinished if what.status is OutcomeStatus.OK else TaskFailed
@@ -148,10 +157,14 @@ class QueueModel:
             arrival, action, joined_s = queue.popleft()
             work_s = self._work(arrival, action) * true.slowness * (1 + true.crowding * self._running[name])
             work_s *= float(np.exp(self._rng.normal(0.0, true.jitter) - true.jitter**2 / 2)) if true.jitter else 1.0
+            left_s = arrival.at_s + arrival.task.deadline_s - true.link.rtt_s / 2 - at_s
             self._running[name] += 1
-            self._at(at_s + work_s, ("_finish", arrival, action, at_s - joined_s, work_s))
+            late = work_s > left_s
+            work_s = min(work_s, max(left_s, 0.0))  # engines stop at the deadline
+            self._at(at_s + work_s, ("_finish", arrival, action, (at_s - joined_s, work_s, late)))
 
-    def _finish(self, at_s: float, arrival: Arrival, action: Dispatch, queued_s: float, work_s: float) -> None:
+    def _finish(self, at_s: float, arrival: Arrival, action: Dispatch, measured: tuple[float, float, bool]) -> None:
+        queued_s, work_s, late = measured
         placement, task = action.placement, arrival.task
         name = placement.arm.node_id
         true = self._nodes[name]
@@ -164,7 +177,7 @@ class QueueModel:
             task_id=task.task_id,
             arm_id=placement.arm.arm_id,
             node_id=name,
-            status=OutcomeStatus.OK,
+            status=OutcomeStatus.DEADLINE_EXCEEDED if late else OutcomeStatus.OK,
             finished_at_s=finished_s,
             latency_s=finished_s - arrival.at_s,
             deadline_s=task.deadline_s,
@@ -176,7 +189,7 @@ class QueueModel:
                 queue_s=queued_s,
                 compute_s=work_s,
                 prompt_tokens=arrival.profile.prompt_tokens,
-                output_tokens=int(arrival.profile.expected_output_tokens),
+                output_tokens=int(arrival.output_tokens),
                 inference_joules=placement.arm.busy_watts * work_s,
                 idle_joules=true.node.idle_watts * work_s,
                 energy_source="modelled:queue_model",
@@ -187,7 +200,7 @@ class QueueModel:
     def _work(self, arrival: Arrival, action: Dispatch) -> float:
         arm, profile = action.placement.arm, arrival.profile
         if arrival.task.kind is TaskKind.LLM:
-            output_s = profile.expected_output_tokens / arm.decode_tokens_per_s
+            output_s = arrival.output_tokens / arm.decode_tokens_per_s
             return profile.prompt_tokens / arm.prefill_tokens_per_s + output_s
         return -(-profile.frame_count // arm.frame_stride) * arm.frame_s
 
@@ -205,18 +218,48 @@ class QueueModel:
         heapq.heappush(self._heap, (at_s, next(self._order), what))
 
 
-def llm_arrivals(rate_per_s: float, number: int, seed: int, service_class: str = "standard") -> list[Arrival]:
-    """Poisson arrivals as in the digest, part 5: 700 tokens in, 250 out on average, deadlines U[2, 6] s."""
+def llm_arrivals(rate_per_s: float, number: int, seed: int, *, guess: float = 0.0) -> list[Arrival]:
+    """Poisson arrivals as in the digest, part 5: 700 tokens in, 250 out on average, deadlines U[2, 6] s.
+
+    `guess` is the sigma of the log-normal error of the expected answer length.
+    """
     rng = np.random.default_rng(seed)
     at_s = np.cumsum(rng.exponential(1.0 / rate_per_s, number))
     prompt = rng.lognormal(np.log(700) - 0.18, 0.6, number)
     answer = rng.lognormal(np.log(250) - 0.18, 0.6, number)
     deadline = rng.uniform(2.0, 6.0, number)
+    expected = answer * np.exp(guess * rng.normal(size=number))
     return [
         Arrival(
             float(at_s[i]),
-            Task(f"t{i}", TaskKind.LLM, service_class, deadline_s=float(deadline[i])),
-            TaskProfile(int(prompt[i]) + 1, round(float(answer[i]), 1) + 1, input_bytes=4 * int(prompt[i]) + 1000),
+            Task(f"t{i}", TaskKind.LLM, deadline_s=float(deadline[i])),
+            TaskProfile(int(prompt[i]) + 1, round(float(expected[i]), 1) + 1, input_bytes=4 * int(prompt[i]) + 1000),
+            float(answer[i]) + 1,
         )
         for i in range(number)
     ]
+
+
+def digest_fleet() -> list[TrueNode]:
+    """Five unequal edges and a cloud, after the digest's part 5; saturated by some 4.5 `llm_arrivals` a second.
+
+    Edges are up to 40 % slower than they say; the cloud slows down as its slots fill.
+    """
+
+    def arm(name: str, speed: float, watts: float, **changes: object) -> Arm:
+        return llm_arm(
+            name,
+            context_tokens=8192,
+            prefill_tokens_per_s=3000 * speed,
+            decode_tokens_per_s=110 * speed,
+            busy_watts=watts,
+            **changes,
+        )
+
+    edges = [
+        TrueNode(node(f"edge{i}", arm(f"edge{i}", speed, watts, slots=1)), slowness=1.0 + 0.1 * i, jitter=0.15)
+        for i, (speed, watts) in enumerate([(1.0, 50), (1.0, 50), (0.8, 35), (0.7, 30), (1.2, 70)])
+    ]
+    sky = node("cloud", arm("cloud", 1.64, 175.0, slots=6, quality=0.9), tier=Tier.CLOUD)
+    far = Link(up_bytes_per_s=37.5e6, rtt_s=0.04, joules_per_byte=5e-8)
+    return [*edges, TrueNode(sky, capacity=64, crowding=0.15, jitter=0.15, link=far)]

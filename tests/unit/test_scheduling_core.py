@@ -143,7 +143,7 @@ def test_a_forgotten_task_expires_after_deadline_and_grace():
     place(core, llm_task("t1", deadline_s=10.0), at_s=1.0)
     core.handle(Tick(15.9))
     assert isinstance(error(place(core, "t2", at_s=15.9)), QueueFull)
-    core.handle(Tick(16.1))
+    core.handle(Tick(17.0))
     assert chosen(place(core, "t3", at_s=16.1)) == "a"
 
 

@@ -1,0 +1,151 @@
+"""What is learned of each arm of one kind: how far its stated speed, energy and quality are from the truth.
+
+The scheduler's estimates carry the context (prompt and answer length, frames, queue, link); a few learned factors per
+arm correct them, so one outcome teaches about tasks of every size:
+
+    service  = stated service · (u₀ + u₁·c)        c = share of the arm's slots taken at dispatch, at most 1
+    joules   = stated joules · (v₀ + v₁·c)         batching shares energy, so v₁ is often negative
+    latency  = transmission + queue + service + rest
+    σ        = mean |measured − predicted| / predicted
+
+u and v are ridge regressions with forgetting, pulled towards (1, 0): an arm never met is believed on its word.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyshore.policies.arm_slots import ArmSlots
+from skyshore.policies.protocol import ArmEstimate, Arms, Floats
+from skyshore.policies.snapshot import pack, unpack
+
+FORGET = 0.98
+"""Kept of the past per outcome of the same arm: half is forgotten after 35."""
+BELIEF = 2.0
+"""Weight of an arm's word, in outcomes."""
+FIRST_SPREAD = 0.25
+"""σ of an arm never met."""
+LEAST_SPREAD = 0.02
+UNKNOWN_WATTS = 10.0
+"""Stands for an arm that states no power, so that its joules can be learned as a multiple."""
+FAILURE_FADES_S = 30.0
+"""A failure counts half after some 20 s without another."""
+FIRST_ROOM = 16
+MOST_RATIO = 50.0
+
+# Rows of the block of learned figures.
+U0, U1, V0, V1, REST_S, SPREAD, COUNT, QUALITY, FAILED, FAILED_AT_S = range(10)
+ROWS = 10
+# Rows of the regressions' sums: of weight, c, c², y, c·y.
+SUMS = 5
+
+
+class ArmModels:
+    """Learned figures of all arms of one kind, in columns."""
+
+    def __init__(self) -> None:
+        self.slots = ArmSlots(self._prepare)
+        self._block: Floats = np.zeros((ROWS, FIRST_ROOM))
+        self._service: Floats = np.zeros((SUMS, FIRST_ROOM))
+        self._energy: Floats = np.zeros((SUMS, FIRST_ROOM))
+
+    def of(self, arms: Arms) -> Floats:
+        """Learned figures of the rows of `arms`: [ROWS, len(arms)]."""
+        return self._block[:, self.slots.of(arms)]
+
+    def of_arm(self, arm_id: str) -> Floats:
+        """Learned figures of one arm: [ROWS]."""
+        return self._block[:, self.slots.of_arm(arm_id)]
+
+    def learn_service(self, arm: ArmEstimate, service_s: float) -> None:
+        """A measured time of service; shorter than stated or longer."""
+        if arm.service_s > 0:
+            ratio = min(service_s / arm.service_s, MOST_RATIO)
+            slot = self.slots.of_arm(arm.arm_id)
+            self._block[U0 : U1 + 1, slot] = _regress(self._service[:, slot], crowd(arm), ratio)
+
+    def learn_joules(self, arm: ArmEstimate, joules: float) -> None:
+        """Measured joules, idle share apart."""
+        slot = self.slots.of_arm(arm.arm_id)
+        ratio = min(joules / stated_joules(arm), MOST_RATIO)
+        self._block[V0 : V1 + 1, slot] = _regress(self._energy[:, slot], crowd(arm), ratio)
+
+    def learn_latency(self, arm: ArmEstimate, latency_s: float, predicted_s: float) -> None:
+        """A measured latency beside what was predicted."""
+        column = self.of_arm(arm.arm_id)
+        weight = 1.0 / (BELIEF + 3.0 + column[COUNT])
+        error = latency_s - predicted_s
+        column[REST_S] += weight * error
+        column[SPREAD] = max(column[SPREAD] + weight * (abs(error) / predicted_s - column[SPREAD]), LEAST_SPREAD)
+        column[COUNT] = FORGET * column[COUNT] + 1.0
+
+    def learn_quality(self, arm: ArmEstimate, quality: float) -> None:
+        """A measured quality; kept as the difference to what the arm states."""
+        column = self.of_arm(arm.arm_id)
+        column[QUALITY] += (quality - arm.quality - column[QUALITY]) / (10.0 + column[COUNT])
+
+    def learn_end(self, arm: ArmEstimate, now_s: float, *, failed: bool) -> None:
+        """Whether the arm answered at all."""
+        column = self.of_arm(arm.arm_id)
+        before = faded_failure(column[FAILED], column[FAILED_AT_S], now_s)
+        column[FAILED] = 0.8 * before + 0.2 * failed
+        column[FAILED_AT_S] = now_s
+
+    def snapshot(self, kind: str) -> bytes:
+        """Everything, as bytes."""
+        known = self.slots.known()
+        where = np.fromiter(known.values(), dtype=np.intp, count=len(known))
+        stacked = np.concatenate([self._block, self._service, self._energy])[:, where]
+        return pack(kind, {"arms": np.array(list(known), dtype=np.str_), "figures": stacked})
+
+    def restore(self, kind: str, data: bytes) -> None:
+        """Replace everything. Raises ValueError for another format."""
+        arrays = unpack(kind, data)
+        figures: NDArray[np.float64] = arrays["figures"].astype(np.float64)
+        for column, arm_id in enumerate(arrays["arms"].tolist()):
+            slot = self.slots.of_arm(arm_id)
+            self._block[:, slot] = figures[:ROWS, column]
+            self._service[:, slot] = figures[ROWS : ROWS + SUMS, column]
+            self._energy[:, slot] = figures[ROWS + SUMS :, column]
+
+    def _prepare(self, slot: int) -> None:
+        if slot >= self._block.shape[1]:
+            self._block, self._service, self._energy = (
+                np.concatenate([old, np.zeros_like(old)], axis=1) for old in (self._block, self._service, self._energy)
+            )
+        self._block[:, slot] = 0.0
+        self._block[[U0, V0], slot] = 1.0
+        self._block[SPREAD, slot] = FIRST_SPREAD
+        self._service[:, slot] = self._energy[:, slot] = 0.0
+
+
+def crowd(arm: ArmEstimate) -> float:
+    """Share of the arm's slots taken when the task was dispatched, at most 1."""
+    return min(arm.load / arm.slots, 1.0)
+
+
+def stated_joules(arm: ArmEstimate) -> float:
+    """What the estimate says, or a stand-in for an arm that states no power."""
+    return arm.joules or UNKNOWN_WATTS * max(arm.service_s, 1e-6)
+
+
+def predicted_latency_s(arm: ArmEstimate, learned: Floats) -> float:
+    """The latency of one dispatched task under what is learned of its arm."""
+    service_s = arm.service_s * (learned[U0] + learned[U1] * crowd(arm))
+    return float(max(arm.transmission_s + arm.queue_s * learned[U0] + service_s + learned[REST_S], 1e-3))
+
+
+def faded_failure(share: float, at_s: float, now_s: float) -> float:
+    """The share of failures as it counts now."""
+    return float(share * np.exp(-max(now_s - at_s, 0.0) / FAILURE_FADES_S))
+
+
+def _regress(sums: Floats, taken: float, ratio: float) -> tuple[float, float]:
+    """Take in (1, c) → y and solve the two by two ridge regression towards (1, 0)."""
+    sums *= FORGET
+    sums += (1.0, taken, taken * taken, ratio, taken * ratio)
+    weight, c, cc, y, cy = sums.tolist()
+    weight, cc, y = weight + BELIEF, cc + BELIEF, y + BELIEF
+    determinant = weight * cc - c * c
+    return (cc * y - c * cy) / determinant, (weight * cy - c * y) / determinant

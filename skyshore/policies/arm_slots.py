@@ -1,0 +1,56 @@
+"""Numbers for arms, so that what is learned of them lives in arrays and outlives changes of the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from skyshore.policies.protocol import Arms, ArmTable, Integers
+
+SPARE = 256
+"""Arms that left are remembered, in case they come back, up to this many and three times those that are here."""
+
+Where = Integers | slice
+"""What indexes a column of learned figures for the rows of an `Arms`; a slice where that saves the copy."""
+
+
+class ArmSlots:
+    """Slot of every arm of one kind. `prepare(slot)` is called to make and blank room for an arm never met."""
+
+    def __init__(self, prepare: Callable[[int], None]) -> None:
+        self._prepare = prepare
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._table: ArmTable | None = None
+        self._of_rows: Integers = np.empty(0, dtype=np.intp)
+        self._in_order = False
+
+    def of(self, arms: Arms) -> Where:
+        """Slots of the rows of `arms`."""
+        if arms.table is not self._table:
+            self._renumber(arms.table)
+        if len(arms.rows) == len(self._of_rows):
+            return slice(0, len(self._of_rows)) if self._in_order else self._of_rows
+        return self._of_rows[arms.rows]
+
+    def of_arm(self, arm_id: str) -> int:
+        """Slot of one arm, met before or not."""
+        slot = self._slots.get(arm_id)
+        if slot is None:
+            slot = self._slots[arm_id] = self._free.pop() if self._free else len(self._slots)
+            self._prepare(slot)
+        return slot
+
+    def known(self) -> dict[str, int]:
+        """All arms remembered and their slots."""
+        return dict(self._slots)
+
+    def _renumber(self, table: ArmTable) -> None:
+        here = set(table.arm_ids)
+        if len(self._slots.keys() | here) > SPARE + 4 * len(here):
+            for arm_id in [arm_id for arm_id in self._slots if arm_id not in here]:
+                self._free.append(self._slots.pop(arm_id))
+        self._table = table
+        self._of_rows = np.array([self.of_arm(arm_id) for arm_id in table.arm_ids], dtype=np.intp)
+        self._in_order = bool((self._of_rows == np.arange(len(self._of_rows))).all())

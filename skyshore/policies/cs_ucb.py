@@ -1,0 +1,105 @@
+"""CS-UCB: constraint satisfaction plus upper confidence bound, of PerLLM (arXiv 2405.14636).
+
+From the paper, partly at second hand (the digest marks what): arms are (service class, node configuration); a scalar
+f says whether all constraints hold (least normalised slack, eq. 3); among the arms that hold, the largest
+
+    U(k, a) = R(k, a) / N(k, a) + δ·√(ln t / N(k, a)) + θ·P(a),    P = min(f, 0)
+
+is taken, an arm never pulled counting as infinite. Reward: −E / E_ref + λ·f, both measured (`profiling.reward`).
+
+Our choices, where we found nothing: updates come from measured outcomes, late as they are, never from the estimate;
+N and R are discounted (γ); t is the discounted number of outcomes of the class; ties are broken at random; δ = 0.5,
+θ = 1 (a re-implementation's grid gave δ = 0.5); when nothing holds, `infeasible` says what is done. With `slot_s` the
+arrivals of a slot are placed together, nearest deadline first, each seeing the room the ones before it took: the
+paper's super-arm with reservations. The core does that batching.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skyshore.domain.task import TaskKind
+from skyshore.policies.class_statistics import ClassStatistics
+from skyshore.policies.constraints import deadline_slack, resource_slack
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Floats, Policy
+from skyshore.policies.snapshot import join_parts, split_parts
+
+FORMAT = "cs_ucb/1"
+INFEASIBLE = ("largest_slack", "least_loaded", "reject")
+
+
+class CsUcb(Policy):
+    """The paper's policy and its ablations.
+
+    `constrain` off leaves the filter out (UCB only); `explore` off leaves the bandit out (cheapest estimate among the
+    arms that hold); `theta` weighs the penalty in the index, which matters only without the filter.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        *,
+        delta: float = 0.5,
+        theta: float = 1.0,
+        discount: float = 0.999,
+        constrain: bool = True,
+        explore: bool = True,
+        infeasible: str = "largest_slack",
+        slot_s: float = 0.0,
+    ) -> None:
+        """Raises ValueError for a setting out of range."""
+        if infeasible not in INFEASIBLE:
+            raise ValueError(f"infeasible must be one of {', '.join(INFEASIBLE)}, not '{infeasible}'")
+        self.slot_s = slot_s
+        self._rng = rng
+        self._delta, self._theta, self._discount = delta, theta, discount
+        self._constrain, self._explore, self._infeasible = constrain, explore, infeasible
+        self._statistics = {kind: ClassStatistics(discount) for kind in TaskKind}
+
+    def select(self, context: Context, arms: Arms) -> Decision:
+        """Filter by f, then take the largest index."""
+        slack = np.minimum(deadline_slack(arms, context), resource_slack(arms, context))
+        scores = self._index(context, arms, slack)
+        if self._constrain:
+            holds = slack >= 0
+            if not holds.any():
+                return self._when_nothing_holds(arms, slack)
+            scores = np.where(holds, scores, -np.inf)
+        return self._best(scores)
+
+    def update(self, feedback: Feedback) -> None:
+        """Semi-bandit feedback: the reward of the arm that ran the task."""
+        task = feedback.context.task
+        self._statistics[task.kind].learn(task.service_class, feedback.arm.arm_id, feedback.reward)
+
+    def snapshot(self) -> bytes:
+        """Counts and sums of every kind."""
+        return join_parts([statistics.snapshot(FORMAT) for statistics in self._statistics.values()])
+
+    def restore(self, snapshot: bytes) -> None:
+        """See Policy."""
+        fresh = {kind: ClassStatistics(self._discount) for kind in TaskKind}
+        for statistics, part in zip(fresh.values(), split_parts(snapshot, len(fresh)), strict=True):
+            statistics.restore(FORMAT, part)
+        self._statistics = fresh
+
+    def _index(self, context: Context, arms: Arms, slack: Floats) -> Floats:
+        if not self._explore:
+            return -arms.joules
+        count, mean, total = self._statistics[context.task.kind].read(context.task.service_class, arms)
+        if total <= 0:
+            return np.full(len(arms), np.inf)
+        seen = count > 0
+        radius = np.sqrt(max(np.log(total), 0.0) / np.where(seen, count, 1.0))
+        index = mean + self._delta * radius + self._theta * np.minimum(slack, 0.0)
+        return np.where(seen, index, np.inf)
+
+    def _when_nothing_holds(self, arms: Arms, slack: Floats) -> Decision:
+        if self._infeasible == "reject":
+            return Decision(REFUSED, scores=slack, reason="no arm would keep the deadline", passing=True)
+        return self._best(slack if self._infeasible == "largest_slack" else -arms.load / arms.capacity)
+
+    def _best(self, scores: Floats) -> Decision:
+        best = np.flatnonzero(scores == scores.max())
+        index = int(best[0]) if len(best) == 1 else int(best[self._rng.integers(len(best))])
+        return Decision(index, 1.0 / len(best), scores)

@@ -1,0 +1,74 @@
+"""The chance that a deadline is missed, and what a miss is worth: both learned online, per service class.
+
+The chance is read from the class's own past. A finished task leaves a score z = (measured − predicted) / (σ·predicted).
+How often later scores exceed what a task can spare is what a conformal predictor would promise, with one difference:
+a task cut off at its deadline shows only that its score would have been larger. So scores are kept as a survival curve
+(Kaplan and Meier on intervals), which takes such scores for what they say, and which forgets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skyshore.policies.protocol import Floats
+
+EDGES: Floats = np.append(-np.inf, np.arange(-3.0, 8.01, 0.25)).astype(np.float64)
+"""Scores between which the curve is a step."""
+FORGET = 0.995
+PRIOR_SCORES = 10.0
+"""Weight of the first belief, in scores: bell-shaped, with a mean absolute error of one σ."""
+
+
+class MissRisk:
+    """Survival curve of one class's scores."""
+
+    def __init__(self) -> None:
+        curve = 1.0 / (1.0 + np.exp(1.36 * EDGES))  # logistic of the wanted spread; 1 at −∞
+        self.alive: Floats = PRIOR_SCORES * curve
+        """Scores seen that reached each interval."""
+        self.ended: Floats = self.alive - np.append(self.alive[1:], 0.0)
+        """Scores that fell into it and were not cut off."""
+        self._chance: Floats = curve[1:]
+        self._refresh()
+
+    def observe(self, score: float, *, cut_off: bool) -> None:
+        """Take in the score of one finished task."""
+        interval = int(np.searchsorted(EDGES, score, side="right")) - 1
+        self.alive *= FORGET
+        self.ended *= FORGET
+        self.alive[: interval + 1] += 1.0
+        if not cut_off:
+            self.ended[interval] += 1.0
+        self._refresh()
+
+    def chance(self, spare: Floats) -> Floats:
+        """Chance that the score exceeds `spare`."""
+        return np.interp(spare, EDGES[1:], self._chance)
+
+    def restore(self, alive: Floats, ended: Floats) -> None:
+        """Go on from another curve. Raises ValueError for one on other intervals."""
+        if alive.shape != EDGES.shape or ended.shape != EDGES.shape:
+            raise ValueError(f"a curve of {alive.shape} and {ended.shape} intervals, not of {EDGES.shape}")
+        self.alive, self.ended = alive, ended
+        self._refresh()
+
+    def _refresh(self) -> None:
+        # Before each edge but the first: the share that outlived every interval below it.
+        stays: Floats = 1.0 - self.ended[:-1] / np.maximum(self.alive[:-1], 1e-9)
+        self._chance = np.multiply.accumulate(np.clip(stays, 0.0, 1.0))
+
+
+class Multiplier:
+    """Dual variable of "at most a share α of tasks misses": raised by each miss, lowered by each success."""
+
+    def __init__(self, miss_share: float, largest: float, step: float = 0.05) -> None:
+        self._miss_share, self._largest, self._step = miss_share, largest, step
+        self.value = largest
+        self.missed_share = 0.0
+        """Running share of misses."""
+
+    def observe(self, *, missed: bool) -> None:
+        """Take in how one task ended."""
+        self.missed_share += 0.02 * (missed - self.missed_share)
+        moved = self.value * np.exp(self._step * (missed - self._miss_share))
+        self.value = float(np.clip(moved, self._largest / 3, self._largest))

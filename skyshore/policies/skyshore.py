@@ -1,0 +1,224 @@
+"""`skyshore`: least joules, deadlines priced by the chance of missing them. Our own, past both papers.
+
+For each arm the latency L, its spread σ and the joules J are predicted from learned corrections of the estimates
+(`arm_models`); from them and the class's past (`risk`) the chance p that the deadline is missed. The arm with the least
+
+    J·(1 − β / √(4 + n)) · (1 + 10·failures)  +  λ_k·J̄·p
+
+is taken: optimism about arms seldom seen (n outcomes), distrust of arms that failed lately, and the Lagrange
+multiplier λ_k of "at most a share `miss_share` of class k misses", moved by dual ascent between bounds, so that caution
+is as dear as it has to be. J̄ is the running mean of joules. Arms whose learned quality is below floor + margin_k come
+last; a virtual queue of past shortfalls sets the margin.
+
+A task is refused at once when its arm's chance of success is too small,
+
+    1 − p  <  min(`floor` + m_k, `ceiling`),       m_k: running share of the placed tasks of class k that missed.
+
+An answer that will be cut off at its deadline costs joules and takes the place of one that would have been in time.
+With room to spare few miss and nearly everything is tried; under overload the policy grows picky. One in twenty is
+tried all the same, for a policy that refuses everything would never learn better.
+
+Kin: constrained contextual bandits (digest 4.2, rows 1 to 6). What else was tried is in `docs/policies.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.task import TaskKind
+from skyshore.policies.arm_models import (
+    COUNT,
+    FAILED,
+    FAILED_AT_S,
+    FAILURE_FADES_S,
+    QUALITY,
+    REST_S,
+    SPREAD,
+    U0,
+    U1,
+    UNKNOWN_WATTS,
+    V0,
+    V1,
+    ArmModels,
+    predicted_latency_s,
+)
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Floats, Policy
+from skyshore.policies.risk import MissRisk, Multiplier
+from skyshore.policies.snapshot import join_parts, split_parts
+
+FORMAT = "skyshore/1"
+SMOOTHING = 0.02
+"""Of the running mean of joules."""
+MOST_CLASSES = 64
+"""Beyond these, classes share one state: a caller must not be able to grow the table without end."""
+OTHERS = "(others)"
+PROBE = 0.05
+"""Of the tasks to be refused, this share is tried all the same: who refuses everything never learns better."""
+
+
+class ClassState:
+    """What is learned of one service class, over all arms."""
+
+    def __init__(self, miss_share: float, dearest: float) -> None:
+        self.risk = MissRisk()
+        self.multiplier = Multiplier(miss_share, dearest)
+        self._shortfall = 0.0
+        """Virtual queue of the quality floor."""
+
+    @property
+    def quality_margin(self) -> float:
+        """Quality to ask for beyond the floor."""
+        return min(0.01 * self._shortfall, 0.1)
+
+    def note_quality(self, shortfall: float, floor: float) -> None:
+        """Take in by how much an answer fell short of its floor, if it had one."""
+        if floor > 0:
+            self._shortfall = max(self._shortfall + shortfall, 0.0)
+
+    def plain(self) -> dict[str, float | list[float]]:
+        """As JSON takes it."""
+        return {
+            "alive": self.risk.alive.tolist(),
+            "ended": self.risk.ended.tolist(),
+            "multiplier": self.multiplier.value,
+            "missed_share": self.multiplier.missed_share,
+            "shortfall": self._shortfall,
+        }
+
+    def take(self, plain: dict[str, Any]) -> None:
+        """From what `plain` gave."""
+        self.risk.restore(np.array(plain["alive"]), np.array(plain["ended"]))
+        self.multiplier.value = float(plain["multiplier"])
+        self.multiplier.missed_share = float(plain["missed_share"])
+        self._shortfall = float(plain["shortfall"])
+
+
+class Skyshore(Policy):
+    """One contextual policy for every kind of task."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        *,
+        miss_share: float = 0.05,
+        dearest: float = 6.0,
+        optimism: float = 0.3,
+        floor: float = 0.2,
+        ceiling: float = 0.4,
+    ) -> None:
+        """`dearest` is the largest λ."""
+        self._rng = rng
+        self._miss_share, self._dearest, self._optimism = miss_share, dearest, optimism
+        self._floor, self._ceiling = floor, ceiling
+        self._models = {kind: ArmModels() for kind in TaskKind}
+        self._mean_joules = dict.fromkeys(TaskKind, 0.0)
+        self._classes: dict[str, ClassState] = {}
+
+    def select(self, context: Context, arms: Arms) -> Decision:
+        """Least joules plus priced risk, or a refusal."""
+        state = self._class(context.task.service_class)
+        learned = self._models[context.task.kind].of(arms)
+        taken = np.minimum(arms.load / arms.slots, 1.0)
+        service_s = arms.service_s * (learned[U0] + learned[U1] * taken)
+        latency_s = arms.transmission_s + arms.queue_s * learned[U0] + service_s + learned[REST_S]
+        spare = (context.remaining_s / np.maximum(latency_s, 1e-3) - 1.0) / learned[SPREAD]  # in sigmas
+        chance = state.risk.chance(spare)
+        joules = self._joules(context, arms, learned, taken)
+        mean_joules = self._mean_joules[context.task.kind] or float(joules.mean())
+        cost = joules + state.multiplier.value * mean_joules * chance
+        if context.task.min_quality > 0:
+            cost = self._priced_quality(context, arms, learned, cost)
+        index = int(cost.argmin())
+        success = 1.0 - float(chance[index])
+        features = (float(latency_s[index]), success, float(joules[index]), state.multiplier.value)
+        if success >= min(self._floor + state.multiplier.missed_share, self._ceiling):
+            return Decision(index, scores=-cost, features=features)
+        if self._rng.random() < PROBE:
+            return Decision(index, PROBE, scores=-cost, features=features)
+        reason = f"the deadline would be kept with a chance of {success:.0%}"
+        return Decision(REFUSED, 1.0 - PROBE, scores=-cost, features=features, reason=reason, passing=True)
+
+    def update(self, feedback: Feedback) -> None:
+        """Correct the arm's model and the class's risk and multiplier by what was measured."""
+        arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
+        models, state = self._models[task.kind], self._class(task.service_class)
+        state.multiplier.observe(missed=not outcome.met_deadline)
+        models.learn_end(arm, feedback.now_s, failed=outcome.status is OutcomeStatus.FAILED)
+        if outcome.status is OutcomeStatus.FAILED:
+            return
+        learned = models.of_arm(arm.arm_id)
+        predicted_s, latency_s = predicted_latency_s(arm, learned), outcome.latency_s
+        cut_off = outcome.status is not OutcomeStatus.OK
+        state.risk.observe((latency_s / predicted_s - 1.0) / learned[SPREAD], cut_off=cut_off)
+        if not cut_off:
+            self._learn_answer(feedback)
+        elif latency_s > predicted_s:  # all that is known is that it would have taken longer
+            models.learn_service(arm, arm.service_s * learned[U0] * latency_s / predicted_s)
+        else:
+            return
+        models.learn_latency(arm, latency_s, predicted_s)
+
+    def snapshot(self) -> bytes:
+        """Models of every kind, running means, and the state of every class."""
+        parts = [models.snapshot(FORMAT) for models in self._models.values()]
+        classes = {name: state.plain() for name, state in self._classes.items()}
+        parts.append(json.dumps({"classes": classes, "mean_joules": self._mean_joules}).encode())
+        return join_parts(parts)
+
+    def restore(self, snapshot: bytes) -> None:
+        """See Policy."""
+        *tables, scalars = split_parts(snapshot, len(self._models) + 1)
+        fresh = {kind: ArmModels() for kind in self._models}
+        for models, part in zip(fresh.values(), tables, strict=True):
+            models.restore(FORMAT, part)
+        try:
+            content = json.loads(scalars)
+            classes = {name: self._fresh_class() for name in content["classes"]}
+            for name, plain in content["classes"].items():
+                classes[name].take(plain)
+            mean_joules = {kind: float(content["mean_joules"][kind]) for kind in TaskKind}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a snapshot without {error}") from error
+        self._models, self._classes, self._mean_joules = fresh, classes, mean_joules
+
+    def _class(self, name: str) -> ClassState:
+        state = self._classes.get(name)
+        if state is None:
+            if len(self._classes) >= MOST_CLASSES and name != OTHERS:
+                return self._class(OTHERS)
+            state = self._classes[name] = self._fresh_class()
+        return state
+
+    def _fresh_class(self) -> ClassState:
+        return ClassState(self._miss_share, self._dearest)
+
+    def _joules(self, context: Context, arms: Arms, learned: Floats, taken: Floats) -> Floats:
+        stated = np.where(arms.joules > 0, arms.joules, UNKNOWN_WATTS * arms.service_s)
+        joules: Floats = stated * np.maximum(learned[V0] + learned[V1] * taken, 0.02)
+        joules *= 1.0 - self._optimism / np.sqrt(4.0 + learned[COUNT])
+        if learned[FAILED].any():
+            age_s = np.maximum(context.now_s - learned[FAILED_AT_S], 0.0)
+            joules *= 1.0 + 10.0 * learned[FAILED] * np.exp(-age_s / FAILURE_FADES_S)
+        return joules
+
+    def _priced_quality(self, context: Context, arms: Arms, learned: Floats, cost: Floats) -> Floats:
+        """Arms whose learned quality is too low cost more than any that is good enough."""
+        floor = context.task.min_quality + self._class(context.task.service_class).quality_margin
+        lacking = np.maximum(floor - arms.quality - learned[QUALITY], 0.0)
+        return np.where(lacking > 0, cost + (1.0 + lacking) * cost.max(), cost)
+
+    def _learn_answer(self, feedback: Feedback) -> None:
+        arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
+        models, worker = self._models[task.kind], outcome.worker
+        joules = outcome.transmission_joules + worker.inference_joules
+        models.learn_service(arm, worker.prefill_s + worker.compute_s)
+        models.learn_joules(arm, joules)
+        before = self._mean_joules[task.kind]
+        self._mean_joules[task.kind] = before + SMOOTHING * (joules - before) if before else joules
+        if outcome.quality > 0:  # measured
+            models.learn_quality(arm, outcome.quality)
+            self._class(task.service_class).note_quality(task.min_quality - outcome.quality, task.min_quality)

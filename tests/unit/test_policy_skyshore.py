@@ -1,0 +1,145 @@
+"""The `skyshore` policy: what it learns, what it risks, what it refuses, and that it beats what it should beat."""
+
+import numpy as np
+import pytest
+
+from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
+from skyshore.policies.protocol import REFUSED, Arms
+from skyshore.policies.risk import EDGES, MissRisk, Multiplier
+from skyshore.policies.skyshore import Skyshore
+from skyshore.scheduling.core import CoreSettings
+from tests.fakes.queue_model import QueueModel, digest_fleet, llm_arrivals
+from tests.unit.test_policies import arms_of, context, feedback
+
+
+def teach(policy: Skyshore, world: Arms, index: int, times: int, **measured: float) -> None:
+    """Outcomes of one arm; `slowness` and `joules` are true over stated."""
+    for step in range(times):
+        ctx = context(float(step), task_id=f"t{step}", deadline_s=60.0)
+        arm = world.estimate(index)
+        service_s = arm.service_s * measured.get("slowness", 1.0)
+        worker = WorkerOutcome(compute_s=service_s, inference_joules=arm.joules * measured.get("joules", 1.0))
+        told = feedback(
+            ctx,
+            world,
+            index,
+            latency_s=service_s + arm.transmission_s + arm.queue_s,
+            quality=measured.get("quality", 0.0),
+            transmission_joules=0.0,
+            worker=worker,
+        )
+        policy.update(told)
+
+
+def pick(policy: Skyshore, world: Arms, **task: float) -> int:
+    return policy.select(context(100.0, **task), world).index
+
+
+def test_a_new_arm_is_believed_on_its_word():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(3, service_s=[1.0, 1.0, 4.0], joules=[50.0, 20.0, 5.0])
+    assert pick(policy, world, deadline_s=60.0) == 2
+    assert pick(policy, world, deadline_s=3.0) == 1
+
+
+def test_an_arm_slower_than_it_says_loses_tight_tasks_only():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, service_s=[1.0, 1.0], joules=[10.0, 30.0])
+    assert pick(policy, world, deadline_s=3.0) == 0
+    teach(policy, world, 0, 60, slowness=4.0)
+    teach(policy, world, 1, 60)
+    assert pick(policy, world, deadline_s=3.0) == 1
+    assert pick(policy, world, deadline_s=60.0) == 0
+
+
+def test_measured_joules_count_not_stated_ones():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, joules=[10.0, 12.0])
+    teach(policy, world, 0, 60, joules=3.0)
+    teach(policy, world, 1, 60)
+    assert pick(policy, world, deadline_s=60.0) == 1
+
+
+def test_an_arm_that_states_no_power_is_measured():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, joules=[0.0, 10.0], service_s=1.0)
+    for step in range(60):
+        arm_is_hungry = WorkerOutcome(compute_s=1.0, inference_joules=80.0)
+        policy.update(feedback(context(float(step)), world, 0, worker=arm_is_hungry))
+    teach(policy, world, 1, 60)
+    assert pick(policy, world, deadline_s=60.0) == 1
+
+
+def test_an_arm_whose_answers_fall_short_of_the_floor_comes_last():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, joules=[10.0, 40.0], quality=[0.7, 0.7])
+    assert pick(policy, world, min_quality=0.65, deadline_s=60.0) == 0
+    teach(policy, world, 0, 80, quality=0.5)
+    teach(policy, world, 1, 80, quality=0.7)
+    assert pick(policy, world, min_quality=0.65, deadline_s=60.0) == 1
+    assert pick(policy, world, min_quality=0.0, deadline_s=60.0) == 0
+
+
+def test_a_failing_arm_is_shunned_and_forgiven():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, joules=[10.0, 15.0])
+    teach(policy, world, 0, 20)
+    teach(policy, world, 1, 20)
+    for _ in range(3):
+        policy.update(feedback(context(100.0), world, 0, status=OutcomeStatus.FAILED))
+    assert policy.select(context(101.0, deadline_s=60.0), world).index == 1
+    assert policy.select(context(500.0, deadline_s=60.0), world).index == 0
+
+
+def test_an_arm_known_only_by_missed_deadlines_is_found_out():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, service_s=[1.0, 2.0], joules=[10.0, 30.0])
+    teach(policy, world, 1, 40)
+    for step in range(40):
+        cut_off = feedback(
+            context(float(step), deadline_s=4.0), world, 0, status=OutcomeStatus.DEADLINE_EXCEEDED, latency_s=4.0
+        )
+        policy.update(cut_off)
+    assert pick(policy, world, deadline_s=4.0) == 1
+
+
+def test_the_hopeless_is_refused_but_now_and_then_tried():
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(1, service_s=10.0)
+    answers = [policy.select(context(deadline_s=1.0), world) for _ in range(400)]
+    refused = sum(answer.index == REFUSED for answer in answers)
+    assert 350 < refused < 400
+    assert {answer.propensity for answer in answers} == {0.05, 0.95}
+    assert pick(policy, world, deadline_s=60.0) == 0
+
+
+def test_stated_chances_come_true_also_under_censoring():
+    """Scores cut off at what a task could spare: the curve still finds the true share beyond each point."""
+    rng, risk = np.random.default_rng(1), MissRisk()
+    for _ in range(4000):
+        score, spare = rng.normal(0.5, 1.5), rng.uniform(-1.0, 5.0)
+        risk.observe(min(score, spare), cut_off=score > spare)
+    points = np.array([-1.0, 0.0, 1.0, 2.0, 3.0])
+    truth = [np.mean(rng.normal(0.5, 1.5, 100_000) > point) for point in points]
+    np.testing.assert_allclose(risk.chance(points), truth, atol=0.07)
+    assert np.all(np.diff(risk.chance(EDGES[1:])) <= 0)
+
+
+def test_the_multiplier_rises_with_misses_and_falls_without():
+    multiplier = Multiplier(miss_share=0.05, largest=6.0)
+    for _ in range(2000):
+        multiplier.observe(missed=False)
+    assert multiplier.value == pytest.approx(2.0)
+    for step in range(2000):
+        multiplier.observe(missed=step % 5 == 0)
+    assert multiplier.value == pytest.approx(6.0, rel=0.2)
+
+
+@pytest.mark.parametrize("rate_per_s", [2.25, 4.5, 6.75])
+def test_fewer_joules_per_met_deadline_at_better_attainment(rate_per_s):
+    """At half load, saturation and half as much again; `docs/policies.md` says where it does not hold."""
+
+    def result(policy: str) -> tuple[float, float]:
+        runs = []
+        for seed in range(3):
+            model = QueueModel(digest_fleet(), CoreSettings(policy=policy), seed=seed)
+            runs.append(model.play(llm_arrivals(rate_per_s, 400, seed=seed)))
+        return np.mean([run.attainment for run in runs]), np.mean([run.joules_per_met for run in runs])
+
+    attainment, joules = result("skyshore")
+    for rival in ("least_loaded", "cs_ucb", "cs_ucb.filter_only"):
+        theirs = result(rival)
+        assert attainment >= theirs[0], rival
+        assert joules <= 0.9 * theirs[1], rival
