@@ -33,9 +33,11 @@ COPY cli /app/cli
 # The owner of this folder becomes the owner of the volume mounted on it.
 RUN install -d -o 10001 -g 10001 /models
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=skyshore PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# npm trusts whom the rest of the image trusts; of itself it would not look there.
+ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /app
 USER 10001:10001
-ENTRYPOINT ["python", "-m", "cli.main", "models"]
+ENTRYPOINT ["python", "-m", "cli", "models"]
 CMD ["fetch"]
 
 FROM python:3.11-slim-bookworm AS node

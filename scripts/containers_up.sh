@@ -63,7 +63,7 @@ down() {
 }
 
 case ${1:-} in
-  up) "up_$(choose)" ;;
+  up) with=$(choose); "up_$with" ;;
   down) down ;;
   *) sed -n '2,5p' "$0" >&2; exit 2 ;;
 esac
