@@ -52,11 +52,13 @@ class ArmModels:
 
     def of(self, arms: Arms) -> Floats:
         """Learned figures of the rows of `arms`: [ROWS, len(arms)]."""
-        return self._block[:, self.slots.of(arms)]
+        where = self.slots.of(arms)  # first: it may make room, which replaces the block
+        return self._block[:, where]
 
     def of_arm(self, arm_id: str) -> Floats:
         """Learned figures of one arm: [ROWS]."""
-        return self._block[:, self.slots.of_arm(arm_id)]
+        slot = self.slots.of_arm(arm_id)
+        return self._block[:, slot]
 
     def learn_service(self, arm: ArmEstimate, service_s: float) -> None:
         """A measured time of service; shorter than stated or longer."""

@@ -119,6 +119,14 @@ def test_a_restored_policy_decides_as_the_one_it_was_saved_from(name):
 
 
 @pytest.mark.parametrize("name", ["cs_ucb", "skyshore"])
+def test_arms_may_be_learned_of_before_they_are_offered(name):
+    policy, world = create_policy(name, np.random.default_rng(0)), arms_of(70)
+    for index in range(70):
+        policy.update(feedback(context(), world, index, reward=0.5))
+    assert policy.select(context(), world).index >= 0
+
+
+@pytest.mark.parametrize("name", ["cs_ucb", "skyshore"])
 @pytest.mark.parametrize("damage", [b"x", b"\x00\x00\x00\x04abcd" * 3, b"\x00\x00\x00\x04abcd" * 4])
 def test_a_damaged_snapshot_is_refused(name, damage):
     with pytest.raises(ValueError, match="snapshot"):
