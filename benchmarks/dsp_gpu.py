@@ -29,14 +29,14 @@ DTYPE = torch.bfloat16
 
 def run() -> BenchResult:
     """Measure what this host has."""
-    settings: dict[str, Setting] = {
+    what: dict[str, Setting] = {
         "shape": str(SHAPE),
         "dtype": str(DTYPE),
         "heads": HEADS,
         "torch": torch.__version__,
     }
     if not torch.cuda.is_available():
-        return BenchResult("dsp_gpu", settings, 0, (), ("an NVIDIA GPU: torch sees none on this host",))
+        return BenchResult("dsp_gpu", what, 0, (), ("an NVIDIA GPU: torch sees none on this host",))
     count = torch.cuda.device_count()
     results = [*_stages(), *_wires()]
     missing: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def run() -> BenchResult:
         results += [metric for n in range(2, count + 1) if HEADS % n == 0 for metric in _nccl(n)]
     else:
         missing = ("NCCL between GPUs: this host has one",)
-    return BenchResult("dsp_gpu", settings | {"gpu": torch.cuda.get_device_name(0)}, REPEATS, tuple(results), missing)
+    return BenchResult("dsp_gpu", what | {"gpu": torch.cuda.get_device_name(0)}, REPEATS, tuple(results), missing)
 
 
 def _milliseconds(work: Callable[[], object]) -> list[float]:

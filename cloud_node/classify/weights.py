@@ -47,7 +47,7 @@ def load(path: Path = SHIPPED) -> tuple[SpaceTimeTransformer, ModelCard]:
         NotFound: there is no such file.
     """
     if not path.is_file():
-        raise NotFound(f"no weights at {path}; make them with `skyshore train classify --out {path}`")
+        raise NotFound(f"no weights at {path}; make them with `skyshore train classify --out {path.parent}`")
     with np.load(path) as stored:
         about = json.loads(stored["__about__"].tobytes())
         state = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "__about__"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -160,6 +161,8 @@ class RankGroup:
             try:
                 await self._launcher.start(self.address, run, self._token)
                 reason = await self._live(self._generation)
+            except OSError as failure:
+                reason = f"the ranks could not be started: {failure}"
             finally:
                 self._generation.fail("the rank group closes")
                 await self._launcher.stop(self._generation.pids)
@@ -228,7 +231,8 @@ class RankGroup:
         self._closed = True
         if self._supervisor is not None:
             self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
             await self._announce()
         if self._server is not None:
             self._server.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ pytest.importorskip("torch", reason="torch is not installed (extra [cloud])")
 from cloud_node.dsp.group import GroupSettings, RankGroup
 from cloud_node.dsp.launcher import ExternalLauncher, ForkLauncher, RankCommand, TorchrunLauncher
 from cloud_node.dsp.messages import Message, read_message, write_message
-from cloud_node.dsp.rank import TOKEN_VARIABLE
 from skyshore.domain.errors import DeadlineExceeded, InvalidTask, NodeUnavailable, QueueFull
 
 PROGRAM = "tests.component.dsp_programs:build"
@@ -76,6 +74,17 @@ async def test_the_same_ranks_run_under_torchrun(tmp_path: Path) -> None:
     command = RankCommand(PROGRAM, argument=str(tmp_path), start_s=90.0)
     async with RankGroup(GroupSettings(size=2, start_s=90.0), TorchrunLauncher(2, command)) as ranks:
         assert np.array_equal(await ranks.run({}, [GRID, GRID], 30.0), GRID)
+
+
+class NoLauncher(ExternalLauncher):
+    async def start(self, front: str, run: str, token: str) -> None:
+        raise FileNotFoundError("no python here")
+
+
+async def test_a_launcher_that_cannot_launch_is_named_at_once() -> None:
+    with pytest.raises(NodeUnavailable, match="could not be started: no python here"):
+        async with RankGroup(GroupSettings(size=2, start_s=20.0), NoLauncher()):
+            pass
 
 
 # ------------------------------------------------------------- admission, with ranks that are played by the test
@@ -145,15 +154,8 @@ async def test_strangers_and_doubles_are_refused(strangers: tuple) -> None:
     second.close()
 
 
-async def test_a_rank_launched_into_the_wrong_world_says_why_and_leaves(strangers: tuple) -> None:
-    ranks, starting = strangers
-    environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "1", TOKEN_VARIABLE: "word"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cloud_node.dsp.rank", "--front", ranks.address, "--program", PROGRAM,
-        env=environment, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    _, stderr = await asyncio.wait_for(process.communicate(), 30.0)
-    assert process.returncode == 2
-    assert b"refused this rank: rank 0 comes from a world of 1" in stderr
-    with pytest.raises(NodeUnavailable, match="world of 1"):
-        await starting
+async def test_ranks_launched_into_the_wrong_world_leave_and_the_start_says_why(tmp_path: Path) -> None:
+    command = RankCommand(PROGRAM, argument=str(tmp_path), start_s=30.0)
+    with pytest.raises(NodeUnavailable, match="did not start: rank 0 comes from a world of 1, this group has 2"):
+        async with RankGroup(GroupSettings(size=2, start_s=30.0), ForkLauncher(1, command)):
+            pass

@@ -81,6 +81,17 @@ def test_two_groups_share_a_world_without_meeting() -> None:
     assert run_processes(4, two_groups) == [True] * 4
 
 
+def out_of_step() -> None:
+    """Rank 1 believes it is at another job's messages: that must be an error, not somebody else's numbers."""
+    transport = P2PTransport(timeout_s=0.5, first_tag=dist.get_rank() * 1000)
+    switch(split(torch.zeros(1, 4, 4, 8), 1, transport), 2, transport)
+
+
+def test_messages_of_different_jobs_are_never_mixed_up() -> None:
+    exits = watch_processes(2, out_of_step, timeout_s=20)
+    assert all(isinstance(end.error, DeadlineExceeded | NodeUnavailable) for end in exits)
+
+
 def switch_under_fault(fault: Fault, carrier: str) -> str:
     """Rank 1 fails at its third exchange; the others must hear of it."""
     transport: Transport = P2PTransport(timeout_s=0.5) if carrier == "p2p" else GlooTransport(timeout_s=0.5)
@@ -97,7 +108,7 @@ def switch_under_fault(fault: Fault, carrier: str) -> str:
 def test_a_failing_rank_is_an_error_on_the_others_never_a_hang(
     carrier: str, fault: Fault, expected: type[Exception]
 ) -> None:
-    exits = watch_processes(3, switch_under_fault, fault, carrier, timeout_s=5)
+    exits = watch_processes(3, switch_under_fault, fault, carrier, timeout_s=3)
     assert exits[1].answer is None
     for rank in (0, 2):
         # Where two survive, the first to give up closes its sockets, and the other may hear of that instead.

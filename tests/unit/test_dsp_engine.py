@@ -127,6 +127,28 @@ def test_a_whole_model_stays_sharded_from_patches_to_projection() -> None:
     assert all(torch.equal(answer, expected) for answer in run_ranks(3, program))
 
 
+def test_a_sampler_stays_sharded_between_steps_and_gathers_once(blocks: list[Block]) -> None:
+    """x ← x - 0.1 · model(x), three times: two switches a pair and step, then one gather of the result."""
+    shape = (1, 6, 10, CHANNELS)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(9))
+    plan = Planner(FABRIC, dims=(1, 2)).plan(stages(blocks, shape), shape, 2, closed=True)
+    expected = noise
+    for _ in range(3):
+        expected = expected - 0.1 * alone(blocks, expected)
+
+    def program(bare: Transport) -> torch.Tensor:
+        transport = CountingTransport(bare)
+        x = split(noise, plan.start.dim or 0, transport)
+        with torch.inference_mode():
+            for _ in range(3):
+                x = x.like(x.local - 0.1 * PlanRunner(plan, transport)(branches(blocks), x).local)
+        assert transport.exchanges == 3 * 4
+        assert transport.sent.payload_bytes == 3 * plan.traffic(transport.rank).payload_bytes
+        return gather(x, transport)
+
+    assert all(torch.equal(answer, expected) for answer in run_ranks(2, program))
+
+
 def test_a_plan_for_another_group_is_refused(blocks: list[Block]) -> None:
     shape = (1, 4, 4, CHANNELS)
     plan = Planner(FABRIC, dims=(1, 2)).plan(stages(blocks, shape), shape, 3)
