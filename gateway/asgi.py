@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 import orjson
@@ -52,37 +51,37 @@ async def read_json(headers: Mapping[str, str], receive: Receive, limit_bytes: i
     return body
 
 
-@asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block when the caller closes the connection. Raises CallerGone then."""
-    loop, block = asyncio.get_running_loop(), asyncio.current_task()
-    assert block
-    watcher: asyncio.Task[None] | None = None
-    gone = False
+class WhileConnected:
+    """Cancels its block when the caller closes the connection, and raises CallerGone then."""
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        block = asyncio.current_task()
+        assert block
+        self._block = block
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+        if self._watcher and not self._watcher.done():
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        # Somebody else may want the block to stop, too; then it is theirs to say why.
+        if kind is asyncio.CancelledError and self._gone and not self._block.uncancel():
+            raise CallerGone from None
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        block.cancel()
-
-    def begin() -> None:
-        nonlocal watcher
-        watcher = loop.create_task(watch())
-
-    timer = loop.call_later(WATCH_AFTER_S, begin)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone or block.uncancel():
-            raise  # somebody else wants us to stop, too
-        raise CallerGone from None
-    finally:
-        timer.cancel()
-        if watcher and not watcher.done():
-            watcher.cancel()
-            await asyncio.wait([watcher])
+        self._gone = True
+        self._block.cancel()
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Protocol, Self, cast
 
 from gateway.ledger import Ledger, status_of
 from gateway.records import RecordWriter
@@ -35,7 +35,17 @@ RETRIED = (NodeUnavailable, QueueFull)
 
 _IN_FLIGHT = telemetry.IN_FLIGHT.labels(TaskKind.LLM.value)
 
-Events = AsyncGenerator[TokenChunk | WorkerOutcome]
+
+class Events(Protocol):
+    """What a node says of a task; closed when left early."""
+
+    async def __anext__(self) -> TokenChunk | WorkerOutcome:
+        """The next event."""
+        ...
+
+    async def aclose(self) -> None:
+        """Cancel the work."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +62,13 @@ class LlmJob:
 
 
 class Answer:
-    """An answer whose first event has arrived. Read `chunks` to the end; then `worker` holds the node's figures."""
+    """An answer whose first event has arrived: iterate over its tokens; then `worker` holds the node's figures."""
 
     def __init__(self, placement: Placement, ledger: Ledger, first: TokenChunk | WorkerOutcome, events: Events) -> None:
         self.placement = placement
         self.overhead_s = ledger.overhead_s
-        self._ledger, self._first, self._events = ledger, first, events
+        self._ledger, self._events = ledger, events
+        self._first: TokenChunk | WorkerOutcome | None = first
 
     @property
     def worker(self) -> WorkerOutcome:
@@ -68,14 +79,19 @@ class Answer:
         """What the answer took."""
         return self._ledger.costs()
 
-    async def chunks(self) -> AsyncIterator[TokenChunk]:
-        """Tokens as they come. Raises what the node raises: it is too late for another one."""
-        event = self._first
-        while isinstance(event, TokenChunk):
-            self._ledger.down_bytes += len(event.text)
-            yield event
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        """The next tokens. Raises what the node raises: it is too late for another one."""
+        event, self._first = self._first, None
+        if event is None:
             event = await _next(self._events, self.placement)
+        if isinstance(event, TokenChunk):
+            self._ledger.down_bytes += len(event.text)
+            return event
         self._ledger.worker = event
+        raise StopAsyncIteration
 
 
 class Dispatcher:
@@ -153,7 +169,7 @@ class Dispatcher:
 
 async def _next(events: Events, placement: Placement) -> TokenChunk | WorkerOutcome:
     try:
-        return await anext(events)
+        return await events.__anext__()
     except StopAsyncIteration:
         raise Internal(f"node '{placement.arm.node_id}' ended the answer without an outcome") from None
 

@@ -17,11 +17,11 @@ from gateway.asgi import (
     Receive,
     Scope,
     Send,
+    WhileConnected,
     headers_of,
     read_json,
     send_error,
     send_json,
-    while_connected,
 )
 from gateway.demands import Demands, new_task_id, read_demands
 from gateway.dispatch import Answer, Dispatcher, LlmJob
@@ -61,7 +61,7 @@ class LlmEndpoint:
             request = self._request_type.model_validate_json(body)
             jobs = self._jobs(request, demands, task_id, arrived_s, len(body))
             work = _Work(self._dispatcher, self._reply, request, jobs, told)
-            async with while_connected(receive):
+            async with WhileConnected(receive):
                 await (work.stream(send) if request.stream else work.whole(send))
         except CallerGone:
             return
@@ -144,7 +144,7 @@ class _Work:
 
     async def _collect(self, job: LlmJob, choice: Choice) -> Answer:
         async with self._dispatcher.answer(job) as answer:
-            async for chunk in answer.chunks():
+            async for chunk in answer:
                 choice.add(chunk)
         return answer
 
@@ -154,7 +154,7 @@ class _Work:
             if not self._head:
                 self._head = self._about(answer, self._reply.part)
             await events.start(self._headers(answer))
-            async for chunk in answer.chunks():
+            async for chunk in answer:
                 part = {**self._head, "choices": [self._reply.delta(choice, chunk)]}
                 choice.add(chunk)
                 if options.continuous_usage_stats:

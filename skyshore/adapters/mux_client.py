@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Protocol, Self, TypeVar
+from collections.abc import AsyncIterator
+from typing import Generic, Protocol, Self, TypeVar
 
 import grpc
 
@@ -96,11 +96,10 @@ class _OpenCall:
             raise self._error
 
     def close(self) -> None:
-        """Forget the call, and tell the server if it still works on it."""
+        """Forget the call, and tell the server if it still works on it. Closing again does nothing."""
         if self._timer:
             self._timer.cancel()
-        self._connection.forget(self._call_id)
-        if not self._server_done:
+        if self._connection.forget(self._call_id) and not self._server_done:
             self._connection.send(mux_service_pb2.CallFrame(call_id=self._call_id, cancel=True))
 
     def _expire(self) -> None:
@@ -156,9 +155,9 @@ class _Connection:
         """Queue a frame; it leaves with the others of this turn."""
         self._frames.put(frame)
 
-    def forget(self, call_id: int) -> None:
-        """Frames that still arrive for this call have no reader."""
-        del self._calls[call_id]
+    def forget(self, call_id: int) -> bool:
+        """Frames that still arrive for this call have no reader. Returns whether it was known."""
+        return self._calls.pop(call_id, None) is not None
 
     async def _requests(self) -> AsyncIterator[mux_service_pb2.ConnectRequest]:
         while batch := await self._frames.take():
@@ -188,6 +187,36 @@ def _error_of(ended: mux_service_pb2.CallStatus) -> SkyshoreError | None:
         retry_after_s=ended.retry_after_s or None,
         param=ended.param or None,
     )
+
+
+class MuxStream(Generic[ReplyT]):
+    """Replies of one call, in order. It is over once it raised; closing it before cancels the call on the server.
+
+    A class, because the event loop keeps a weak set of all async generators, and that is most of what one costs.
+    """
+
+    def __init__(self, call: _OpenCall, response_type: type[ReplyT]) -> None:
+        self._call, self._response_type = call, response_type
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ReplyT:
+        """The next reply. Raises what ended the call, StopAsyncIteration after a good end."""
+        call = self._call
+        try:
+            await call.changed()
+            if call.replies:
+                return self._response_type.FromString(call.read())
+            call.raise_if_failed()
+            raise StopAsyncIteration
+        except BaseException:
+            call.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Lose interest."""
+        self._call.close()
 
 
 class MuxChannel:
@@ -222,23 +251,12 @@ class MuxChannel:
         finally:
             call.close()
 
-    async def stream(
+    def stream(
         self, method: str, request: WireMessage, response_type: type[ReplyT], timeout_s: float | None
-    ) -> AsyncGenerator[ReplyT]:
-        """One request, many replies, in order. Closing the iterator early cancels the call on the server.
-
-        Raises:
-            SkyshoreError: as `unary`, after the replies that came before.
-        """
+    ) -> MuxStream[ReplyT]:
+        """One request, many replies. Errors are those of `unary`, after the replies that came before."""
         call = self._connected().start(method, request.SerializeToString(), timeout_s)
-        try:
-            while not call.ended or call.replies:
-                await call.changed()
-                while call.replies:
-                    yield response_type.FromString(call.read())
-            call.raise_if_failed()
-        finally:
-            call.close()
+        return MuxStream(call, response_type)
 
     async def close(self) -> None:
         """Drop the connection; calls still open fail with `NodeUnavailable`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
-from contextlib import aclosing, suppress
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import grpc
 
-from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel
+from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel, MuxStream
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
@@ -36,22 +36,13 @@ class GrpcWorkerClient:
             self._bulk
         )
 
-    async def execute(self, task: Task, arm_id: str, request: LlmInput) -> AsyncGenerator[TokenChunk | WorkerOutcome]:
+    def execute(self, task: Task, arm_id: str, request: LlmInput) -> LlmEvents:
         """Run an LLM task; `task.deadline_s` counts from now. See `skyshore.ports.WorkerClient.execute`."""
         message = worker_service_pb2.ExecuteRequest(
             task=demand.task_to_proto(task), arm_id=arm_id, llm=demand.llm_to_proto(request)
         )
         replies = self._mux.stream(EXECUTE, message, worker_service_pb2.ExecuteResponse, task.deadline_s)
-        self.open_calls += 1
-        try:
-            async with aclosing(replies):
-                async for reply in replies:
-                    if reply.WhichOneof("event") == "chunk":
-                        yield result.chunk_from_proto(reply.chunk)
-                    else:
-                        yield result.worker_outcome_from_proto(reply.outcome)
-        finally:
-            self.open_calls -= 1
+        return LlmEvents(self, replies)
 
     async def execute_segment(
         self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
@@ -113,6 +104,38 @@ async def _segment_messages(
 def _asked_to_stop() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+class LlmEvents:
+    """Events of one LLM task; to be closed when left early, like a generator (see `MuxStream` for why it is none)."""
+
+    def __init__(self, client: GrpcWorkerClient, replies: MuxStream[worker_service_pb2.ExecuteResponse]) -> None:
+        self._client, self._replies, self._open = client, replies, True
+        client.open_calls += 1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenChunk | WorkerOutcome:
+        """The next event."""
+        try:
+            reply = await anext(self._replies)
+        except BaseException:
+            self._end()
+            raise
+        if reply.WhichOneof("event") == "chunk":
+            return result.chunk_from_proto(reply.chunk)
+        return result.worker_outcome_from_proto(reply.outcome)
+
+    async def aclose(self) -> None:
+        """Cancel the task on the node, if it still runs."""
+        self._end()
+        await self._replies.aclose()
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._client.open_calls -= 1
 
 
 CORE_FAILURE = "Internal error from Core"
