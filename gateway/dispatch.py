@@ -126,6 +126,7 @@ class Dispatcher:
             status, message = OutcomeStatus.OK, ""
         except TimeoutError:
             if not limit.expired():
+                status, message, code = OutcomeStatus.FAILED, "TimeoutError", Internal.code
                 raise
             error = DeadlineExceeded(f"no whole answer within {job.task.deadline_s:g} s; allow more time")
             status, message, code = OutcomeStatus.DEADLINE_EXCEEDED, error.message, error.code
@@ -142,8 +143,9 @@ class Dispatcher:
     async def _first_event(self, job: LlmJob, ledger: Ledger) -> tuple[Placement, TokenChunk | WorkerOutcome, Events]:
         profile = await self._profiler.profile_llm(job.task, job.request)
         avoid: list[str] = []
+        failure: SkyshoreError | None = None
         while True:
-            placement = await self._place(job.task, profile, avoid)
+            placement = await self._place(job.task, profile, avoid, failure)
             left_s = job.task.deadline_s - ledger.begin(placement)
             request = _fit(job, placement, profile)
             task = replace(job.task, deadline_s=max(0.001, left_s))
@@ -156,15 +158,21 @@ class Dispatcher:
                     raise
                 ledger.attempt_failed(error)
                 avoid.append(placement.arm.node_id)
+                failure = error
             else:
                 ledger.first_token()
                 return placement, first, events
 
-    async def _place(self, task: Task, profile: TaskProfile, avoid: list[str]) -> Placement:
+    async def _place(
+        self, task: Task, profile: TaskProfile, avoid: list[str], failure: SkyshoreError | None
+    ) -> Placement:
         try:
             return await self._scheduler.place(task, profile, attempt=len(avoid) + 1, avoid=avoid)
         except NoFeasibleArm as error:
             raise _as_callers_mistake(error) from error
+        except RETRIED as error:
+            # Nobody is left to try: what the last node said tells the caller more than that.
+            raise failure or error from error
 
 
 async def _next(events: Events, placement: Placement) -> TokenChunk | WorkerOutcome:

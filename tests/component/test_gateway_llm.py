@@ -299,6 +299,13 @@ async def test_full_queue_is_429_with_retry_after(tmp_path: Path) -> None:
         }
 
 
+async def test_the_only_node_being_full_is_429_too(tmp_path: Path) -> None:
+    async with world(tmp_path, FakeNode("n", fail_with=QueueFull("its queue is full", retry_after_s=4))) as w:
+        response = await chat(w)
+        assert response.status_code == 429
+        assert response.headers["retry-after"] == "4"
+
+
 async def test_no_node_is_503(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         response = await chat(w)
