@@ -42,6 +42,7 @@ class Pump:
     def connect(self, source: asyncio.ReadTransport, sink: asyncio.WriteTransport) -> None:
         """Both ends are there: begin."""
         self._source, self._sink = source, sink
+        self._advance()
 
     def feed(self, data: bytes) -> None:
         """Bytes the near end sent; empty for its end of file."""
@@ -90,6 +91,8 @@ class Pump:
     def _deliver(self) -> None:
         """Write what has arrived."""
         self._disarm(self._arriving)
+        if self._sink is None:
+            return  # still dialling: some loops hand over first bytes before reading can be paused
         now_s = self._clock.fixed_now_s()
         while self._line and self._line[0][0] <= now_s + TIMER_S:
             self._write(self._line.popleft()[1])
@@ -97,7 +100,8 @@ class Pump:
             self._arriving = self._after(self._line[0][0] - now_s, self._deliver)
 
     def _write(self, piece: bytes) -> None:
-        if self._sink is None or self._sink.is_closing():
+        assert self._sink is not None, "_deliver waits for the sink"
+        if self._sink.is_closing():
             return
         if not piece:
             self._sink.write_eof()

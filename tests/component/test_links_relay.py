@@ -9,6 +9,7 @@ from dataclasses import replace
 import httpx
 import numpy as np
 import pytest
+import uvloop
 
 from services.links.app import create_app
 from services.links.fleet import Ends, LinkFleet
@@ -203,3 +204,21 @@ async def test_a_slow_link_makes_its_sender_wait():
             assert link.passed.up_bytes < 100_000
             sending.cancel()
             await asyncio.wait([sending])
+
+
+def test_nothing_is_lost_on_uvloop_where_bytes_may_come_before_the_far_end_is_there():
+    """The process runs on uvloop, which hands over first bytes though reading was paused at once."""
+
+    async def talk() -> tuple[list[float], float]:
+        settings = LinkSettings(up=Direction(rate_bytes_per_s=2.5e6))
+        async with behind(LinkSettings(), settings) as (_, addresses):
+            short = []
+            for _ in range(20):
+                async with connected(addresses[0]) as peer:
+                    short.append(await asyncio.wait_for(peer.send(100), 5))
+            async with connected(addresses[1]) as peer:
+                return short, await asyncio.wait_for(peer.send(1_250_000), 5)
+
+    short, long = uvloop.run(talk())
+    assert max(short) < 1.0
+    assert long == pytest.approx(0.5, rel=0.1)
