@@ -10,6 +10,7 @@ import numpy as np
 from skyshore.domain.errors import NotFound
 from skyshore.domain.node import Tier
 from skyshore.policies.bad import Busiest, Slowest
+from skyshore.policies.cdio import Cdio
 from skyshore.policies.cs_ucb import CsUcb
 from skyshore.policies.greedy import GreedyEnergy, ShortestExpectedDelay
 from skyshore.policies.least_loaded import LeastLoaded
@@ -33,6 +34,10 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "slowest": Slowest,
     "skyshore": Skyshore,
     "skyshore.serve_all": partial(Skyshore, floor=0.0, ceiling=0.0),
+    "cdio": Cdio,
+    "cdio.no_preference": partial(Cdio, preference=False),
+    "cdio.no_complexity": partial(Cdio, complexity=False),
+    "cdio.no_bandit": partial(Cdio, bandit=False),
     "cs_ucb": CsUcb,
     "cs_ucb.filter_only": partial(CsUcb, explore=False),
     "cs_ucb.ucb_only": partial(CsUcb, constrain=False, theta=0.0),

@@ -10,9 +10,9 @@ from skyshore.policies.constraints import deadline_slack, resource_slack, slack_
 from skyshore.policies.cs_ucb import CsUcb
 from skyshore.policies.protocol import REFUSED
 from skyshore.scheduling.core import CoreSettings
+from tests.fakes.arms import arms_of, context, feedback, worlds
 from tests.fakes.queue_model import QueueModel, llm_arrivals
 from tests.replay.record import fleet
-from tests.unit.test_policies import arms_of, context, feedback, worlds
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,8 +8,8 @@ from skyshore.policies.protocol import REFUSED, Arms
 from skyshore.policies.risk import EDGES, MissRisk, Multiplier
 from skyshore.policies.skyshore import Skyshore
 from skyshore.scheduling.core import CoreSettings
+from tests.fakes.arms import arms_of, context, feedback
 from tests.fakes.queue_model import QueueModel, digest_fleet, llm_arrivals
-from tests.unit.test_policies import arms_of, context, feedback
 
 
 def teach(policy: Skyshore, world: Arms, index: int, times: int, **measured: float) -> None:
