@@ -49,11 +49,11 @@ gen: .venv/.dev ## regenerate skyshore/v1 from protos/
 bench: .venv/.dev ## run every bench and regenerate docs/benchmarks.md
 	$(BIN)/python scripts/run_benches.py
 
-up: .venv/.run ## start the system and leave it running
-	$(BIN)/skyshore up --detach
+up: ## start the system and leave it running, in containers where an engine answers
+	@scripts/containers_up.sh up
 
 down: ## stop the system
-	$(BIN)/skyshore down
+	@scripts/containers_up.sh down
 
 docs: .venv/.dev ## regenerate docs/openapi.json and check the links between pages
 	$(BIN)/python scripts/make_docs.py
