@@ -4,14 +4,7 @@ import sys
 
 from services.links.app import serve
 from services.links.settings import LinksSettings
-from skyshore.domain.errors import SkyshoreError
-from skyshore.runtime import logs
-from skyshore.runtime.serve import run
+from skyshore.runtime.process import run_process
 
 if __name__ == "__main__":
-    settings = LinksSettings()
-    logs.configure("links", settings.log_level, as_json=settings.log_json)
-    try:
-        run(serve(settings))
-    except (SkyshoreError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_process(lambda _: "links", LinksSettings, serve))

@@ -1,29 +1,10 @@
-"""python -m services.scheduler."""
-
-from __future__ import annotations
+"""Run the scheduler: `python -m services.scheduler`."""
 
 import sys
 
-import structlog
-
 from services.scheduler.app import serve
 from services.scheduler.settings import SchedulerSettings
-from skyshore.domain.errors import SkyshoreError
-from skyshore.runtime import logs
-from skyshore.runtime.serve import run
-
-
-def main() -> None:
-    """Read the settings, serve, and leave with a reason if that cannot be."""
-    settings = SchedulerSettings()
-    logs.configure("scheduler", settings.log_level, as_json=settings.log_json)
-    try:
-        run(serve(settings))
-    except* (SkyshoreError, OSError) as errors:
-        for error in errors.exceptions:
-            structlog.get_logger().error("cannot serve", why=str(error))
-        sys.exit(1)
-
+from skyshore.runtime.process import run_process
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_process(lambda _: "scheduler", SchedulerSettings, serve))

@@ -1,13 +1,10 @@
-"""python -m services.spans."""
+"""Turn outcomes into spans: `python -m services.spans`."""
 
-from __future__ import annotations
+import sys
 
 from services.spans.app import serve
 from services.spans.settings import SpansSettings
-from skyshore.runtime import logs
-from skyshore.runtime.serve import run
+from skyshore.runtime.process import run_process
 
 if __name__ == "__main__":
-    settings = SpansSettings()
-    logs.configure("spans", settings.log_level, as_json=settings.log_json)
-    run(serve(settings))
+    sys.exit(run_process(lambda _: "spans", SpansSettings, serve))

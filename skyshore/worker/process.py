@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
-from pydantic import ValidationError
 
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.catalogue.errors import NotFetched
-from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Node, Tier
-from skyshore.nodemodel.document import ProfileError
-from skyshore.runtime import logs, telemetry
-from skyshore.runtime.serve import GrpcService, grpc_server, run, stop_signal
+from skyshore.runtime import telemetry
+from skyshore.runtime.process import run_process
+from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.worker.desk import Desk
 from skyshore.worker.engines import EngineSet, StartEngines, start_emulated
@@ -35,6 +32,7 @@ async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) ->
         ProfileError: the settings name a profile or a model that cannot be used.
         OSError: the address is taken, or the energy meter asked for is not there.
     """
+    telemetry.serve_metrics(settings.metrics_port, settings.listen)
     async with AsyncExitStack() as stack:
         store = RedisStore(settings.redis_url)
         stack.push_async_callback(store.close)
@@ -54,18 +52,12 @@ async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) ->
 
 
 def main(read_settings: Callable[[], NodeSettings], tier: Tier, starters: dict[str, StartEngines]) -> int:
-    """Read the settings, run the process, and put what went wrong into one plain sentence. Returns the exit status."""
-    try:
-        settings = read_settings()
-    except ValidationError as error:
-        return _fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
-    logs.configure(settings.id, settings.log_level, as_json=settings.log_json)
-    telemetry.serve_metrics(settings.metrics_port, settings.listen)
-    try:
-        run(serve_node(settings, tier, starters[settings.engine]))
-    except (SkyshoreError, ProfileError, OSError) as error:
-        return _fail(str(error))
-    return 0
+    """What a node's `__main__` does. Returns the exit status."""
+    return run_process(
+        lambda settings: settings.id,
+        read_settings,
+        lambda settings: serve_node(settings, tier, starters[settings.engine]),
+    )
 
 
 async def _start(settings: NodeSettings, start: StartEngines, stack: AsyncExitStack) -> EngineSet:
@@ -88,8 +80,3 @@ def _node(settings: NodeSettings, tier: Tier, engines: EngineSet, address: str) 
         engine=engines.name,
         incarnation=uuid.uuid4().hex,
     )
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 1

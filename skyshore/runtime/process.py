@@ -1,0 +1,75 @@
+"""The outermost layer of a process: settings read once, logs set up, and what went wrong put into one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from skyshore.domain.errors import SkyshoreError
+from skyshore.runtime import logs
+
+log = structlog.get_logger()
+
+
+class ProcessSettings(Protocol):
+    """What every process can be told."""
+
+    @property
+    def log_level(self) -> str:
+        """debug, info, warning or error."""
+        ...
+
+    @property
+    def log_json(self) -> bool:
+        """One JSON object a line; false for people."""
+        ...
+
+
+SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+
+
+def run_process(
+    name: Callable[[SettingsT], str],
+    read_settings: Callable[[], SettingsT],
+    serve: Callable[[SettingsT], Coroutine[Any, Any, None]],
+) -> int:
+    """Serve on uvloop until `serve` returns. Returns the exit status: 1 if a setting, file or address is no good.
+
+    Any other failure is a bug and leaves with its traceback; that of the named ones is logged at debug level.
+    """
+    try:
+        settings = read_settings()
+    except ValidationError as error:
+        return _status([error])
+    logs.configure(name(settings), settings.log_level, as_json=settings.log_json)
+    failures: list[BaseException] = []
+    try:
+        uvloop.run(serve(settings))
+    except* (SkyshoreError, OSError, ValueError) as group:
+        log.debug("cannot serve", exc_info=group)
+        failures = _leaves(group)
+    return _status(failures)
+
+
+def _status(failures: list[BaseException]) -> int:
+    if failures:
+        print(f"error: {'; '.join(map(_sentence, failures))}", file=sys.stderr)
+    return int(bool(failures))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
