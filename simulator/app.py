@@ -47,6 +47,9 @@ def simulate(path: Path, policy: str = "") -> dict[str, object]:
     tiers = {node_id: node.tier for node in scenario.nodes for node_id in node.ids}
     tally = Tally(tiers)
     simulation = build(scenario, path.parent, tally.add)
+    print(
+        f"simulating {len(schedule.arrivals)} requests; Ctrl-C ends it with what is done", file=sys.stderr, flush=True
+    )
     complete = _run(simulation, schedule)
     duration_s = max(schedule.duration_s, simulation.timeline.now_s)
     return {

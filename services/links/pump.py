@@ -10,8 +10,9 @@ import numpy as np
 
 from services.links.link import ExperimentClock, Link, Pick
 
-BACKLOG_CHUNKS = 4
-"""Chunks read and not yet gone; with more the sender waits, as it would on a slow path."""
+BACKLOG_CHUNKS = 12
+"""Chunks read and not yet gone, 0.12 s of the link; with more the sender waits, as it would on a slow path. Fewer would
+let the link run dry whenever this process is kept from the processor for a moment."""
 TIMER_S = 0.0005
 """What is due within this time is done at once: no timer is finer."""
 

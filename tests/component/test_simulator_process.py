@@ -9,12 +9,14 @@ from pathlib import Path
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 
 
-async def simulate(*arguments: str, interrupt_after_s: float | None = None) -> tuple[int | None, str, str]:
+async def simulate(*arguments: str, interrupt: bool = False) -> tuple[int | None, str, str]:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "simulator", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    if interrupt_after_s is not None:
-        await asyncio.sleep(interrupt_after_s)
+    if interrupt:
+        assert child.stderr is not None
+        assert b"simulating" in await asyncio.wait_for(child.stderr.readline(), 50)
+        await asyncio.sleep(1.0)
         child.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(child.communicate(), 50)
     return child.returncode, out.decode(), err.decode()
@@ -32,10 +34,10 @@ async def test_a_scenario_gives_the_same_figures_twice_and_others_under_another_
 
 
 async def test_ctrl_c_leaves_a_valid_partial_result(tmp_path):
-    long = DEMO.read_text(encoding="utf-8").replace("duration_s = 60", "duration_s = 20000")
+    long = DEMO.read_text(encoding="utf-8").replace("duration_s = 60", "duration_s = 10000")
     path = tmp_path / "long.toml"
     path.write_text(long, encoding="utf-8")
-    status, out, err = await simulate(str(path), interrupt_after_s=8.0)
+    status, out, err = await simulate(str(path), interrupt=True)
     figures = json.loads(out)
     assert (status, figures["complete"]) == (0, False), err
     assert 0 < figures["requests"] < 60_000
