@@ -61,6 +61,7 @@ class Binding:
         self._session, self._device = session, device
         self._binding = session.io_binding()
         self._tensors: dict[str, Tensor] = {}
+        self._somewhere = torch.empty(1, device=device.value)
 
     def bind_input(self, name: str, tensor: Tensor) -> None:
         """Read `name` from `tensor` at every run.
@@ -84,13 +85,10 @@ class Binding:
         if tensor.device.type != self._device.value or tensor.dtype not in _ELEMENT:
             raise InvalidTask(f"{name} is {tensor.dtype} on {tensor.device}, which a {self._device} stage cannot bind")
         self._tensors[name] = tensor
-        return (
-            self._device.value,
-            tensor.device.index or 0,
-            _ELEMENT[tensor.dtype],
-            tuple(tensor.shape),
-            tensor.data_ptr(),
-        )
+        where, element = (self._device.value, tensor.device.index or 0), _ELEMENT[tensor.dtype]
+        # An empty tensor has no address, and ONNX Runtime wants one.
+        address = (tensor if tensor.numel() else self._somewhere).data_ptr()
+        return *where, element, tuple(tensor.shape), address
 
 
 @dataclass(frozen=True, slots=True)

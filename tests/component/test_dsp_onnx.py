@@ -36,7 +36,7 @@ def alone(blocks, whole):
     return whole
 
 
-@pytest.mark.parametrize(("wire", "limit"), [(Wire.EXACT, 1e-5), (Wire.FP16, 2e-2)])
+@pytest.mark.parametrize(("wire", "limit"), [(Wire.EXACT, 1e-5), (Wire.FP16, 3e-3)])
 @pytest.mark.parametrize("sizes", [(1, 8, 16), (2, 5, 7), (1, 3, 9)])
 def test_stages_agree_with_torch_for_any_shape_and_group_and_send_what_the_formula_says(
     shipped, sizes: tuple[int, int, int], wire: Wire, limit: float
@@ -59,10 +59,10 @@ def test_stages_agree_with_torch_for_any_shape_and_group_and_send_what_the_formu
             hops = [(time, space), (space, time), (time, space)] * 2
             due = sum((switch_traffic(a, b, transport.rank, wire) for a, b in hops), Traffic())
             assert transport.sent == due
-            return float((gather(y, bare) - expected).abs().max())
+            return float((gather(y, bare) - expected).norm() / expected.norm())
 
         worst = max(run_ranks(n, program))
-        print(f"{sizes} N={n} {wire}: largest error {worst:.1e}")
+        print(f"{sizes} N={n} {wire}: relative error {worst:.1e}")
         assert worst <= limit
 
 
