@@ -3,6 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# A property is about what happens, not how fast: on a shared machine any one example may take long.
+settings.register_profile("skyshore", deadline=None)
+settings.load_profile("skyshore")
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ NODES = (
         hardware="jetson-orin-nano",
         slowdown=2.0,
     ),
-    NodePlan("cloud-1", Tier.CLOUD, ("smollm2-135m", "nanodet"), threads=2, slots=8, hardware="t4"),
+    NodePlan("cloud-1", Tier.CLOUD, ("smollm2-135m:fp32", "nanodet"), threads=2, slots=8, hardware="t4"),
 )
 
 

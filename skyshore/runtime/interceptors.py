@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -63,8 +64,10 @@ def _wrap_streaming(handler: Handler, method: str) -> Handler:
 
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            async for reply in behaviour(request, context):
-                yield reply
+            # Closed at once when the call is cancelled, not when the garbage collector comes by.
+            async with aclosing(behaviour(request, context)) as replies:
+                async for reply in replies:
+                    yield reply
         except Exception as error:
             await _abort(context, method, error)
 

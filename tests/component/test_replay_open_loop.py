@@ -143,7 +143,8 @@ async def test_a_slow_server_does_not_slow_the_client_and_latency_counts_from_th
         run = await played(schedule, url)
     records = run.records()
     assert all(record.status is OutcomeStatus.OK for record in records)
-    assert max(record.lag_s for record in records) < 0.1
+    # A closed loop would send the last one 0.1 s later for each before it; an open loop only as late as the machine is.
+    assert max(record.lag_s for record in records) < 0.5
     for k, record in enumerate(records):
         expected_s = 0.15 * (k + 1) - 0.05 * k
         assert expected_s - 0.01 <= record.latency_s <= expected_s + 0.4
