@@ -22,11 +22,15 @@ from skyshore.policies.snapshot import pack, unpack
 
 FORGET = 0.98
 """Kept of the past per outcome of the same arm: half is forgotten after 35."""
-BELIEF = 2.0
+BELIEF = 5.0
 """Weight of an arm's word, in outcomes."""
 FIRST_SPREAD = 0.25
 """σ of an arm never met."""
 LEAST_SPREAD = 0.02
+LARGEST_ERROR = 2.0
+"""Relative errors count up to this, so that one outlier does not make an arm look like a lottery."""
+LEAST_SHARE = 0.25
+"""However fast an arm has been, it is not believed to take less than this share of the estimate."""
 UNKNOWN_WATTS = 10.0
 """Stands for an arm that states no power, so that its joules can be learned as a multiple."""
 FAILURE_FADES_S = 30.0
@@ -79,7 +83,8 @@ class ArmModels:
         weight = 1.0 / (BELIEF + 3.0 + column[COUNT])
         error = latency_s - predicted_s
         column[REST_S] += weight * error
-        column[SPREAD] = max(column[SPREAD] + weight * (abs(error) / predicted_s - column[SPREAD]), LEAST_SPREAD)
+        relative = min(abs(error) / predicted_s, LARGEST_ERROR)
+        column[SPREAD] = max(column[SPREAD] + weight * (relative - column[SPREAD]), LEAST_SPREAD)
         column[COUNT] = FORGET * column[COUNT] + 1.0
 
     def learn_quality(self, arm: ArmEstimate, quality: float) -> None:
@@ -135,7 +140,8 @@ def stated_joules(arm: ArmEstimate) -> float:
 def predicted_latency_s(arm: ArmEstimate, learned: Floats) -> float:
     """The latency of one dispatched task under what is learned of its arm."""
     service_s = arm.service_s * (learned[U0] + learned[U1] * crowd(arm))
-    return float(max(arm.transmission_s + arm.queue_s * learned[U0] + service_s + learned[REST_S], 1e-3))
+    latency_s = arm.transmission_s + arm.queue_s * learned[U0] + service_s + learned[REST_S]
+    return float(max(latency_s, LEAST_SHARE * arm.latency_s, 1e-3))
 
 
 def faded_failure(share: float, at_s: float, now_s: float) -> float:

@@ -35,6 +35,7 @@ from skyshore.policies.arm_models import (
     FAILED,
     FAILED_AT_S,
     FAILURE_FADES_S,
+    LEAST_SHARE,
     QUALITY,
     REST_S,
     SPREAD,
@@ -105,7 +106,7 @@ class Skyshore(Policy):
         rng: np.random.Generator,
         *,
         miss_share: float = 0.05,
-        dearest: float = 6.0,
+        dearest: float = 4.0,
         optimism: float = 0.3,
         floor: float = 0.2,
         ceiling: float = 0.4,
@@ -125,7 +126,8 @@ class Skyshore(Policy):
         taken = np.minimum(arms.load / arms.slots, 1.0)
         service_s = arms.service_s * (learned[U0] + learned[U1] * taken)
         latency_s = arms.transmission_s + arms.queue_s * learned[U0] + service_s + learned[REST_S]
-        spare = (context.remaining_s / np.maximum(latency_s, 1e-3) - 1.0) / learned[SPREAD]  # in sigmas
+        latency_s = np.maximum(latency_s, LEAST_SHARE * arms.latency_s + 1e-3)
+        spare = (context.remaining_s / latency_s - 1.0) / learned[SPREAD]  # in sigmas
         chance = state.risk.chance(spare)
         joules = self._joules(context, arms, learned, taken)
         mean_joules = self._mean_joules[context.task.kind] or float(joules.mean())

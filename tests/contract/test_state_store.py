@@ -211,6 +211,12 @@ async def test_the_stream_of_jobs_is_bounded(valkey_url, monkeypatch):
     with pytest.raises(QueueFull):
         await store.accept_job(replace(RECORD, task_id="j2"), b"")
     assert await store.task("j2") is None
+    (first,) = await store.claim_jobs("w", 1, block_s=0.0, idle_s=30.0)
+    await store.finish_job(first)
+    await store.accept_job(replace(RECORD, task_id="j2"), b"")  # a job that ended takes no room
+    (second,) = await store.claim_jobs("w", 1, block_s=0.0, idle_s=30.0)
+    await store.bury_job(second, "gone bad")
+    await store.accept_job(replace(RECORD, task_id="j3"), b"")
     await store.close()
 
 

@@ -127,6 +127,17 @@ def test_the_multiplier_rises_with_misses_and_falls_without():
     assert multiplier.value == pytest.approx(6.0, rel=0.2)
 
 
+def test_outliers_neither_make_an_arm_a_lottery_nor_faster_than_light():
+    """A run of answers far shorter, then far longer than foreseen, once made σ of an arm a hundred."""
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, service_s=[1.0, 1.0], joules=[10.0, 30.0])
+    for _ in range(5):
+        teach(policy, world, 0, 10, slowness=0.02)
+        teach(policy, world, 0, 10, slowness=8.0)
+    teach(policy, world, 0, 40)
+    teach(policy, world, 1, 40)
+    assert pick(policy, world, deadline_s=12.0) == 0
+
+
 @pytest.mark.parametrize("rate_per_s", [2.25, 4.5, 6.75])
 def test_fewer_joules_per_met_deadline_at_better_attainment(rate_per_s):
     """At half load, saturation and half as much again; `docs/policies.md` says where it does not hold."""
