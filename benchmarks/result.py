@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -158,14 +159,16 @@ class BenchResult:
 
     def to_table(self) -> Table:
         """The same for people."""
-        table = Table(title=f"{self.bench} · {self.repeats} repeats · {self.host['cpu']}")
+        table = Table(title=f"{self.bench} · {self.repeats} repeats · {self.host['cpu']}", box=box.SIMPLE_HEAD)
         for heading in ("metric", "value", "± spread", "unit", "against", "its value", "ratio", "aim", "met"):
-            table.add_column(heading, justify="left" if heading in ("metric", "unit", "against") else "right")
+            # Names are folded, never cut: a figure without its name says nothing.
+            words = heading in ("metric", "unit", "against")
+            table.add_column(heading, justify="left" if words else "right", overflow="fold")
         for m in self.results:
             theirs = "" if m.against_value is None else f"{m.against_value:.4g}"
             ratio = "" if m.ratio is None else f"{m.ratio:.2f}"
             met = {True: "[green]yes", False: "[red]no", None: ""}[m.met]
-            row = (m.metric, f"{m.value:.4g}", f"{m.spread:.2g}", m.unit, m.against, theirs, ratio)
+            row = (m.metric.replace("_", " "), f"{m.value:.4g}", f"{m.spread:.2g}", m.unit, m.against, theirs, ratio)
             table.add_row(*row, str(m.aim) if m.aim else "", met)
         return table
 
