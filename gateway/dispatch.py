@@ -88,7 +88,7 @@ class Answer:
         if event is None:
             event = await _next(self._events, self.placement)
         if isinstance(event, TokenChunk):
-            self._ledger.down_bytes += len(event.text)
+            self._ledger.down_bytes += len(event.text.encode())
             return event
         self._ledger.worker = event
         raise StopAsyncIteration
