@@ -91,9 +91,9 @@ async def http_callers(url: str, model: str, key: str, count: int) -> list[Calla
     parts = urlsplit(url)
     request = http_request(parts.netloc, parts.path, model, key)
     loop = asyncio.get_running_loop()
-    callers = []
+    callers: list[Callable[[], Awaitable[bool]]] = []
     for _ in range(count):
-        _, caller = await loop.create_connection(lambda: HttpCaller(request), parts.hostname, parts.port)
+        _, caller = await loop.create_connection(lambda: HttpCaller(request), parts.hostname or "", parts.port or 80)
         callers.append(caller.ask)
     return callers
 
