@@ -143,6 +143,12 @@ def test_objects_are_found_in_a_real_clip(real: Containers) -> None:
     assert labels & {"person", "bicycle"}
 
 
+def test_starting_again_restarts_nothing(system: Containers) -> None:
+    since = {service: system.inspect(service)["State"]["StartedAt"] for service in system.services()}
+    system.compose("up", "-d", "--wait", timeout_s=UP_S)
+    assert {service: system.inspect(service)["State"]["StartedAt"] for service in system.services()} == since
+
+
 def test_every_node_says_what_computes_behind_it(system: Containers, models: tuple[Path | None, str]) -> None:
     engines = system.nodes()
     assert set(engines) == set(NODES)

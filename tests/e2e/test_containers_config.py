@@ -77,6 +77,15 @@ def test_every_service_is_locked_down(everything: dict[str, Any]) -> None:
 
 
 @needs_compose
+def test_every_image_of_ours_is_built_once_and_none_is_looked_for_in_a_registry(everything: dict[str, Any]) -> None:
+    ours = [service for service in everything["services"].values() if service["image"].startswith("skyshore/")]
+    built = [service["image"] for service in ours if "build" in service]
+    assert len(built) == len(set(built))
+    assert {service["image"] for service in ours} == set(built)
+    assert all(service["pull_policy"] == "never" for service in ours if "build" not in service)
+
+
+@needs_compose
 def test_nodes_are_unequal_and_the_cloud_is_the_largest(everything: dict[str, Any]) -> None:
     nodes = [everything["services"][name]["deploy"]["resources"]["limits"] for name in ("edge-2", "edge-1", "cloud-1")]
     for limits in ([float(node["cpus"]) for node in nodes], [int(node["memory"]) for node in nodes]):
