@@ -28,6 +28,8 @@ MODEL: dict[str, Any] = {"shape": [BATCH, FRAMES, PATCHES, CHANNELS], "channels"
 WHOLE_BYTES = BATCH * FRAMES * PATCHES * CHANNELS * 4
 RATES_MBIT = (100, 1000)
 BREAK_EVEN_MBIT = (30, 60, 120, 240, 480)
+MANY_REPEATS = 15
+"""For CPU shares and break-even, where a few per cent decide."""
 RIVALS = [name for name in METHODS if name != "dsp"]
 
 Samples = dict[tuple[Any, ...], list[list[dict[str, Any]]]]
@@ -62,11 +64,11 @@ def _settings() -> dict[str, str | int | float | bool | None]:
     }
 
 
-def _repeat(ranks: Fleet, cases: dict[tuple[Any, ...], dict[str, Any]]) -> Samples:
+def _repeat(ranks: Fleet, cases: dict[tuple[Any, ...], dict[str, Any]], repeats: int = REPEATS) -> Samples:
     """Every case once per repeat, in an order drawn anew each time; the first round warms up and is dropped."""
     samples: Samples = defaultdict(list)
     order, shuffle = list(cases), random.Random(0).shuffle
-    for repeat in range(REPEATS + 1):
+    for repeat in range(repeats + 1):
         for key in order:
             answers = ranks.run({**MODEL, **cases[key]})
             if repeat > 0:
@@ -78,6 +80,11 @@ def _repeat(ranks: Fleet, cases: dict[tuple[Any, ...], dict[str, Any]]) -> Sampl
 def _slowest(answers: Sequence[Sequence[dict[str, Any]]], field: str = "seconds") -> list[float]:
     """The slowest rank of each repeat."""
     return [max(float(answer[field]) for answer in group) for group in answers]
+
+
+def _mean(answers: Sequence[Sequence[dict[str, Any]]], field: str) -> list[float]:
+    """The mean over the ranks of each repeat."""
+    return [sum(float(answer[field]) for answer in group) / len(group) for group in answers]
 
 
 def _ratio(metric: str, ours: Sequence[float], theirs: Sequence[float], against: str, aim: Aim | None) -> Metric:
@@ -143,18 +150,23 @@ def _forwards() -> dict[tuple[Any, ...], dict[str, Any]]:
 
 def _open_link(ranks: Fleet) -> list[Metric]:
     """Unshaped: bytes, CPU shares and whole forwards."""
-    cases = {**_communications(), **_forwards()}
-    cases["forward", "dsp, N=4"] = {"op": "forward", "method": "dsp", "n": 4}
-    samples = _repeat(ranks, cases)
+    samples = _repeat(ranks, {**_communications(), **_forwards()})
     found = [metric for n in (2, 4) for metric in _bytes(samples, n, ranks.network is not None)]
-    alone = _slowest(samples["forward", "one process"], "cpu_seconds")
-    for n, key in ((2, "dsp"), (4, "dsp, N=4")):
-        shares = [
-            cpu / one * n for cpu, one in zip(_slowest(samples["forward", key], "cpu_seconds"), alone, strict=True)
-        ]
+    found += _cpu_shares(ranks)
+    return found + _forward_metrics(samples, "open link")
+
+
+def _cpu_shares(ranks: Fleet) -> list[Metric]:
+    """Whether splitting the work makes more of it. A loop of its own: after other cases the caches are cold."""
+    cases = {(n,): {"op": "forward", "method": "dsp", "n": n} for n in (1, 2, 4)}
+    samples = _repeat(ranks, cases, MANY_REPEATS)
+    alone = _mean(samples[1,], "cpu_seconds")
+    found = []
+    for n in (2, 4):
+        shares = [cpu / one * n for cpu, one in zip(_mean(samples[n,], "cpu_seconds"), alone, strict=True)]
         name = f"CPU seconds per rank times N over one process, DSP, N={n}"
         found.append(Metric.of_repeats(name, shares, "ratio", aim=Aim(1.1)))
-    return found + _forward_metrics(samples, "open link")
+    return found
 
 
 def _shaped_link(ranks: Fleet, rate_mbit: int) -> list[Metric]:
@@ -205,7 +217,7 @@ def _break_even(ranks: Fleet) -> list[Metric]:
     found, alone = [], []
     for rate in BREAK_EVEN_MBIT:
         ranks.network.shape(rate)
-        samples = _repeat(ranks, cases)
+        samples = _repeat(ranks, cases, MANY_REPEATS)
         # The least of the repeats: what else runs on the host can only add, and adds most to the side with two ranks.
         one, two = min(_slowest(samples["one",])), min(_slowest(samples["two",]))
         alone.append(one)

@@ -178,6 +178,14 @@ class RankGroup:
 
     async def _live(self, generation: Generation) -> str:
         """Wait until the generation breaks, and break it when it does not come up or a job stalls."""
+        ended = asyncio.create_task(self._launcher.ended(), name="rank-group-ended")
+        ended.add_done_callback(lambda task: None if task.cancelled() else generation.fail(task.result()))
+        try:
+            return await self._watch(generation)
+        finally:
+            ended.cancel()
+
+    async def _watch(self, generation: Generation) -> str:
         events = {generation.ready, generation.broken}
         await asyncio.wait(events, timeout=self._settings.start_s, return_when=asyncio.FIRST_COMPLETED)
         if not generation.ready.done():

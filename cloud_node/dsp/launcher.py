@@ -29,6 +29,10 @@ class Launcher(Protocol):
         """Start all ranks. They say `run` and `token` when they connect to `front` (host:port)."""
         ...
 
+    async def ended(self) -> str:
+        """Return once a process that was started has ended, saying which; one may do so before it ever connects."""
+        ...
+
     async def stop(self, pids: Iterable[int]) -> None:
         """End all ranks, stopped or stuck ones too; `pids` are those that connected."""
         ...
@@ -90,9 +94,22 @@ class ForkLauncher:
         }
         for rank in range(self._size):
             what = ({**rendezvous, "RANK": str(rank)}, self._command.arguments(front))
-            process = context.Process(target=_forked, args=what, daemon=True, name=f"rank{rank}")
+            process = context.Process(target=_forked, args=what, daemon=True, name=f"rank {rank}")
             process.start()
             self._ranks.append(process)
+
+    async def ended(self) -> str:
+        """See `Launcher.ended`."""
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        for rank in self._ranks:
+            loop.add_reader(rank.sentinel, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            for rank in self._ranks:
+                loop.remove_reader(rank.sentinel)
+        ended = [f"{rank.name} died with exit code {rank.exitcode}" for rank in self._ranks if not rank.is_alive()]
+        return f"{', '.join(ended)}; its last words are on stderr"
 
     async def stop(self, pids: Iterable[int]) -> None:
         """See `Launcher.stop`."""
@@ -137,6 +154,12 @@ class TorchrunLauncher:
             stdin=asyncio.subprocess.DEVNULL,
         )
 
+    async def ended(self) -> str:
+        """See `Launcher.ended`."""
+        if self._agent is None:
+            raise Internal("nothing was started")
+        return f"torchrun ended with exit code {await self._agent.wait()}; its last words are on stderr"
+
     async def stop(self, pids: Iterable[int]) -> None:
         """See `Launcher.stop`. Ranks first: torchrun's own stop would wait half a minute for one that is stuck."""
         for pid in pids:
@@ -164,6 +187,11 @@ class ExternalLauncher:
 
     async def start(self, front: str, run: str, token: str) -> None:
         """Nothing to do: they come when they come."""
+
+    async def ended(self) -> str:
+        """Never: their ends are seen by their connections alone."""
+        await asyncio.Event().wait()
+        return ""
 
     async def stop(self, pids: Iterable[int]) -> None:
         """Nothing to do: they end when the front hangs up, and their own launcher starts them again."""

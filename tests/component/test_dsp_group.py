@@ -87,6 +87,13 @@ async def test_a_launcher_that_cannot_launch_is_named_at_once() -> None:
             pass
 
 
+async def test_ranks_that_end_before_they_connect_are_noticed_at_once() -> None:
+    command = RankCommand("tests.component.no_such_program:build", start_s=90.0)
+    with pytest.raises(NodeUnavailable, match="did not start"):
+        async with asyncio.timeout(30.0), RankGroup(GroupSettings(size=1, start_s=90.0), ForkLauncher(1, command)):
+            pass
+
+
 # ------------------------------------------------------------- admission, with ranks that are played by the test
 
 
