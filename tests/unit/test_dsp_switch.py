@@ -7,12 +7,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra [clou
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from cloud_node.dsp.cost import Fabric  # noqa: E402
 from cloud_node.dsp.layout import Layout  # noqa: E402
 from cloud_node.dsp.switch import Sharded, SwitchInFlight, gather, split, switch  # noqa: E402
 from cloud_node.dsp.traffic import Traffic, gather_traffic, switch_traffic  # noqa: E402
 from cloud_node.dsp.transports.port import Transport  # noqa: E402
 from cloud_node.dsp.transports.threads import run_ranks  # noqa: E402
-from cloud_node.dsp.transports.wrappers import CountingTransport  # noqa: E402
+from cloud_node.dsp.transports.wrappers import CountingTransport, ShapedTransport  # noqa: E402
 from cloud_node.dsp.wire import Wire  # noqa: E402
 from skyshore.domain.errors import DeadlineExceeded, InvalidTask  # noqa: E402
 
@@ -122,6 +123,29 @@ def test_two_shapes_at_once_do_not_meet() -> None:
         assert torch.equal(gather(a2, transport), small)
 
     run_ranks(3, program)
+
+
+def test_a_shaped_transport_takes_as_long_as_its_link_and_shares_it() -> None:
+    """Two exchanges under way at once share one link: the second arrives a whole payload later."""
+    whole = numbered((1, 4, 4, 16))
+    payload = 2 * 2 * 16 * 4
+    fabric = Fabric(flops_per_s=1.0, bytes_per_s=payload / 0.5, alpha_s=0.25)
+
+    def program(bare: Transport) -> list[float]:
+        slept: list[float] = []
+        now_s = lambda: 10.0 + sum(slept)  # noqa: E731
+        transport = ShapedTransport(bare, fabric, now_s, slept.append)
+        x = split(whole, 1, transport)
+        flights = [SwitchInFlight(x.layout, 2, transport, Wire.EXACT, like=x.local) for _ in range(2)]
+        for flight in flights:
+            flight.send(x.local)
+        for flight in flights:
+            y = flight.finish()
+        assert torch.equal(y.local, whole.narrow(2, *y.layout.span(transport.rank)))
+        return slept
+
+    for slept in run_ranks(2, program):
+        assert slept == pytest.approx([0.75, 0.75])
 
 
 def test_a_silent_peer_ends_in_an_error_not_a_hang() -> None:
