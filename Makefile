@@ -1,13 +1,13 @@
 # Skyshore. `make` alone lists what can be made.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt gen bench up down docs
+.PHONY: help setup demo test check fmt gen bench bench-gpu up down docs
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := skyshore services gateway edge_node cloud_node simulator loadgen cli benchmarks scripts tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Two stamps: what the system needs to run, and what its makers need on top (tests, linters, torch).
 .venv/.run: pyproject.toml
@@ -48,6 +48,9 @@ gen: .venv/.dev ## regenerate skyshore/v1 from protos/
 
 bench: .venv/.dev ## run every bench and regenerate docs/benchmarks.md
 	$(BIN)/python scripts/run_benches.py
+
+bench-gpu: .venv/.dev ## run the DSP bench of a machine with NVIDIA GPUs
+	$(BIN)/skyshore bench dsp_gpu --json
 
 up: ## start the system and leave it running, in containers where an engine answers
 	@scripts/containers_up.sh up
