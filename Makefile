@@ -59,4 +59,4 @@ down: ## stop the system
 	@scripts/containers_up.sh down
 
 docs: .venv/.dev ## regenerate docs/openapi.json and check the links between pages
-	$(BIN)/python scripts/make_docs.py
+	PYTHONPATH=. $(BIN)/python scripts/make_docs.py

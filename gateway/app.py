@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -43,6 +44,10 @@ class Gateway:
         """See ASGI."""
         endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         await (endpoint or self._app)(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """What `/openapi.json` answers."""
+        return self._app.openapi()
 
 
 def create_app(deps: Deps) -> Gateway:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 SYSTEM = ("up", "down", "status", "nodes")
-REST = ("demo", "replay", "bench", "traces", "decisions", "explain", "policy", "models", "train")
+REST = (
+    *("demo", "detect", "replay", "bench", "traces", "decisions", "explain", "policy", "models", "train", "profile"),
+)
 
 
 def skyshore(*arguments: str, state: Path | None = None, **more_env: str) -> subprocess.CompletedProcess[str]:
