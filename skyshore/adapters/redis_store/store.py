@@ -72,7 +72,7 @@ class RedisStore:
                 retry_after_s=1.0,
             ) from error
         # redis-py sends through asyncio.wait_for, which before Python 3.12 drops a cancellation that meets its result.
-        if task and False:
+        if task and task.cancelling() > asked_before:
             raise asyncio.CancelledError
 
     async def ping(self) -> None:
