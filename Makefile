@@ -3,7 +3,7 @@
 .PHONY: help setup demo test check fmt gen bench bench-gpu up down docs
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := skyshore services gateway edge_node cloud_node simulator loadgen cli benchmarks scripts tests
+CODE := skyshore services gateway edge_node cloud_node simulator loadgen experiments training cli benchmarks scripts tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the targets
