@@ -15,6 +15,7 @@ from simulator.node import NodePlan, SimNode
 from simulator.node import Path as LinkPath
 from simulator.timeline import Timeline
 from skyshore.domain.outcome import Outcome
+from skyshore.domain.placement import DecisionRecord
 from skyshore.links.capacity import Trace
 from skyshore.links.settings import Direction, Outage
 from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
@@ -38,16 +39,20 @@ class Simulation:
 
 
 def build(
-    scenario: Scenario, folder: Path, on_outcome: Callable[[Outcome], None], settings: ClusterSettings | None = None
+    scenario: Scenario,
+    folder: Path,
+    on_outcome: Callable[[Outcome], None],
+    settings: ClusterSettings | None = None,
+    on_decision: Callable[[DecisionRecord], None] | None = None,
 ) -> Simulation:
-    """Wire a scenario; files it names are looked up in `folder`.
+    """Wire a scenario; files it names are looked up in `folder`. `on_decision` is shown every decision.
 
     Raises:
         InvalidScenario: a profile or a trace cannot be used.
         NotFound: no such policy.
     """
     timeline = Timeline()
-    dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)))
+    dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)), on_decision)
     links = _Links(scenario, folder)
     plans = []
     for table in scenario.nodes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from simulator.flight import Flight
 from skyshore.domain.errors import Internal, QueueFull, SkyshoreError
 from skyshore.domain.node import Arm, Node, NodeStatus
 from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.domain.placement import DecisionRecord
 from skyshore.scheduling.actions import Dispatch, Reject
 from skyshore.scheduling.core import SchedulerCore
 from skyshore.scheduling.events import NodeLost, NodeReported, TaskArrived, TaskFailed, TaskFinished, Tick
@@ -42,8 +43,9 @@ class Dispatcher(Protocol):
 class CoreDispatcher:
     """Drives `SchedulerCore` exactly as the live loop does. `digest` fingerprints every decision."""
 
-    def __init__(self, core: SchedulerCore) -> None:
-        self._core = core
+    def __init__(self, core: SchedulerCore, on_decision: Callable[[DecisionRecord], None] | None = None) -> None:
+        """`on_decision` is shown every decision, refusals too."""
+        self._core, self._on_decision = core, on_decision
         self._digest = hashlib.sha256()
 
     @property
@@ -56,10 +58,12 @@ class CoreDispatcher:
         event = TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid))
         (action,) = self._core.handle(event)
         match action:
-            case Dispatch(placement=placement):
+            case Dispatch(placement=placement, record=record):
+                self._show(record)
                 self._note(placement.task_id, placement.arm.arm_id, placement.propensity)
                 return placement.arm
-            case Reject(error=error):
+            case Reject(error=error, record=record):
+                self._show(record)
                 self._note(flight.task.task_id, "", 0.0)
                 raise error
             case other:
@@ -81,6 +85,10 @@ class CoreDispatcher:
     def tick(self, now_s: float) -> None:
         """See `Dispatcher`."""
         self._core.handle(Tick(now_s))
+
+    def _show(self, record: DecisionRecord) -> None:
+        if self._on_decision is not None:
+            self._on_decision(record)
 
     def _note(self, task_id: str, arm_id: str, propensity: float) -> None:
         self._digest.update(f"{task_id} {arm_id} {propensity!r}\n".encode())
