@@ -1,1 +1,1 @@
-"""Experiments: a scenario, policies and seeds in; tables, plots, a verifiable bundle and an honest error out."""
+"""Experiments: cells over policies, seeds and loads; run bundles, comparisons and their reports."""

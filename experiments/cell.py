@@ -1,0 +1,153 @@
+"""One cell of an experiment: a scenario under one policy, one seed, one load and one driver; and what came of it.
+
+Cells are paired: the requests depend on scenario, seed and load, never on the policy or the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from skyshore.report.request_record import in_json
+from skyshore.scenario import InvalidScenario, Scenario, read_scenario
+from skyshore.scenario_workload import make_schedule
+from skyshore.workload.scaling import compress
+from skyshore.workload.schedule import Schedule, from_lines
+
+Figures = Mapping[str, float | None]
+"""Figures by name (see `experiments.figures.FIGURES`); None where there was nothing to measure it on."""
+
+
+class Driver(StrEnum):
+    """What carries a scenario out."""
+
+    SIM = "sim"
+    """The simulator: virtual time."""
+    LIVE = "live"
+    """Processes of this machine, in real time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is run. Equal cells of `Driver.SIM` give equal results."""
+
+    scenario: Path
+    """Scenario file; what it names lies beside it."""
+    policy: str
+    seed: int
+    load: float = 1.0
+    """Factor on the scenario's arrival rates."""
+    driver: Driver = Driver.SIM
+
+    @property
+    def name(self) -> str:
+        """Unique within one experiment, fit for a folder."""
+        return f"{self.policy}.seed{self.seed}.load{self.load:g}.{self.driver}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A cell, ready to run: everything read, checked and drawn."""
+
+    cell: Cell
+    scenario: Scenario
+    """With the cell's policy and seed."""
+    schedule: Schedule
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie that the scenario names."""
+        return self.cell.scenario.parent
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What came of a cell. Rows of single requests go to a sink while it runs (see `experiments.outcome_table`)."""
+
+    cell: Cell
+    figures: Figures
+    by_class: Mapping[str, Figures]
+    """The same figures for each service class."""
+    statuses: Mapping[str, int]
+    """Requests by how they ended."""
+    energy_sources: tuple[str, ...]
+    """Where the joules come from: `modelled:…` or `measured:…`."""
+    provenance: str
+    """`modelled` (simulator), `emulated` (live, emulated nodes) or `measured` (live, real engines)."""
+    schedule_sha256: str
+    decisions_sha256: str
+    """Fingerprint of task, arm and propensity of every decision, in order; empty for a live run."""
+    complete: bool
+    """False for a run that was interrupted: its figures cover what was done until then."""
+    duration_s: float
+    """Experiment time that rates are over."""
+    wall_s: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+    """What a reader must know, such as a load audit that failed."""
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values without infinities or not-a-numbers (see `in_json`)."""
+        return {
+            "policy": self.cell.policy,
+            "seed": self.cell.seed,
+            "load": self.cell.load,
+            "driver": str(self.cell.driver),
+            "provenance": self.provenance,
+            "energy_sources": list(self.energy_sources),
+            "schedule_sha256": self.schedule_sha256,
+            "decisions_sha256": self.decisions_sha256,
+            "complete": self.complete,
+            "duration_s": self.duration_s,
+            "wall_s": self.wall_s,
+            "notes": list(self.notes),
+            "statuses": dict(self.statuses),
+            "figures": _plain(self.figures),
+            "by_class": {name: _plain(figures) for name, figures in self.by_class.items()},
+        }
+
+
+def plan(cell: Cell) -> Plan:
+    """Read the scenario and draw the requests.
+
+    Raises:
+        InvalidScenario, InvalidSchedule: a file that cannot be used.
+        OSError: the scenario cannot be read.
+    """
+    scenario = read_scenario(cell.scenario.read_text(encoding="utf-8"), str(cell.scenario))
+    scenario = scenario.model_copy(update={"seed": cell.seed, "policy": cell.policy})
+    if not scenario.workload.schedule:
+        scenario = at_load(scenario, cell.load)
+        return Plan(cell, scenario, make_schedule(scenario))
+    schedule = _read_schedule(cell.scenario.parent / scenario.workload.schedule)
+    return Plan(cell, scenario, schedule if cell.load == 1 else compress(schedule, cell.load))
+
+
+def at_load(scenario: Scenario, load: float) -> Scenario:
+    """The same scenario with `load` times the work a second.
+
+    Language-model sources scale by rate; cameras by number, and what does not divide by frame rate.
+    """
+    if load == 1:
+        return scenario
+    llm = tuple(source.model_copy(update={"rate_per_s": source.rate_per_s * load}) for source in scenario.workload.llm)
+    cameras = []
+    for table in scenario.workload.cameras:
+        count = max(1, round(table.count * load))
+        fps = max(table.fps * table.count * load / count, 1 / table.segment_s)
+        cameras.append(table.model_copy(update={"count": count, "fps": fps}))
+    workload = scenario.workload.model_copy(update={"llm": llm, "cameras": tuple(cameras)})
+    return scenario.model_copy(update={"workload": workload})
+
+
+def _read_schedule(path: Path) -> Schedule:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return from_lines(lines)
+    except OSError as error:
+        raise InvalidScenario(f"workload.schedule: {error}; make it with `skyshore traces make`") from error
+
+
+def _plain(figures: Figures) -> dict[str, object]:
+    return {name: None if value is None else in_json(value) for name, value in figures.items()}

@@ -1,0 +1,90 @@
+"""Runs a cell in virtual time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from experiments.cell import Cell, CellResult, plan
+from experiments.figures import FigureTally
+from experiments.outcome_table import RowSink, row_of
+from simulator.build import Simulation, build, joules_of
+from skyshore.domain.outcome import Outcome
+from skyshore.domain.placement import DecisionRecord
+
+STEPS = 200
+"""How often a run says how far it is, and asks whether to stop."""
+
+Progress = Callable[[float], bool]
+"""Told the share done, in 0..1; False in return ends the run early, with what there is."""
+
+
+class _Stopped(Exception):
+    pass
+
+
+def run_simulated(
+    cell: Cell,
+    *,
+    on_row: RowSink | None = None,
+    on_decision: Callable[[DecisionRecord], None] | None = None,
+    progress: Progress | None = None,
+) -> CellResult:
+    """Simulate a cell; `on_row` is given every request as it ends.
+
+    Raises:
+        SkyshoreError: the scenario, its schedule or the policy cannot be used.
+        OSError: a file cannot be read.
+    """
+    planned = plan(cell)
+    schedule, started_s = planned.schedule, time.perf_counter()
+    arrivals = {arrival.request_id: arrival for arrival in schedule.arrivals}
+    tiers = {node_id: str(node.tier) for node in planned.scenario.nodes for node_id in node.ids}
+    tally = FigureTally()
+
+    def ended(outcome: Outcome) -> None:
+        row = row_of(arrivals[outcome.task_id], outcome, tiers.get(outcome.node_id, ""))
+        tally(row)
+        if on_row is not None:
+            on_row(row)
+
+    simulation = build(planned.scenario, planned.folder, ended, on_decision=on_decision)
+    if progress is not None:
+        _report(simulation, schedule.duration_s, progress)
+    simulation.cluster.start(schedule.arrivals)
+    complete = _run(simulation)
+    now_s = simulation.timeline.now_s
+    duration_s = max(schedule.duration_s, now_s) if complete else max(now_s, 1e-3)
+    return CellResult(
+        cell=cell,
+        figures=tally.figures(duration_s, fleet_joules=sum(joules_of(simulation.cluster.nodes).values())),
+        by_class=tally.by_class(duration_s),
+        statuses=tally.statuses,
+        energy_sources=tally.energy_sources,
+        provenance="modelled",
+        schedule_sha256=schedule.sha256,
+        decisions_sha256=simulation.dispatcher.digest,
+        complete=complete,
+        duration_s=duration_s,
+        wall_s=time.perf_counter() - started_s,
+    )
+
+
+def _run(simulation: Simulation) -> bool:
+    try:
+        simulation.timeline.run()
+    except _Stopped:
+        return False
+    return True
+
+
+def _report(simulation: Simulation, duration_s: float, progress: Progress) -> None:
+    """Between two events the figures are always consistent, so a run may stop at any of these."""
+    timeline = simulation.timeline
+
+    def step(_: None) -> None:
+        if not progress(min(1.0, timeline.now_s / duration_s)):
+            raise _Stopped
+        timeline.at(timeline.now_s + duration_s / STEPS, step, None)
+
+    timeline.at(0.0, step, None)
