@@ -14,8 +14,10 @@ from skyshore.policies.cdio import Cdio
 from skyshore.policies.cs_ucb import CsUcb
 from skyshore.policies.greedy import GreedyEnergy, ShortestExpectedDelay
 from skyshore.policies.least_loaded import LeastLoaded
+from skyshore.policies.linucb import LinUcb
 from skyshore.policies.one_tier import OneTier
 from skyshore.policies.power_of_two import PowerOfTwo
+from skyshore.policies.primal_dual import PrimalDual
 from skyshore.policies.protocol import Policy
 from skyshore.policies.random_choice import RandomChoice
 from skyshore.policies.round_robin import RoundRobin
@@ -44,6 +46,9 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "cs_ucb.penalty": partial(CsUcb, constrain=False),
     "cs_ucb.reject": partial(CsUcb, infeasible="reject"),
     "cs_ucb.slotted": partial(CsUcb, slot_s=0.05),
+    "linucb": LinUcb,
+    "linucb.filtered": partial(LinUcb, constrain=True),
+    "primal_dual": PrimalDual,
 }
 """Name → factory(rng, **settings). A dotted name is an ablation of the policy before the dot."""
 

@@ -1,0 +1,117 @@
+"""Primal–dual linear contextual bandit: joules learned per arm, missed deadlines and poor answers priced per class.
+
+Ports: linear bandits with knapsacks (Agrawal and Devanur, 2016) in the form of ParetoBandit (arXiv 2604.00136, digest
+4.2 row 3): ridge regressions per arm with geometric forgetting, optimistic on every target, and one dual variable per
+constraint that a pacer moves by projected subgradient steps,
+
+    a = argmin LCB(joules) / J̄ + λ_k·LCB(miss) + μ_k·LCB(shortfall),    λ_k ← [λ_k + η·(missed − α)] in 0..Λ,
+
+k the service class. ParetoBandit paces money spent for quality won; here joules are minimised and the paced budgets
+are the share α of missed deadlines and the mean shortfall from the quality floor (row 1's covering constraints).
+
+Our choices: x is `arm_features`, J̄ the running mean of measured joules, η = 0.05, Λ = 10, γ = 0.99, confidence weight
+0.3. Left out: the hot swap of models (the core's part here) and row 1's forecast of demand.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from skyshore.domain.task import TaskKind
+from skyshore.policies.arm_features import WIDTH, arm_features
+from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Policy
+from skyshore.policies.ridge import RidgeModels
+from skyshore.policies.snapshot import join_parts, split_parts
+
+FORMAT = "primal_dual/1"
+MOST_CLASSES = 64
+"""Beyond these, classes share one pair of prices: a caller must not be able to grow the table without end."""
+OTHERS = "(others)"
+SMOOTHING = 0.02
+"""Of the running mean of joules."""
+MOST_RATIO = 10.0
+"""Joules over their running mean count up to this."""
+
+
+class PrimalDual(Policy):
+    """Three regressions per arm; two prices per class."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        *,
+        miss_share: float = 0.05,
+        step: float = 0.05,
+        dearest: float = 10.0,
+        confidence: float = 0.3,
+        discount: float = 0.99,
+    ) -> None:
+        """The generator is not needed. `miss_share` is α, `step` η, `dearest` Λ."""
+        self._miss_share, self._step, self._dearest = miss_share, step, dearest
+        self._confidence, self._discount = confidence, discount
+        self._models = self._fresh()
+        self._mean_joules = dict.fromkeys(TaskKind, 0.0)
+        self._prices: dict[str, tuple[float, float]] = {}
+        """Service class → λ and μ."""
+
+    def select(self, context: Context, arms: Arms) -> Decision:
+        """Least optimistic cost at today's prices."""
+        predicted, width = self._models[context.task.kind].read(arms, arm_features(arms, context))
+        lower = np.maximum(predicted - self._confidence * width[:, None], 0.0)
+        miss_price, quality_price = self._prices_of(context.task.service_class)
+        scores = -(lower @ np.array([1.0, miss_price, quality_price]))
+        return Decision(int(scores.argmax()), scores=scores, features=(miss_price, quality_price))
+
+    def update(self, feedback: Feedback) -> None:
+        """Regress what was measured; move the prices of the class."""
+        task, outcome = feedback.context.task, feedback.outcome
+        missed = float(not outcome.met_deadline)
+        judged = task.min_quality > 0 and outcome.quality > 0
+        shortfall = task.min_quality - outcome.quality if judged else 0.0
+        mean = self._mean_joules[task.kind]
+        mean = mean + SMOOTHING * (outcome.joules - mean) if mean else outcome.joules
+        self._mean_joules[task.kind] = mean
+        ratio = min(outcome.joules / mean, MOST_RATIO) if mean else 0.0
+        features = arm_features(feedback.arm, feedback.context)
+        self._models[task.kind].learn(feedback.arm.arm_id, features, np.array([ratio, missed, shortfall]))
+        name = self._class(task.service_class)
+        miss_price, quality_price = self._prices_of(name)
+        self._prices[name] = (
+            self._moved(miss_price, missed - self._miss_share),
+            self._moved(quality_price, shortfall),
+        )
+
+    def snapshot(self) -> bytes:
+        """Sums of every kind, prices and running means."""
+        parts = [models.snapshot(FORMAT) for models in self._models.values()]
+        parts.append(json.dumps({"prices": self._prices, "mean_joules": self._mean_joules}).encode())
+        return join_parts(parts)
+
+    def restore(self, snapshot: bytes) -> None:
+        """See Policy."""
+        *tables, scalars = split_parts(snapshot, len(self._models) + 1)
+        fresh = self._fresh()
+        for models, part in zip(fresh.values(), tables, strict=True):
+            models.restore(FORMAT, part)
+        try:
+            content = json.loads(scalars)
+            prices = {str(name): (float(pair[0]), float(pair[1])) for name, pair in content["prices"].items()}
+            mean_joules = {kind: float(content["mean_joules"][kind]) for kind in TaskKind}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a snapshot without {error}") from error
+        self._models, self._prices, self._mean_joules = fresh, prices, mean_joules
+
+    def _prices_of(self, service_class: str) -> tuple[float, float]:
+        # A dear start: caution is unlearned quickly, missed deadlines are not undone.
+        return self._prices.get(self._class(service_class), (self._dearest / 2, self._dearest / 2))
+
+    def _class(self, name: str) -> str:
+        return name if name in self._prices or len(self._prices) < MOST_CLASSES else OTHERS
+
+    def _moved(self, price: float, violation: float) -> float:
+        return min(max(price + self._step * violation, 0.0), self._dearest)
+
+    def _fresh(self) -> dict[TaskKind, RidgeModels]:
+        return {kind: RidgeModels(WIDTH, 3, discount=self._discount) for kind in TaskKind}
