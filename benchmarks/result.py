@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Setting = str | int | float | bool | None
+from skyshore.report.host import Setting, host_facts
 
 
 def half_quartile_range(samples: Sequence[float]) -> float:
@@ -24,26 +22,6 @@ def half_quartile_range(samples: Sequence[float]) -> float:
         return 0.0
     lower, _, upper = statistics.quantiles(samples, n=4, method="inclusive")
     return (upper - lower) / 2
-
-
-def host_facts() -> dict[str, Setting]:
-    """What a reader must know of the machine to judge a figure. The load average tells a noisy run from a quiet one."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "load_average_1m": round(os.getloadavg()[0], 2),
-    }
-
-
-def _cpu_model() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """One row a decision: what the policy saw, how it scored, what it chose, and what came of it. Streams to Parquet.
 
-A row is written when its outcome is known, so memory holds only the decisions that are still open. A decision that
-was taken back (its node died, another was made for the same task) or that has no outcome keeps the outcome columns null.
+A row is written when its outcome is known, so memory holds only the decisions that are still open. A decision that was
+taken back (its node died, another was made for the same task) or that has no outcome keeps its outcome columns null.
 """
 
 from __future__ import annotations
