@@ -47,6 +47,8 @@ class Cluster:
         self.open_tasks = 0
         self._timeline, self._dispatcher, self._on_outcome = timeline, dispatcher, on_outcome
         self._more = False
+        self._gathered: dict[str, Flight] = {}
+        """Tasks that wait for the end of their slot."""
 
     def start(self, arrivals: Iterable[Arrival]) -> None:
         """Boot all nodes and plan the first arrival; the others follow one by one, so the heap stays small.
@@ -94,11 +96,36 @@ class Cluster:
         try:
             arm = self._dispatcher.place(now_s, flight, flight.avoid)
         except SkyshoreError as error:
-            flight.arm = flight.node = None
-            self._end(flight, status_of(error))
+            self._refused(flight, error)
             return
+        if arm is not None:
+            self._send(flight, arm)
+            return
+        if not self._gathered:
+            slot_s = self._dispatcher.slot_s
+            self._timeline.at((now_s // slot_s + 1) * slot_s, self._end_slot, None)
+        self._gathered[flight.task.task_id] = flight
+
+    def _end_slot(self, _: None) -> None:
+        now_s = self._timeline.now_s
+        for task_id, answer in self._dispatcher.tick(now_s):
+            flight = self._gathered.pop(task_id)
+            if not isinstance(answer, SkyshoreError):
+                self._send(flight, answer)
+            elif not flight.over:
+                self._refused(flight, answer)
+
+    def _refused(self, flight: Flight, error: SkyshoreError) -> None:
+        flight.arm = flight.node = None
+        self._end(flight, status_of(error))
+
+    def _send(self, flight: Flight, arm: Arm) -> None:
+        now_s = self._timeline.now_s
         node = flight.node = self.nodes[arm.node_id]
         flight.arm, flight.up_bytes = arm, flight.bytes_to(arm)
+        if flight.over:  # its deadline came before its slot's end: its room is not needed
+            self._tell(self._outcome(flight, OutcomeStatus.CANCELLED))
+            return
         sent_s = node.path.up.deliver(now_s + self.settings.gateway_s, flight.up_bytes)
         reached_s = sent_s
         if flight.task.kind is not TaskKind.LLM:
@@ -202,7 +229,7 @@ class Cluster:
         for node in self.nodes.values():
             if node.alive:
                 self._dispatcher.reported(now_s, node.node, node.status())
-        self._dispatcher.tick(now_s)
+        self._end_slot(None)
         self._timeline.at(now_s + self.settings.heartbeat_s, self._beat, None)
 
     def _lapse(self, life: tuple[SimNode, str]) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from simulator.flight import Flight
-from skyshore.domain.errors import Internal, QueueFull, SkyshoreError
+from skyshore.domain.errors import QueueFull, SkyshoreError
 from skyshore.domain.node import Arm, Node, NodeStatus
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import DecisionRecord
-from skyshore.scheduling.actions import Dispatch, Reject
+from skyshore.scheduling.actions import Action, Dispatch, Reject
 from skyshore.scheduling.core import SchedulerCore
 from skyshore.scheduling.events import NodeLost, NodeReported, TaskArrived, TaskFailed, TaskFinished, Tick
 
@@ -19,8 +19,13 @@ from skyshore.scheduling.events import NodeLost, NodeReported, TaskArrived, Task
 class Dispatcher(Protocol):
     """The seam between the fleet and whoever decides."""
 
-    def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm:
-        """Choose an arm. Raises SkyshoreError when there is none."""
+    @property
+    def slot_s(self) -> float:
+        """Arrivals may be gathered this long before they are placed; 0 places each at once."""
+        ...
+
+    def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm | None:
+        """Choose an arm; None when a later `tick` will. Raises SkyshoreError when there is none."""
         ...
 
     def ended(self, now_s: float, outcome: Outcome) -> None:
@@ -35,8 +40,8 @@ class Dispatcher(Protocol):
         """A node's lease ran out."""
         ...
 
-    def tick(self, now_s: float) -> None:
-        """A second passed."""
+    def tick(self, now_s: float) -> Sequence[tuple[str, Arm | SkyshoreError]]:
+        """A second passed, or a slot. Returns what became of the tasks that waited for it, by name."""
         ...
 
 
@@ -53,21 +58,19 @@ class CoreDispatcher:
         """Hex SHA-256 over task, arm and propensity of all decisions so far."""
         return self._digest.hexdigest()
 
-    def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm:
+    @property
+    def slot_s(self) -> float:
+        """See `Dispatcher`."""
+        return self._core.slot_s
+
+    def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm | None:
         """See `Dispatcher`."""
         event = TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid))
-        (action,) = self._core.handle(event)
-        match action:
-            case Dispatch(placement=placement, record=record):
-                self._show(record)
-                self._note(placement.task_id, placement.arm.arm_id, placement.propensity)
-                return placement.arm
-            case Reject(error=error, record=record):
-                self._show(record)
-                self._note(flight.task.task_id, "", 0.0)
-                raise error
-            case other:
-                raise Internal(f"the core answered an arrival with {type(other).__name__}")
+        for _, answer in self._answers(self._core.handle(event)):
+            if isinstance(answer, SkyshoreError):
+                raise answer
+            return answer
+        return None
 
     def ended(self, now_s: float, outcome: Outcome) -> None:
         """See `Dispatcher`."""
@@ -82,9 +85,21 @@ class CoreDispatcher:
         """See `Dispatcher`."""
         self._core.handle(NodeLost(now_s, node_id))
 
-    def tick(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> Sequence[tuple[str, Arm | SkyshoreError]]:
         """See `Dispatcher`."""
-        self._core.handle(Tick(now_s))
+        return list(self._answers(self._core.handle(Tick(now_s))))
+
+    def _answers(self, actions: Sequence[Action]) -> Iterator[tuple[str, Arm | SkyshoreError]]:
+        for action in actions:
+            if isinstance(action, Dispatch):
+                placement = action.placement
+                self._show(action.record)
+                self._note(placement.task_id, placement.arm.arm_id, placement.propensity)
+                yield placement.task_id, placement.arm
+            elif isinstance(action, Reject):
+                self._show(action.record)
+                self._note(action.task_id, "", 0.0)
+                yield action.task_id, action.error
 
     def _show(self, record: DecisionRecord) -> None:
         if self._on_decision is not None:

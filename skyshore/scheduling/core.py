@@ -71,6 +71,11 @@ class SchedulerCore:
         self._slot: list[TaskArrived] = []
 
     @property
+    def slot_s(self) -> float:
+        """Arrivals are gathered this long under the policy in force; 0 places each at once."""
+        return self._policy.slot_s
+
+    @property
     def tick_every_s(self) -> float:
         """How often the driver should send a Tick under the policy in force."""
         return min(self._policy.slot_s or 1.0, 1.0)

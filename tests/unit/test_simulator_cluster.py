@@ -46,7 +46,8 @@ def plan(name: str = "n", tier: Tier = Tier.EDGE, profile: NodeProfile = PROFILE
 class Run:
     def __init__(self, *plans: NodePlan, policy: str = "least_loaded", seed: int = 0) -> None:
         self.timeline, self.outcomes = Timeline(), []
-        self.dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=policy, seed=seed)))
+        self.core = SchedulerCore(CoreSettings(policy=policy, seed=seed))
+        self.dispatcher = CoreDispatcher(self.core)
         self.cluster = Cluster(self.timeline, plans, self.dispatcher, self.outcomes.append, ClusterSettings())
 
     def play(self, *arrivals: Arrival):
@@ -148,6 +149,24 @@ def test_a_full_node_refuses_and_the_task_goes_elsewhere():
     assert statuses == {OutcomeStatus.OK: 2, OutcomeStatus.REJECTED: 4}
 
 
+def test_a_slot_gathers_arrivals_and_places_them_at_its_end():
+    at_once = Run(plan()).play(chat(0.11), chat(0.14, "s"))
+    run = Run(plan(), policy="cs_ucb.slotted")
+    gathered = run.play(chat(0.11), chat(0.14, "s"))
+    waits = [late.latency_s - soon.latency_s for late, soon in zip(gathered, at_once, strict=True)]
+    assert waits == pytest.approx([0.04, 0.01], abs=0.025), "until 0.15 s, and not quite apart from each other there"
+    assert min(waits) > 0
+
+
+def test_a_deadline_within_the_slot_gives_the_room_back():
+    run = Run(plan(), policy="cs_ucb.slotted")
+    (outcome,) = run.play(chat(0.11, deadline=0.02))
+    assert (outcome.status, outcome.arm_id) == (OutcomeStatus.DEADLINE_EXCEEDED, "")
+    run = Run(plan(), policy="cs_ucb.slotted")
+    run.play(chat(0.11, deadline=0.02), chat(0.3, "s"))
+    assert not run.core.fleet.in_flight
+
+
 def test_a_run_ends_with_its_last_task_even_if_nobody_took_it():
     assert Run(plan()).play() == []
     run = Run(plan(profile=replace(PROFILE, video=())))
@@ -172,7 +191,9 @@ def arrivals_of(mix) -> list[Arrival]:
 
 
 @given(
-    mixes, st.sampled_from(["least_loaded", "random", "cs_ucb", "edge_only"]), st.lists(st.floats(0, 20), max_size=3)
+    mixes,
+    st.sampled_from(["least_loaded", "random", "cs_ucb", "edge_only", "cs_ucb.slotted", "cdio"]),
+    st.lists(st.floats(0, 20), max_size=3),
 )
 @settings(max_examples=40, deadline=None)
 def test_every_task_ends_once_and_joules_add_up_whatever_happens(mix, policy, crashes):
@@ -190,7 +211,7 @@ def test_every_task_ends_once_and_joules_add_up_whatever_happens(mix, policy, cr
     assert sky.joules() >= 10.0 * run.timeline.now_s - 1e-6
 
 
-@given(mixes, st.sampled_from(["least_loaded", "random", "cs_ucb"]))
+@given(mixes, st.sampled_from(["least_loaded", "random", "cs_ucb", "cs_ucb.slotted"]))
 @settings(max_examples=15, deadline=None)
 def test_the_same_seed_gives_the_same_run_to_the_bit(mix, policy):
     jittery = replace(LINK, jitter_s=0.005, loss=0.01)
