@@ -91,10 +91,10 @@ class LlamaCpp:
         self._run([(token, place, 0, place == len(tokens) - 1) for place, token in enumerate(tokens)])
 
     def fill(self, rows: int, tokens: list[int]) -> None:
-        """Row by row."""
-        self._clear()
-        for row in range(rows):
-            self._run([(token, place, row, place == len(tokens) - 1) for place, token in enumerate(tokens)])
+        """The same prompt in every row, at the price of one."""
+        self.prefill(tokens)
+        for row in range(1, rows):
+            self._lib.llama_memory_seq_cp(self._lib.llama_get_memory(self._context), 0, row, -1, -1)
 
     def decode(self, tokens: list[int], length: int) -> list[int]:
         """One call with one token a row, and the arg-max of each row's logits."""
