@@ -103,7 +103,15 @@ class LlmTable(_Table):
     output_tokens: Positive = 32
     length_cv: Duration = 0.5
     service_class: str = "interactive"
+    deadline_range_s: tuple[Positive, Positive] | None = None
+    """Every request draws its own deadline from here, uniformly; left out, all have the class's."""
     origin: str = ""
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> LlmTable:
+        if self.deadline_range_s is not None and self.deadline_range_s[0] > self.deadline_range_s[1]:
+            raise ValueError("deadline_range_s must be the shortest and the longest deadline, in this order")
+        return self
 
 
 class CameraTable(_Table):

@@ -41,6 +41,7 @@ def _llm(table: LlmTable, demands: ServiceClass, seconds: float, rng: np.random.
         length_cv=table.length_cv,
         service_class=demands.name,
         deadline_s=demands.deadline_s,
+        deadline_range_s=table.deadline_range_s,
         min_quality=demands.min_quality,
         origin=table.origin,
     )

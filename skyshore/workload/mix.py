@@ -24,6 +24,8 @@ class LlmDemand:
     max_output_tokens: int = 1024
     service_class: str = "interactive"
     deadline_s: float = 20.0
+    deadline_range_s: tuple[float, float] | None = None
+    """In place of `deadline_s`: each request draws its own, uniformly."""
     min_quality: float = 0.0
     origin: str = ""
 
@@ -33,6 +35,9 @@ def llm_arrivals(times_s: Times, demand: LlmDemand, rng: np.random.Generator) ->
     count, cv = len(times_s), demand.length_cv
     prompts = lognormal_tokens(demand.prompt_tokens, cv, count, rng, max_tokens=demand.max_prompt_tokens)
     outputs = lognormal_tokens(demand.output_tokens, cv, count, rng, max_tokens=demand.max_output_tokens)
+    deadlines_s = np.full(count, demand.deadline_s)
+    if demand.deadline_range_s is not None:
+        deadlines_s = rng.uniform(*demand.deadline_range_s, count)
     return [
         Arrival(
             t_intended_s=float(time_s),
@@ -42,10 +47,10 @@ def llm_arrivals(times_s: Times, demand: LlmDemand, rng: np.random.Generator) ->
             origin=demand.origin,
             prompt_tokens=int(prompt),
             output_tokens=int(output),
-            deadline_s=demand.deadline_s,
+            deadline_s=float(deadline_s),
             min_quality=demand.min_quality,
         )
-        for time_s, prompt, output in zip(times_s, prompts, outputs, strict=True)
+        for time_s, prompt, output, deadline_s in zip(times_s, prompts, outputs, deadlines_s, strict=True)
     ]
 
 

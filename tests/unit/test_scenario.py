@@ -6,6 +6,7 @@ import pytest
 
 from skyshore.domain.node import Tier
 from skyshore.scenario import InvalidScenario, read_scenario
+from skyshore.scenario_workload import make_schedule
 
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 
@@ -92,3 +93,12 @@ def test_every_mistake_is_told_at_once():
     with pytest.raises(InvalidScenario) as raised:
         read_scenario(GOOD.replace("count = 3", "count = 0").replace('kind = "crash"', 'kind = "flood"'), "f.toml")
     assert [line.split(": ")[1] for line in raised.value.message.splitlines()] == ["nodes.0.count", "faults.0.kind"]
+
+
+def test_requests_of_a_source_may_have_deadlines_of_their_own():
+    wish = 'rate_per_s = 20\nservice_class = "standard"\ndeadline_range_s = [2.0, 6.0]'
+    schedule = make_schedule(read_scenario(GOOD.replace("rate_per_s = 1", wish)))
+    deadlines_s = [arrival.deadline_s for arrival in schedule.arrivals]
+    assert 2.0 <= min(deadlines_s) < 2.5 < 5.5 < max(deadlines_s) <= 6.0
+    with pytest.raises(InvalidScenario, match=r"workload\.llm\.0: deadline_range_s must be the shortest"):
+        read_scenario(GOOD.replace("rate_per_s = 1", wish.replace("2.0, 6.0", "6.0, 2.0")))
