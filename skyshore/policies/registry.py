@@ -9,10 +9,14 @@ import numpy as np
 
 from skyshore.domain.errors import NotFound
 from skyshore.domain.node import Tier
+from skyshore.policies.a2 import A2
 from skyshore.policies.bad import Busiest, Slowest
 from skyshore.policies.cdio import Cdio
 from skyshore.policies.cs_ucb import CsUcb
+from skyshore.policies.dds import Dds
+from skyshore.policies.fine_infer import FineInfer
 from skyshore.policies.greedy import GreedyEnergy, ShortestExpectedDelay
+from skyshore.policies.jcab import Jcab
 from skyshore.policies.least_loaded import LeastLoaded
 from skyshore.policies.linucb import LinUcb
 from skyshore.policies.one_tier import OneTier
@@ -20,6 +24,7 @@ from skyshore.policies.power_of_two import PowerOfTwo
 from skyshore.policies.primal_dual import PrimalDual
 from skyshore.policies.protocol import Policy
 from skyshore.policies.random_choice import RandomChoice
+from skyshore.policies.rewardless_guidance import RewardlessGuidance
 from skyshore.policies.round_robin import RoundRobin
 from skyshore.policies.skyshore import Skyshore
 
@@ -46,6 +51,11 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "cs_ucb.penalty": partial(CsUcb, constrain=False),
     "cs_ucb.reject": partial(CsUcb, infeasible="reject"),
     "cs_ucb.slotted": partial(CsUcb, slot_s=0.05),
+    "fine_infer": FineInfer,
+    "rewardless_guidance": RewardlessGuidance,
+    "jcab": Jcab,
+    "a2": A2,
+    "dds": Dds,
     "linucb": LinUcb,
     "linucb.filtered": partial(LinUcb, constrain=True),
     "primal_dual": PrimalDual,

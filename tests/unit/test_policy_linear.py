@@ -1,4 +1,4 @@
-"""LinUCB and the primal–dual bandit: against ridge regression by the book, and for what they promise of regret and prices."""
+"""LinUCB and the primal–dual bandit: against ridge regression by the book, and what they promise of regret and price."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,139 @@
+"""RewardlessGuidance: active inference by an ensemble world model and cross-entropy planning.
+
+Ports: He, Fang, Yu and Leung (IEEE TMC 2024, DOI 10.1109/TMC.2024.3415661; digest 3.5). There is no learned value: a
+plan is scored by what it would teach and by the guidance
+
+    r = r₁ + rg,    r₁ = expected information gain of the world model,    rg(s, a) = tc·(1/L + P),
+
+tc whether the task completes within its limit, L its delay in seconds, P the quality of the answer. Planning draws
+`candidates` plans from q, scores them, refits q on the best, `iterations` times, and acts on its first step. The world
+model is fitted after each episode.
+
+Our choices: a plan is the arms of this task and of `horizon` − 1 more like it, each of which lengthens the queue of
+those after it on its node; the world model (`WorldModel`, five members) predicts log(L / estimate) and the chance of
+completion from `arm_features`; r₁ is the variance of its members' log L, the usual stand-in for information gain;
+an episode is 32 outcomes; the draws of the planner are fixed when it is built, so that a decision is a function of its
+context and its propensity is 1. Left out: the shares of compute, bandwidth and memory in the paper's action, and with
+them the failure of over-allocation: no engine here grants shares, and eligibility does the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skyshore.domain.task import TaskKind
+from skyshore.policies.arm_features import MOST_SHARE, WIDTH, arm_features
+from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats, Integers, Policy
+from skyshore.policies.snapshot import join_parts, split_parts
+from skyshore.policies.world_model import WorldModel
+
+FORMAT = "rewardless_guidance/1"
+SHORTEST_S = 0.1
+"""1/L grows no further below."""
+EPISODE = 32
+"""Outcomes between two fits of the world model."""
+FIT_STEPS = 12
+ELITE_SHARE = 0.125
+"""Of the candidates, the best on which q is refitted."""
+LARGEST_LOG_RATIO = 2.0
+PRIOR_COMPLETION = 6.0
+"""Slope of the chance of completion over the deadline's estimated slack before anything is learned."""
+QUEUE, TAKEN = 2, 4
+"""Columns of `arm_features` that an imagined task changes."""
+
+
+class RewardlessGuidance(Policy):
+    """Plans with one world model per kind of task."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        *,
+        horizon: int = 4,
+        candidates: int = 96,
+        iterations: int = 4,
+        curiosity: float = 1.0,
+    ) -> None:
+        """`curiosity` weighs r₁."""
+        self._horizon, self._iterations, self._curiosity = horizon, iterations, curiosity
+        self._draws: Floats = rng.random((iterations, candidates, horizon))
+        self._elite = max(int(ELITE_SHARE * candidates), 1)
+        self._worlds = {kind: WorldModel(rng, WIDTH, 2) for kind in TaskKind}
+        self._since_fit = 0
+
+    def select(self, context: Context, arms: Arms) -> Decision:
+        """First step of the best plan found; the scores are those of single steps."""
+        merits = self._merits(context, arms)
+        if len(arms) == 1:
+            return Decision(0, scores=merits[0])
+        return Decision(self._plan_first(merits, arms.node), scores=merits[0])
+
+    def update(self, feedback: Feedback) -> None:
+        """Remember the outcome; fit after each episode."""
+        arm, outcome = feedback.arm, feedback.outcome
+        world = self._worlds[feedback.context.task.kind]
+        ratio = np.log(max(outcome.latency_s, 1e-3) / max(arm.latency_s, 1e-3))
+        came = np.array([np.clip(ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO), float(outcome.met_deadline)])
+        features = arm_features(arm, feedback.context)
+        came[1] -= _stated_completion(arm.latency_s, feedback.context)
+        world.observe(features, came)
+        self._since_fit += 1
+        if self._since_fit >= EPISODE:
+            self._since_fit = 0
+            for each in self._worlds.values():
+                each.fit(FIT_STEPS)
+
+    def snapshot(self) -> bytes:
+        """World models; remembered outcomes are not kept."""
+        return join_parts([world.snapshot(FORMAT) for world in self._worlds.values()])
+
+    def restore(self, snapshot: bytes) -> None:
+        """See Policy."""
+        for world, part in zip(self._worlds.values(), split_parts(snapshot, len(self._worlds)), strict=True):
+            world.restore(FORMAT, part)
+
+    def _merits(self, context: Context, arms: Arms) -> Floats:
+        """Guidance and curiosity of each arm when 0, 1, … tasks of the plan are on its node before: [horizon, arms]."""
+        depth, number = self._horizon, len(arms)
+        features = np.repeat(arm_features(arms, context)[None], depth, axis=0)
+        ahead = np.arange(depth)[:, None]
+        waits = np.clip(arms.load + ahead - arms.slots + 1.0, 0.0, ahead)  # imagined tasks that find no free slot
+        queue_s = arms.queue_s + waits * arms.service_s / arms.slots
+        features[..., QUEUE] = np.minimum(queue_s / max(context.remaining_s, 1e-3), MOST_SHARE)
+        features[..., TAKEN] = np.minimum((arms.load + ahead) / arms.slots, 1.0)
+        latency_s = arms.transmission_s + queue_s + arms.service_s
+        guesses = self._worlds[context.task.kind].predict(features.reshape(-1, WIDTH)).reshape(-1, depth, number, 2)
+        log_ratio, completion = guesses.mean(axis=0)[..., 0], guesses.mean(axis=0)[..., 1]
+        log_ratio = np.clip(log_ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+        completes = np.clip(_stated_completion(latency_s, context) + completion, 0.0, 1.0)
+        delay_s = np.maximum(latency_s * np.exp(log_ratio), SHORTEST_S)
+        guidance = completes * (1.0 / delay_s + arms.quality)
+        return np.asarray(guidance + self._curiosity * guesses[..., 0].var(axis=0), np.float64)
+
+    def _plan_first(self, merits: Floats, node: Integers) -> int:
+        """Cross-entropy search over plans [horizon]; the first arm of the final distribution's mode."""
+        depth, number = merits.shape
+        hopes = np.exp((merits[0] - merits[0].max()) / max(float(np.ptp(merits[0])), 1e-9))
+        chances: Floats = np.tile(hopes / hopes.sum(), (depth, 1))
+        for draws in self._draws:
+            plans = np.stack(
+                [np.searchsorted(np.cumsum(chances[h])[:-1], draws[:, h], side="right") for h in range(depth)], axis=1
+            )
+            best = np.argsort(-plan_values(plans, merits, node), kind="stable")[: self._elite]
+            counts = np.stack([np.bincount(plans[best, h], minlength=number) for h in range(depth)])
+            chances = 0.3 * chances + 0.7 * counts / len(best)
+        return int(chances[0].argmax())
+
+
+def plan_values(plans: Integers, merits: Floats, node: Integers) -> Floats:
+    """Sum of r over each plan [plans, horizon]; a step on a node used k times before earns that node's k-th merit."""
+    depth = plans.shape[1]
+    nodes = node[plans]
+    used = (nodes[:, :, None] == nodes[:, None, :]) & (np.arange(depth)[:, None] > np.arange(depth)[None, :])
+    values: Floats = merits[used.sum(axis=2), plans].sum(axis=1)
+    return values
+
+
+def _stated_completion(latency_s: Floats | float, context: Context) -> Floats:
+    slack = 1.0 - latency_s / max(context.remaining_s, 1e-3)
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(PRIOR_COMPLETION * slack, -30.0, 30.0))), np.float64)
