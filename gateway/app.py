@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from gateway import errors, openapi
 from gateway.asgi import Receive, Scope, Send
+from gateway.classify_job import ClassifyWork
 from gateway.clips import Clips
 from gateway.deps import Deps
 from gateway.dispatch import Dispatcher
@@ -30,6 +31,7 @@ from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
 from gateway.segments import SegmentDispatcher
 from gateway.video_job import VideoWork
+from skyshore.domain.task import TaskKind
 
 log = structlog.get_logger()
 
@@ -54,11 +56,12 @@ def create_app(deps: Deps) -> Gateway:
     """The ASGI app on open connections; its lifespan owns the tasks behind it."""
     settings = deps.settings
     records = RecordWriter(deps.store)
-    dispatcher = Dispatcher(deps.profiler, deps.scheduler, deps.workers.client, records)
     fleet = FleetView(deps.store, deps.workers)
+    price = fleet.joules_per_byte
+    dispatcher = Dispatcher(deps.profiler, deps.scheduler, deps.workers.client, records, price)
 
     clips = Clips(deps.store, settings.state_dir.resolve())
-    segments = SegmentDispatcher(deps.scheduler, deps.workers.client, records)
+    segments = SegmentDispatcher(deps.scheduler, deps.workers.client, records, price)
     video = VideoWork(
         deps.profiler,
         segments,
@@ -67,9 +70,10 @@ def create_app(deps: Deps) -> Gateway:
         in_flight=settings.gateway_segments_in_flight,
         origin=settings.gateway_origin,
     )
+    classify = ClassifyWork(deps.profiler, segments, clips.results, origin=settings.gateway_origin)
     jobs = JobRunner(
         deps.store,
-        video.run,
+        {TaskKind.VIDEO_DETECT: video.run, TaskKind.VIDEO_CLASSIFY: classify.run},
         in_flight=settings.gateway_jobs_in_flight,
         idle_s=settings.gateway_job_idle_s,
         tries=settings.gateway_job_tries,
@@ -100,7 +104,7 @@ def create_app(deps: Deps) -> Gateway:
     }
     for path, app_of_path in hot.items():
         app.router.routes.append(Route(path, app_of_path, methods=["POST"]))
-    app.include_router(video_routes(clips, settings))
+    app.include_router(video_routes(deps.store, clips, settings))
     app.include_router(task_routes(deps.store, clips))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
     app.include_router(health_routes(fleet, deps.scheduler, deps.store))

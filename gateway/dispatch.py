@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, cast
 
-from gateway.ledger import Ledger, status_of
+from gateway.ledger import JoulesPerByte, Ledger, status_of
 from gateway.records import RecordWriter
 from skyshore.domain.errors import (
     DeadlineExceeded,
@@ -103,9 +103,11 @@ class Dispatcher:
         scheduler: SchedulerClient,
         workers: Callable[[str], WorkerClient],
         records: RecordWriter,
+        price: JoulesPerByte,
     ) -> None:
         """`workers` gives the client for a node's address."""
         self._profiler, self._scheduler, self._workers, self._records = profiler, scheduler, workers, records
+        self._price = price
 
     @asynccontextmanager
     async def answer(self, job: LlmJob) -> AsyncIterator[Answer]:
@@ -114,7 +116,7 @@ class Dispatcher:
         Raises:
             SkyshoreError: whatever ended the task.
         """
-        ledger = Ledger(self._records, job.task, job.arrived_s, job.up_bytes)
+        ledger = Ledger(self._records, job.task, job.arrived_s, self._price, job.up_bytes)
         used_s = time.monotonic() - job.arrived_s
         status, message, code = OutcomeStatus.CANCELLED, "the caller went away", ""
         try:

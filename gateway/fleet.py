@@ -10,7 +10,7 @@ import structlog
 from gateway.absence import Absences
 from gateway.deps import Workers
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.ports import StateStore
 
 log = structlog.get_logger()
@@ -27,6 +27,7 @@ class FleetView:
     def __init__(self, store: StateStore, workers: Workers) -> None:
         self._store, self._workers = store, workers
         self._fleet: Fleet = []
+        self._links: dict[str, Link] = {}
         self._read_at_s = -FRESH_S
         self._turn = asyncio.Lock()
 
@@ -35,9 +36,15 @@ class FleetView:
         async with self._turn:
             if time.monotonic() - self._read_at_s >= FRESH_S:
                 self._fleet = await self._store.nodes()
+                self._links = await self._store.links([node.node_id for node, _ in self._fleet])
                 self._read_at_s = time.monotonic()
                 await self._workers.keep({node.address for node, _ in self._fleet})
         return self._fleet
+
+    def joules_per_byte(self, node_id: str) -> float:
+        """Of a node's link, as its emulator models it; 0 where nobody says. Known since the last look at the store."""
+        link = self._links.get(node_id)
+        return link.joules_per_byte if link is not None else 0.0
 
     async def watch(self) -> None:
         """Give up calls on nodes that are gone, so that they go elsewhere now. Runs until cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 
 from gateway.records import RecordWriter
@@ -19,6 +20,10 @@ _latency = cache(telemetry.LATENCY.labels)
 _STATES = {OutcomeStatus.OK: TaskState.DONE, OutcomeStatus.CANCELLED: TaskState.CANCELLED}
 
 
+JoulesPerByte = Callable[[str], float]
+"""Node id → energy of one byte on its link, as modelled by whoever emulates it; 0 where nobody says."""
+
+
 def status_of(error: SkyshoreError) -> OutcomeStatus:
     """How a task ended that `error` ended."""
     if isinstance(error, DeadlineExceeded):
@@ -32,9 +37,11 @@ def status_of(error: SkyshoreError) -> OutcomeStatus:
 class Ledger:
     """Fill in the figures as they become known, then `close` once."""
 
-    def __init__(self, records: RecordWriter, task: Task, arrived_s: float, up_bytes: int = 0) -> None:
+    def __init__(
+        self, records: RecordWriter, task: Task, arrived_s: float, price: JoulesPerByte, up_bytes: int = 0
+    ) -> None:
         """`arrived_s` is on `time.monotonic`."""
-        self._records, self._task, self._arrived_s = records, task, arrived_s
+        self._records, self._task, self._arrived_s, self._price = records, task, arrived_s, price
         self._placement: Placement | None = None
         self.up_bytes = up_bytes
         self.down_bytes = 0
@@ -64,6 +71,8 @@ class Ledger:
             "down_bytes": self.down_bytes,
             "joules": worker.inference_joules + worker.idle_joules,
             "energy_source": worker.energy_source,
+            # Apart, because it is always a model's figure, whatever measured the node.
+            "transmission_joules": self._transmission_joules(),
             "quality": self._placement.arm.quality if self._placement else 0.0,
         }
 
@@ -100,6 +109,11 @@ class Ledger:
             )
         )
 
+    def _transmission_joules(self) -> float:
+        if self._placement is None:
+            return 0.0
+        return (self.up_bytes + self.down_bytes) * self._price(self._placement.arm.node_id)
+
     def _report(self, status: OutcomeStatus, error: str) -> Outcome:
         arm = self._placement.arm if self._placement else None
         outcome = Outcome(
@@ -114,6 +128,7 @@ class Ledger:
             gateway_s=self.overhead_s,
             up_bytes=self.up_bytes,
             down_bytes=self.down_bytes,
+            transmission_joules=self._transmission_joules(),
             quality=arm.quality if arm and status is OutcomeStatus.OK else 0.0,
             service_class=self._task.service_class,
             error=error,

@@ -1,4 +1,4 @@
-"""Profile, place, execute: the way of one video segment, on another node when one fails."""
+"""Place, encode, execute: the way of one video segment or one whole clip, on another node when one fails."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.ledger import Ledger, status_of
+from gateway.ledger import JoulesPerByte, Ledger, status_of
 from gateway.records import RecordWriter
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, QueueFull, SkyshoreError
 from skyshore.domain.node import Arm
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
-from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.domain.task import Task, TaskKind
+from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
 from skyshore.ports import SchedulerClient, WorkerClient
 from skyshore.runtime import telemetry
 
@@ -42,25 +42,54 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A node's answer."""
+
+    frame_count: int
+    """Frames it was sent."""
+    frames: tuple[FrameDetections, ...] = ()
+    verdict: Classification | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """Every frame of a segment, and where it was looked at."""
+    """Every frame of a segment, or the verdict on a clip, and where it was looked at."""
 
     segment_index: int
     placement: Placement
-    frames: tuple[FrameDetections, ...]
+    found: Found
     latency_s: float
     costs: Mapping[str, float | str]
     """See `Ledger.costs`."""
+
+    def entry(self) -> dict[str, Any]:
+        """What a task's result says of it, boxes and labels excepted."""
+        arm = self.placement.arm
+        return {
+            "index": self.segment_index,
+            "node": arm.node_id,
+            "tier": self.placement.tier,
+            "arm": arm.arm_id,
+            "model": arm.model,
+            "policy": self.placement.policy,
+            "frames": self.found.frame_count,
+            "latency_s": round(self.latency_s, 4),
+            **self.costs,
+        }
 
 
 class SegmentDispatcher:
     """Finds nodes for segments and sees them through."""
 
     def __init__(
-        self, scheduler: SchedulerClient, workers: Callable[[str], WorkerClient], records: RecordWriter
+        self,
+        scheduler: SchedulerClient,
+        workers: Callable[[str], WorkerClient],
+        records: RecordWriter,
+        price: JoulesPerByte,
     ) -> None:
         """`workers` gives the client for a node's address."""
-        self._scheduler, self._workers, self._records = scheduler, workers, records
+        self._scheduler, self._workers, self._records, self._price = scheduler, workers, records, price
 
     async def run(self, segment: Segment, on_encoded: Callable[[], None]) -> SegmentResult:
         """Place, encode, execute; `on_encoded` is called once the clip's reader may go on to the next segment.
@@ -68,7 +97,7 @@ class SegmentDispatcher:
         Raises:
             SkyshoreError: whatever ended the segment; DeadlineExceeded when no node managed it in time.
         """
-        ledger = Ledger(self._records, segment.task, time.monotonic())
+        ledger = Ledger(self._records, segment.task, time.monotonic(), self._price)
         status, message = OutcomeStatus.CANCELLED, "the job was stopped"
         try:
             with telemetry.IN_FLIGHT.labels(segment.task.kind.value).track_inprogress():
@@ -132,21 +161,29 @@ class SegmentDispatcher:
         info: SegmentInfo,
         frames: Sequence[EncodedFrame],
         ledger: Ledger,
-    ) -> tuple[FrameDetections, ...]:
+    ) -> Found:
         info = replace(info, frame_count=len(frames), codec=placement.arm.codec)
         found: list[FrameDetections] = []
+        verdict: Classification | None = None
         worker = self._workers(placement.address)
         events: Any = worker.execute_segment(task, placement.arm.arm_id, info, _each(frames))
         async with aclosing(events):
             async for event in events:
-                if isinstance(event, WorkerOutcome):
-                    ledger.worker = event
-                else:
-                    found.append(event)
-                    ledger.down_bytes += 16 + 32 * len(event.detections)
-        if [frame.frame_index for frame in found] != [frame.frame_index for frame in frames]:
-            raise Internal(f"node '{placement.arm.node_id}' answered {len(found)} of {len(frames)} frames")
-        return tuple(found)
+                match event:
+                    case WorkerOutcome():
+                        ledger.worker = event
+                    case Classification():
+                        verdict = event
+                        ledger.down_bytes += 16 + sum(len(label) + 12 for label in event.labels)
+                    case _:
+                        found.append(event)
+                        ledger.down_bytes += 16 + 32 * len(event.detections)
+        expected = [] if task.kind is TaskKind.VIDEO_CLASSIFY else [frame.frame_index for frame in frames]
+        if [frame.frame_index for frame in found] != expected:
+            raise Internal(f"node '{placement.arm.node_id}' answered {len(found)} of {len(expected)} frames")
+        if task.kind is TaskKind.VIDEO_CLASSIFY and verdict is None:
+            raise Internal(f"node '{placement.arm.node_id}' ended without a verdict on the clip")
+        return Found(len(frames), tuple(found), verdict)
 
 
 def _encoding(arm: Arm) -> tuple[object, ...]:

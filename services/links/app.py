@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -15,13 +15,18 @@ from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
 from services.links.fleet import Ends, LinkFleet
-from services.links.schemas import ClockBody, InterruptBody, LinkBody, NewLinkBody, SettingsBody
+from services.links.schemas import ClockBody, InterruptBody, LinkBody, NewLinkBody, RestartBody, SettingsBody
 from services.links.settings import LinksSettings
-from skyshore.domain.errors import InvalidTask, SkyshoreError
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.domain.errors import InvalidTask, NodeUnavailable, SkyshoreError
+from skyshore.ports import StateStore
 from skyshore.runtime.serve import stop_signal
 from skyshore.runtime.status import http_status
 
 log = structlog.get_logger()
+
+TELL_EVERY_S = 0.5
+LEASE_S = 3.0
 
 
 def create_app(fleet: LinkFleet) -> FastAPI:
@@ -67,9 +72,9 @@ def create_app(fleet: LinkFleet) -> FastAPI:
         return LinkBody.of(*fleet.link(name))
 
     @app.post("/restart")
-    async def restart() -> ClockBody:
-        """Experiment time is 0 now: traces and planned outages begin with the workload."""
-        fleet.restart()
+    async def restart(body: RestartBody = RestartBody()) -> ClockBody:  # noqa: B008 - no body is a body of defaults
+        """Experiment time is 0 now, or a moment later: traces and planned outages begin with the workload."""
+        fleet.restart(body.in_s)
         return ClockBody(now_s=fleet.now_s)
 
     return app
@@ -92,6 +97,38 @@ def read_links(path: Path) -> list[NewLinkBody]:
     return TypeAdapter(list[NewLinkBody]).validate_python(json.loads(path.read_text("utf-8")))
 
 
+async def tell(fleet: LinkFleet, store: StateStore) -> None:
+    """Publish what the links turn out to do until cancelled. While the store is away the links work on."""
+    told = True
+    while True:
+        await asyncio.sleep(TELL_EVERY_S)
+        try:
+            await store.report_links(fleet.measured(), LEASE_S)
+        except NodeUnavailable as error:
+            if told:
+                log.warning("measured links wait for the state store", why=error.message)
+            told = False
+        else:
+            told = True
+
+
+@asynccontextmanager
+async def telling(fleet: LinkFleet, redis_url: str) -> AsyncIterator[None]:
+    """`tell` inside the block, if there is a store to tell."""
+    if not redis_url:
+        yield
+        return
+    store = RedisStore(redis_url)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(tell(fleet, store), name="measured links")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            await store.close()
+
+
 async def serve(settings: LinksSettings) -> None:
     """Relay until SIGTERM or SIGINT.
 
@@ -107,10 +144,11 @@ async def serve(settings: LinksSettings) -> None:
         host, _, port = settings.listen.rpartition(":")
         config = uvicorn.Config(create_app(fleet), host=host, port=int(port), log_level="warning", lifespan="off")
         server = _Server(config)
-        serving = asyncio.create_task(server.serve(), name="http")
-        await stop_signal()
-        server.should_exit = True
-        await serving
+        async with telling(fleet, settings.redis_url):
+            serving = asyncio.create_task(server.serve(), name="http")
+            await stop_signal()
+            server.should_exit = True
+            await serving
 
 
 class _Server(uvicorn.Server):

@@ -11,6 +11,7 @@ import numpy as np
 from services.links.link import ExperimentClock, Link, shape
 from services.links.relay import relay
 from skyshore.domain.errors import InvalidTask, NotFound, PermissionDenied
+from skyshore.domain.node import Link as MeasuredLink
 from skyshore.links.capacity import Trace
 from skyshore.links.settings import Direction, LinkSettings, Outage, problems
 from skyshore.links.shaper import Bucket
@@ -48,9 +49,9 @@ class LinkFleet:
         """Experiment time."""
         return self._clock.now_s()
 
-    def restart(self) -> None:
-        """Experiment time is 0 now; every bucket starts afresh, so traces begin in lockstep with the workload."""
-        self._clock.restart()
+    def restart(self, in_s: float = 0.0) -> None:
+        """Experiment time will be 0 then; every bucket starts afresh, so traces begin in lockstep with the workload."""
+        self._clock.restart(in_s)
         groups = {link.settings.shared for link, _ in self._links.values()}
         for word in groups:
             self._reshape(word)
@@ -114,6 +115,11 @@ class LinkFleet:
     def all(self) -> list[tuple[Link, Ends]]:
         """Every link, in the order they were added."""
         return list(self._links.values())
+
+    def measured(self) -> dict[str, MeasuredLink]:
+        """What is known of each link over which bytes went both ways; a link is named after its node."""
+        found = {name: link.measured() for name, (link, _) in self._links.items()}
+        return {name: link for name, link in found.items() if link is not None}
 
     def _reshape(self, word: str) -> None:
         """Give every link that shares `word` new shaping; they share one bucket a direction."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from skyshore.domain.node import Link as MeasuredLink
 from skyshore.links.capacity import Capacity
+from skyshore.links.meter import WayMeter
 from skyshore.links.settings import Direction, LinkSettings
 from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
 
@@ -34,9 +36,9 @@ class ExperimentClock:
     def __init__(self) -> None:
         self.restart()
 
-    def restart(self) -> None:
-        """Begin at 0 now: the workload starts."""
-        self._zero_s = time.monotonic()
+    def restart(self, in_s: float = 0.0) -> None:
+        """Begin at 0 so many seconds from now, when the workload starts; until then experiment time is negative."""
+        self._zero_s = time.monotonic() + in_s
 
     def now_s(self) -> float:
         """Experiment time."""
@@ -74,6 +76,20 @@ class Link:
         self.name, self.settings = name, settings
         self.up, self.down = up, down
         self.passed = Passed()
+        self.meters = WayMeter(), WayMeter()
+        """Of what goes up and what goes down, over all connections."""
+
+    def measured(self) -> MeasuredLink | None:
+        """What its bytes say of it; None before any went both ways. The energy of a byte alone is a setting."""
+        up, down = self.meters
+        if not (up.delay_s and down.delay_s):
+            return None
+        return MeasuredLink(
+            up_bytes_per_s=up.bytes_per_s,
+            down_bytes_per_s=down.bytes_per_s,
+            rtt_s=up.delay_s + down.delay_s,
+            joules_per_byte=self.settings.joules_per_byte,
+        )
 
     def change(self, settings: LinkSettings, up: Shaping, down: Shaping) -> None:
         """Bytes that left already keep their arrival time; all others follow the new settings at once."""

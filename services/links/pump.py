@@ -30,9 +30,12 @@ class Pump:
         self._shaping = pick(link)
         self._way = self._shaping.way(rng)
         self._counts_up = self._shaping is link.up
-        self._backlog: deque[tuple[float, bytes]] = deque()
-        # In the order they arrive; the end of the stream travels among them as an empty chunk.
-        self._line: deque[tuple[float, bytes]] = deque()
+        self._meter = link.meters[0 if self._counts_up else 1]
+        # When a piece leaves, when it entered, the piece.
+        self._backlog: deque[tuple[float, float, bytes]] = deque()
+        # When a piece arrives, when it entered, when it left, the piece; in the order they arrive. The end of the
+        # stream travels among them as an empty chunk.
+        self._line: deque[tuple[float, float, float, bytes]] = deque()
         self._leaving: asyncio.TimerHandle | None = None
         self._arriving: asyncio.TimerHandle | None = None
         self._source: asyncio.ReadTransport | None = None
@@ -49,9 +52,9 @@ class Pump:
         """Bytes the near end sent; empty for its end of file."""
         size = self._shaping.chunk_bytes
         pieces = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
-        now_s = self._clock.now_s()
+        now_s, fixed_s = self._clock.now_s(), self._clock.fixed_now_s()
         for piece in pieces:
-            self._backlog.append((self._way.depart(now_s, len(piece)), piece))
+            self._backlog.append((self._way.depart(now_s, len(piece)), fixed_s, piece))
         self._advance()
 
     def sink_full(self, full: bool) -> None:
@@ -65,7 +68,7 @@ class Pump:
         self._way = self._shaping.way(self._rng)
         self._shaping.watchers.add(self.reshape)
         now_s = self._clock.now_s()
-        self._backlog = deque((self._way.depart(now_s, len(piece)), piece) for _, piece in self._backlog)
+        self._backlog = deque((self._way.depart(now_s, len(piece)), since, piece) for _, since, piece in self._backlog)
         self._advance()
 
     def close(self) -> None:
@@ -79,11 +82,12 @@ class Pump:
         """Move what has left into the line."""
         self._disarm(self._leaving)
         now_s = self._clock.now_s()
+        left_s = self._clock.fixed_now_s()
         while self._backlog and self._backlog[0][0] <= now_s + TIMER_S:
-            departed_s, piece = self._backlog.popleft()
+            departed_s, since_s, piece = self._backlog.popleft()
             # On the fixed clock: experiment time may start over while bytes are under way.
             arrives_s = self._clock.fixed_s(self._way.arrive(departed_s, len(piece)))
-            self._line.append((arrives_s, piece))
+            self._line.append((arrives_s, since_s, left_s, piece))
         if self._backlog:
             self._leaving = self._after(self._backlog[0][0] - now_s, self._advance)
         self._deliver()
@@ -96,7 +100,10 @@ class Pump:
             return  # still dialling: some loops hand over first bytes before reading can be paused
         now_s = self._clock.fixed_now_s()
         while self._line and self._line[0][0] <= now_s + TIMER_S:
-            self._write(self._line.popleft()[1])
+            _, since_s, left_s, piece = self._line.popleft()
+            self._write(piece)
+            if piece:
+                self._meter.observe(since_s, left_s, now_s, len(piece))
         if self._line:
             self._arriving = self._after(self._line[0][0] - now_s, self._deliver)
 

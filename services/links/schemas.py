@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.links.fleet import Ends
 from services.links.link import Link
@@ -63,10 +64,21 @@ class SettingsBody(_Strict):
     up: DirectionBody = DirectionBody()
     down: DirectionBody = DirectionBody()
     shared: str = ""
+    joules_per_byte: float = Field(default=0.0, ge=0.0)
 
     def to_domain(self) -> LinkSettings:
         """As the arithmetic wants it."""
-        return LinkSettings(self.up.to_domain(), self.down.to_domain(), self.shared)
+        return LinkSettings(self.up.to_domain(), self.down.to_domain(), self.shared, self.joules_per_byte)
+
+    @classmethod
+    def of_settings(cls, settings: LinkSettings) -> Self:
+        """As JSON shows it."""
+        return cls(
+            up=DirectionBody.of(settings.up),
+            down=DirectionBody.of(settings.down),
+            shared=settings.shared,
+            joules_per_byte=settings.joules_per_byte,
+        )
 
 
 class NewLinkBody(SettingsBody):
@@ -79,26 +91,36 @@ class NewLinkBody(SettingsBody):
     """host:port to relay from; port 0 takes a free one."""
 
 
+class MeasuredBody(BaseModel):
+    """What the bytes on a link say of it; a rate of 0 means that nothing ever had to wait."""
+
+    up_bytes_per_s: float
+    down_bytes_per_s: float
+    rtt_s: float
+
+
 class LinkBody(NewLinkBody):
     """What is shown of a link."""
 
     connections: int
     up_bytes: int
     down_bytes: int
+    measured: MeasuredBody | None = None
+    """Missing until bytes went both ways."""
 
     @classmethod
     def of(cls, link: Link, ends: Ends) -> LinkBody:
         """A link now."""
+        found = link.measured()
         return cls(
+            **dict(SettingsBody.of_settings(link.settings)),
             name=link.name,
             listen=ends.listen,
             target=ends.target,
-            up=DirectionBody.of(link.settings.up),
-            down=DirectionBody.of(link.settings.down),
-            shared=link.settings.shared,
             connections=link.passed.connections,
             up_bytes=link.passed.up_bytes,
             down_bytes=link.passed.down_bytes,
+            measured=MeasuredBody.model_validate(found, from_attributes=True) if found else None,
         )
 
 
@@ -106,6 +128,13 @@ class InterruptBody(_Strict):
     """What POST /links/{name}/outage takes."""
 
     seconds: float
+
+
+class RestartBody(_Strict):
+    """What POST /restart takes, if anything."""
+
+    in_s: float = Field(default=0.0, ge=0.0, le=60.0)
+    """Experiment time is 0 after so many seconds."""
 
 
 class ClockBody(_Strict):

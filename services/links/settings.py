@@ -19,6 +19,8 @@ class LinksSettings(BaseSettings):
     """Folder in which trace names are looked up."""
     seed: int = 0
     """Fixes jitter and loss."""
+    redis_url: str = Field(default="", validation_alias="SKYSHORE_REDIS_URL")
+    """State store to which measured links are told, each under its name, which is its node's; empty tells nobody."""
     log_level: str = Field(default="info", validation_alias="SKYSHORE_LOG_LEVEL")
     """debug, info, warning or error."""
     log_json: bool = Field(default=True, validation_alias="SKYSHORE_LOG_JSON")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 import structlog
@@ -11,7 +11,7 @@ import structlog
 from services.scheduler.journal import Journal
 from services.scheduler.watchers import DecisionWatchers
 from skyshore.domain.errors import Internal, NodeUnavailable, SkyshoreError
-from skyshore.domain.node import Node, NodeStatus, Tier
+from skyshore.domain.node import Link, Node, NodeStatus, Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
@@ -23,6 +23,7 @@ from skyshore.scheduling.actions import Action, Dispatch, Migrate, Reject, SaveS
 from skyshore.scheduling.core import SchedulerCore
 from skyshore.scheduling.events import (
     Event,
+    LinkChanged,
     NodeLost,
     NodeReported,
     PolicyChanged,
@@ -50,6 +51,8 @@ class SchedulerLoop:
         self._waiting: dict[str, asyncio.Future[Placement]] = {}
         """Tasks the core has taken in and not yet answered."""
         self._alive: dict[str, Tier] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        """Node id, incarnation → its link as measured, where somebody measures it."""
         self._outage_ended_s = float("-inf")
 
     @property
@@ -102,7 +105,9 @@ class SchedulerLoop:
         if snapshot:
             self._restore(self.policy, snapshot)
             log.info("policy restored", policy=self.policy, snapshot_bytes=len(snapshot))
-        self._take_nodes(await self._store.nodes())
+        reports = await self._store.nodes()
+        self._take_nodes(reports)
+        self._take_links(reports, await self._store.links(list(self._alive)))
 
     async def run(self) -> None:
         """Work until cancelled; then write down what is left."""
@@ -132,6 +137,7 @@ class SchedulerLoop:
             await asyncio.sleep(NODES_EVERY_S)
             try:
                 reports = await self._store.nodes()
+                links = await self._store.links([node.node_id for node, _ in reports])
             except NodeUnavailable as error:
                 if reachable:
                     log.warning("placing on the fleet last seen", nodes=len(self._alive), why=str(error))
@@ -141,6 +147,19 @@ class SchedulerLoop:
                 reachable, self._outage_ended_s = True, self._now_s()
                 log.info("state store is back")
             self._take_nodes(reports)
+            self._take_links(reports, links)
+
+    def _take_links(self, reports: Sequence[tuple[Node, NodeStatus]], links: Mapping[str, Link]) -> None:
+        """Tell the core of links that changed; a node that started anew is new to it, and so is its link."""
+        known, self._links = self._links, {}
+        for node, _ in reports:
+            link = links.get(node.node_id)
+            if link is None:
+                continue
+            key = node.node_id, node.incarnation
+            self._links[key] = link
+            if known.get(key) != link:
+                self._handle(LinkChanged(self._now_s(), node.node_id, link))
 
     def _take_nodes(self, reports: Sequence[tuple[Node, NodeStatus]]) -> None:
         now_s = self._now_s()

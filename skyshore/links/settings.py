@@ -42,6 +42,8 @@ class LinkSettings:
     """Node to gateway: tokens and boxes."""
     shared: str = ""
     """Links with the same word here share the rate of both directions and contend for it; empty shares with nobody."""
+    joules_per_byte: float = 0.0
+    """Energy of one byte on this link, either way; a model's figure, never a measurement."""
 
 
 def problems(direction: Direction) -> list[str]:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, QueueFull
-from skyshore.domain.node import Tier
+from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.ports import TaskState
 from tests.fakes.gateway_services import FakeNode, World, world
@@ -226,6 +226,24 @@ def outcomes(w: World) -> list[Any]:
     return w.store._outcomes
 
 
+async def test_the_bytes_of_a_task_are_charged_what_its_nodes_link_costs(tmp_path: Path) -> None:
+    async with world(tmp_path, FakeNode("n")) as w:
+        await w.store.report_links({"n": Link(rtt_s=0.01, joules_per_byte=0.25)}, lease_s=60.0)
+
+        async def charged() -> bool:
+            usage = (await sse(w, stream_options={"include_usage": True}))[-1]
+            return usage["skyshore"]["transmission_joules"] > 0
+
+        async with asyncio.timeout(10):
+            while not await charged():  # noqa: ASYNC110 - the gateway looks at the store once a second
+                await asyncio.sleep(0.1)
+        asked = len(outcomes(w)) + 1
+        await sse(w, stream_options={"include_usage": True})
+        await w.eventually(lambda: len(outcomes(w)) >= asked)
+        outcome = outcomes(w)[-1]
+        assert outcome.transmission_joules == 0.25 * (outcome.up_bytes + outcome.down_bytes) > 0
+
+
 async def test_outcome_and_record_tell_what_the_task_cost(tmp_path: Path) -> None:
     async with world(tmp_path, FakeNode("n")) as w:
         response = await chat(w, headers={"X-Skyshore-Class": "batch"})
@@ -238,6 +256,7 @@ async def test_outcome_and_record_tell_what_the_task_cost(tmp_path: Path) -> Non
         assert (outcome.worker.queue_s, outcome.worker.output_tokens) == (0.004, 3)
         assert outcome.up_bytes > 50
         assert outcome.down_bytes == len("Hello big world")
+        assert outcome.transmission_joules == 0.0
         record = await w.store.task(outcome.task_id)
         assert record
         assert (record.state, record.progress, record.node_ids) == (TaskState.DONE, 1.0, ("n",))

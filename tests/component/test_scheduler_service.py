@@ -16,7 +16,7 @@ from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, QueueFull
-from skyshore.domain.node import Tier
+from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.scheduling.log import replay
 from skyshore.v1 import scheduler_service_pb2 as pb
@@ -186,6 +186,27 @@ async def test_the_event_log_of_a_live_run_replays_to_the_same_decisions(valkey_
     assert json.loads(lines[0])["settings"]["policy"] == "random"
     again = [(d.placement.task_id, d.placement.arm.arm_id) for d in replay(lines)]
     assert sorted(again[1:]) == sorted(answers)
+
+
+async def test_a_link_measured_live_decides_and_the_log_replays_it(valkey_url, tmp_path: Path):
+    log = tmp_path / "events.jsonl"
+    chosen = []
+    async with live(valkey_url, scheduler_event_log=log, scheduler_policy="shortest_delay") as live_:
+        for name in ("near", "far"):
+            await live_.store.register_node(node(name), status(name), lease_s=30.0)
+        await live_.store.report_links({"near": Link(0, 0, 0.001), "far": Link(0, 0, 30.0)}, lease_s=30.0)
+        await until(lambda: _logged(log, "LinkChanged", 2))
+        chosen.append((await live_.client.place(llm_task("t1"), LLM_PROFILE)).arm.arm_id)
+        await live_.store.report_links({"near": Link(0, 0, 60.0), "far": Link(0, 0, 0.001)}, lease_s=30.0)
+        await until(lambda: _logged(log, "LinkChanged", 4))
+        chosen += [(await live_.client.place(llm_task(t), LLM_PROFILE)).arm.arm_id for t in ("t2", "t3")]
+    assert [arm.split("/")[0] for arm in chosen] == ["near", "far", "far"]
+    again = [dispatch.placement.arm.arm_id for dispatch in replay(log.read_text().splitlines())]
+    assert again == chosen
+
+
+async def _logged(log: Path, word: str, times: int) -> bool:
+    return log.exists() and log.read_text().count(f'"{word}"') >= times
 
 
 async def test_two_thousand_placements_leave_nothing_behind(valkey_url):

@@ -8,6 +8,7 @@ import pytest
 
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
+from skyshore.domain.node import Link
 from skyshore.domain.placement import DecisionRecord
 from skyshore.ports import StateStore, TaskRecord, TaskState
 from tests.fakes.memory_store import MemoryStore
@@ -55,6 +56,21 @@ async def test_a_node_is_there_while_its_lease_runs_and_gone_after(store):
         return [entry.node_id for entry, _ in await store.nodes()] == ["b"]
 
     await until(a_gone)
+
+
+async def test_a_measured_link_is_there_while_somebody_measures_it(store):
+    fast, slow = Link(2.5e6, 1e6, 0.04, 5e-7), Link(1e5, 0.0, 0.2)
+    await store.report_links({"a": fast}, lease_s=0.3)
+    await store.report_links({"b": slow}, lease_s=30.0)
+    assert await store.links(["a", "b", "c"]) == {"a": fast, "b": slow}
+    assert await store.links([]) == {}
+
+    async def a_forgotten() -> bool:
+        return await store.links(["a", "b"]) == {"b": slow}
+
+    await until(a_forgotten)
+    await store.report_links({"b": fast}, lease_s=30.0)
+    assert await store.links(["b"]) == {"b": fast}
 
 
 async def test_a_renewed_lease_carries_the_newest_report(store):

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from skyshore.domain.errors import NodeUnavailable, NotFound
-from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.ports import Job, TaskRecord
@@ -34,6 +34,7 @@ class MemoryStore:
 
     def __post_init__(self) -> None:
         self._nodes: dict[str, tuple[Node, NodeStatus, float]] = {}
+        self._links: dict[str, tuple[Link, float]] = {}
         self._tasks: dict[str, TaskRecord] = {}
         self._jobs: dict[str, _Entry] = {}
         self._job_count = 0
@@ -62,6 +63,14 @@ class MemoryStore:
         now_s = self.now_s()
         self._nodes = {name: entry for name, entry in self._nodes.items() if entry[2] > now_s}
         return [(node, status) for node, status, _ in self._nodes.values()]
+
+    async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
+        await self.ping()
+        self._links |= {node_id: (link, self.now_s() + lease_s) for node_id, link in links.items()}
+
+    async def links(self, node_ids: Sequence[str]) -> dict[str, Link]:
+        await self.ping()
+        return {name: self._links[name][0] for name in node_ids if self._links.get(name, (0, 0))[1] > self.now_s()}
 
     async def put_task(self, record: TaskRecord) -> None:
         await self.put_tasks([record])

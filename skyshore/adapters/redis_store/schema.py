@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.ports import TaskRecord, TaskState
@@ -42,6 +42,11 @@ ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 def node_key(node_id: str) -> str:
     """String with a lease: NodeReport as protobuf."""
     return f"{PREFIX}node:{node_id}"
+
+
+def link_key(node_id: str) -> str:
+    """String with a lease: the measured Link of a node as JSON."""
+    return f"{PREFIX}link:{node_id}"
 
 
 def task_key(task_id: str) -> str:
@@ -82,6 +87,16 @@ def encode_report(node: Node, status: NodeStatus) -> bytes:
 def decode_report(data: bytes) -> tuple[Node, NodeStatus]:
     """NodeReport → node and heartbeat."""
     return report_from_proto(node_pb2.NodeReport.FromString(data))
+
+
+def encode_link(link: Link) -> bytes:
+    """Link → JSON."""
+    return json.dumps(asdict(link), separators=(",", ":")).encode()
+
+
+def decode_link(data: bytes) -> Link:
+    """JSON → Link."""
+    return Link(**json.loads(data))
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 from skyshore.adapters.redis_store import schema
 from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB
 from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
-from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.ports import Job, TaskRecord
@@ -111,6 +111,24 @@ class RedisStore:
             if None in reports:
                 await self._redis.zremrangebyscore(schema.NODES, "-inf", time.time() - schema.STALE_INDEX_S)
         return [schema.decode_report(report) for report in reports if report is not None]
+
+    async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
+        """See StateStore."""
+        if not links:
+            return
+        async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
+            for node_id, link in links.items():
+                pipe.set(schema.link_key(node_id), schema.encode_link(link), px=int(lease_s * 1000))
+            await pipe.execute()
+
+    async def links(self, node_ids: Sequence[str]) -> dict[str, Link]:
+        """See StateStore."""
+        if not node_ids:
+            return {}
+        async with self._answers():
+            found: Any = await self._redis.mget([schema.link_key(node_id) for node_id in node_ids])
+        pairs = zip(node_ids, found, strict=True)
+        return {node_id: schema.decode_link(data) for node_id, data in pairs if data is not None}
 
     # ------------------------------------------------------------------------------------------- tasks and jobs
 
