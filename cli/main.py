@@ -20,6 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the gateway; fails if it is taken.")]
 Emulated = Annotated[bool, typer.Option(help="Emulate the nodes: no models needed, answers are invented.")]
 Policy = Annotated[str, typer.Option(help="Policy in force at the start; see `skyshore policy show`.")]
+ScenarioFile = Annotated[Path, typer.Argument(help="Scenario file (TOML).", metavar="SCENARIO")]
 READY_S = 180.0
 
 
@@ -115,6 +116,32 @@ def replay(
     show_result(result, out or trace.with_suffix(".result.json"), console, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(130)
+
+
+@app.command(rich_help_panel="Experiments")
+def compare(
+    scenario: ScenarioFile,
+    *,
+    policies: Annotated[str, typer.Option(help="With commas; the first is what the others are held against.")] = "",
+    baseline: Annotated[str, typer.Option(help="Another policy to hold the others against.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted up from the scenario's.")] = 5,
+    first_seed: Annotated[int | None, typer.Option(min=0, help="Start of the seeds.")] = None,
+    loads: Annotated[str, typer.Option(help="Factors on the arrival rates, with commas.")] = "1",
+    driver: Annotated[str, typer.Option(help="sim, live, or both with a comma.")] = "sim",
+    jobs: Annotated[int, typer.Option(min=0, help="Cells at the same time; 0 is one a core.")] = 0,
+    executor: Annotated[str, typer.Option(help="process, or ray for a cluster.")] = "process",
+    ray_address: Annotated[str, typer.Option(help="An existing Ray cluster; by default one on this machine.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder; by default out/NAME-HASH.")] = None,
+    rows: Annotated[bool, typer.Option(help="Keep a row a request (Parquet).")] = True,
+    decisions: Annotated[bool, typer.Option("--decisions", help="Keep a row a decision too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run policies on the same requests over several seeds; figures with intervals, a report, a run bundle."""
+    from cli.compare import CompareOptions, run_compare  # noqa: PLC0415
+
+    given = (scenario, policies, baseline, seeds, first_seed, loads, driver, jobs, executor, ray_address, out)
+    if status := run_compare(CompareOptions(*given, rows, decisions), as_json=as_json):
+        raise typer.Exit(status)
 
 
 @app.command(rich_help_panel="System")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from skyshore.report.request_record import in_json
 from skyshore.scenario import InvalidScenario, Scenario, read_scenario
@@ -107,6 +108,24 @@ class CellResult:
             "by_class": {name: _plain(figures) for name, figures in self.by_class.items()},
         }
 
+    @classmethod
+    def from_json(cls, cell: Cell, content: Mapping[str, Any]) -> CellResult:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError for something else."""
+        return cls(
+            cell=cell,
+            figures=_numbers(content["figures"]),
+            by_class={name: _numbers(figures) for name, figures in content["by_class"].items()},
+            statuses=content["statuses"],
+            energy_sources=tuple(content["energy_sources"]),
+            provenance=content["provenance"],
+            schedule_sha256=content["schedule_sha256"],
+            decisions_sha256=content["decisions_sha256"],
+            complete=content["complete"],
+            duration_s=content["duration_s"],
+            wall_s=content["wall_s"],
+            notes=tuple(content["notes"]),
+        )
+
 
 def plan(cell: Cell) -> Plan:
     """Read the scenario and draw the requests.
@@ -151,3 +170,7 @@ def _read_schedule(path: Path) -> Schedule:
 
 def _plain(figures: Figures) -> dict[str, object]:
     return {name: None if value is None else in_json(value) for name, value in figures.items()}
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: None if value is None else float(value) for name, value in figures.items()}

@@ -33,6 +33,8 @@ class OutcomeRow:
     latency_s: float | None
     """To the last byte; None unless the request succeeded."""
     met_deadline: bool
+    t_done_s: float | None = None
+    """When it ended, well or not, since the schedule's start; None where nobody saw it end."""
     ttft_s: float | None = None
     """To the first token; None for video and for failures."""
     tpot_s: float | None = None
@@ -77,6 +79,7 @@ SCHEMA = pa.schema(
         pa.field("status", pa.string(), nullable=False),
         pa.field("latency_s", pa.float64()),
         pa.field("met_deadline", pa.bool_(), nullable=False),
+        pa.field("t_done_s", pa.float64()),
         pa.field("ttft_s", pa.float64()),
         pa.field("tpot_s", pa.float64()),
         pa.field("gateway_s", pa.float64(), nullable=False),
@@ -119,6 +122,7 @@ def row_of(arrival: Arrival, outcome: Outcome, tier: str) -> OutcomeRow:
         status=outcome.status,
         latency_s=outcome.latency_s if answered else None,
         met_deadline=outcome.met_deadline,
+        t_done_s=arrival.t_intended_s + outcome.latency_s,
         ttft_s=ttft_s,
         tpot_s=tpot_s,
         gateway_s=outcome.gateway_s,

@@ -1,0 +1,120 @@
+"""A comparison as tables of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from experiments.comparison import Estimate, Group
+from experiments.figures import FIGURES
+from skyshore.report.tables import NONE, Table, byte_size, seconds
+
+SHOWN = {
+    "attainment": "deadlines met",
+    "goodput_per_s": "goodput/s",
+    "output_tokens_per_s": "tokens/s",
+    "frames_per_s": "frames/s",
+    "latency_p50_s": "latency p50",
+    "latency_p95_s": "latency p95",
+    "ttft_p95_s": "TTFT p95",
+    "joules_per_met": "J per deadline met",
+    "fleet_joules_per_met": "fleet J per deadline met",
+    "link_bytes_per_request": "link bytes per request",
+    "quality": "quality",
+    "quality_violations": "below quality floor",
+    "edge_share": "edge share",
+    "rejected": "refused",
+    "failed": "failed",
+    "expired": "past their deadline",
+}
+"""Columns of the tables a terminal shows; `summary.json` has all figures."""
+
+MOST_COLUMNS = 6
+SHARES = ("attainment", "edge_share")
+BETTER, WORSE, SAME = "▲", "▼", "≈"
+
+
+def comparison_tables(groups: Sequence[Group], baseline: str) -> list[Table]:
+    """For each driver and load: the figures of every policy, then how far each lies from the baseline."""
+    tables = []
+    for (driver, load), alike in groupby(groups, key=lambda group: (group.driver, group.load)):
+        columns = list(alike)
+        title = f"load {load:g} · {driver} ({', '.join(sorted({each.provenance for each in columns}))})"
+        names = [name for name in SHOWN if any(_has(group, name) for group in columns)]
+        tables += [_figures(title, names, some) for some in _split(columns)]
+        others = [group for group in columns if group.policy != baseline]
+        tables += [_differences(f"against {baseline}, same seeds", names, some) for some in _split(others)]
+    return tables
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure with its unit, three digits or so."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞"
+    if name in SHARES:
+        return f"{value:.1%}"
+    if name == "quality":
+        return f"{value:.3f}"
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        return seconds(value)
+    return byte_size(round(value)) if "bytes" in name else f"{value:.4g}"
+
+
+def relative_difference(name: str, estimate: Estimate) -> str:
+    """`+3.1 % ▲`: how far from the baseline, and whether that is better, worse or no difference that shows."""
+    versus = estimate.versus
+    if versus is None or math.isnan(versus.mean):
+        return NONE
+    theirs = estimate.mean - versus.mean
+    if name in SHARES:
+        text = f"{versus.mean * 100:+.1f} pt"
+    else:
+        text = f"{versus.mean / abs(theirs):+.1%}" if theirs else f"{versus.mean:+.3g}"
+    return f"{text} {mark(name, estimate)}".rstrip()
+
+
+def mark(name: str, estimate: Estimate) -> str:
+    """Better, worse or the same; nothing for a figure without a good side or for a single seed."""
+    versus = estimate.versus
+    if versus is None or not math.isfinite(versus.low):
+        return ""
+    if not versus.distinguishable:
+        return SAME
+    better = FIGURES[name].better
+    return "" if not better else BETTER if (versus.mean > 0) == (better == "more") else WORSE
+
+
+def _split(groups: Sequence[Group]) -> list[Sequence[Group]]:
+    """So many policies side by side as a terminal has room for."""
+    return [groups[start : start + MOST_COLUMNS] for start in range(0, len(groups), MOST_COLUMNS)]
+
+
+def _has(group: Group, name: str) -> bool:
+    return name in group.figures and (group.figures[name].mean != 0 or name == "attainment")
+
+
+def _figures(title: str, names: Sequence[str], groups: Sequence[Group]) -> Table:
+    rows = tuple((SHOWN[name], *(_with_margin(name, group.figures.get(name)) for group in groups)) for name in names)
+    seeds = max(len(group.results) for group in groups)
+    note = f"mean of {seeds} seeds ± half of its 95 % bootstrap interval; a request that failed is infinitely late"
+    return Table(title, ("", *(group.policy for group in groups)), rows, note if seeds > 1 else "")
+
+
+def _differences(title: str, names: Sequence[str], groups: Sequence[Group]) -> Table:
+    rows = tuple((SHOWN[name], *(_difference(name, group.figures.get(name)) for group in groups)) for name in names)
+    note = f"{BETTER} better, {WORSE} worse, {SAME} not distinguishable (95 % interval of paired differences holds 0)"
+    return Table(title, ("", *(group.policy for group in groups)), rows, note)
+
+
+def _with_margin(name: str, estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NONE
+    text, margin = figure_text(name, estimate.mean), (estimate.high - estimate.low) / 2
+    return f"{text} ±{margin / abs(estimate.mean):.1%}" if margin > 0 and estimate.mean else text
+
+
+def _difference(name: str, estimate: Estimate | None) -> str:
+    return NONE if estimate is None else relative_difference(name, estimate)
