@@ -76,6 +76,7 @@ class Containers:
     project: str
     layers: tuple[str, ...] = ("test",)
     environment: dict[str, str] = field(default_factory=dict)
+    _services: list[str] = field(default_factory=list, init=False)
 
     def compose(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run docker compose on this project's files."""
@@ -87,9 +88,9 @@ class Containers:
             raise AssertionError(f"docker compose {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
-    def up(self) -> None:
-        """Build and start; returns once every health check passes."""
-        done = self.compose("up", "-d", "--build", "--wait", timeout_s=UP_S, check=False)
+    def up(self, *services: str) -> None:
+        """Build and start all or some; returns once every health check passes."""
+        done = self.compose("up", "-d", "--build", "--wait", *services, timeout_s=UP_S, check=False)
         if done.returncode:
             raise AssertionError(f"the system did not come up\n{done.stderr[-3000:]}\n{self.logs()[-6000:]}")
 
@@ -99,12 +100,14 @@ class Containers:
 
     @property
     def url(self) -> str:
-        """The gateway's published address."""
+        """The gateway's published address; asked anew because a start may change it."""
         return f"http://{self.compose('port', 'gateway', '8080').stdout.strip()}"
 
     def services(self) -> list[str]:
         """Services that `up` starts."""
-        return self.compose("config", "--services").stdout.split()
+        if not self._services:
+            self._services = self.compose("config", "--services").stdout.split()
+        return self._services
 
     def container(self, service: str) -> str:
         """Name of a service's container."""
@@ -161,9 +164,18 @@ class Containers:
         _, body = self.get("/v1/nodes")
         return {node["node_id"]: node["engine"] for node in body.get("nodes", ())}
 
+    def running(self) -> set[str]:
+        """Containers of this project that run."""
+        names = self.docker(
+            "ps", "--filter", f"label=com.docker.compose.project={self.project}", "--format", "{{.Names}}"
+        )
+        return set(names.stdout.split())
+
     def heal(self) -> None:
-        """Everything runs and every node has its lease."""
-        self.compose("up", "-d", "--wait", timeout_s=UP_S)
+        """Everything runs and every node has its lease; starts only what does not run."""
+        if not self.running() >= {self.container(service) for service in self.services()}:
+            self.compose("up", "-d", "--wait", timeout_s=UP_S)
+        until(lambda: self.get("/ready")[0] == 200, 60, "ready")
         until(lambda: set(self.nodes()) >= set(NODES), 60, "every node registered")
 
 

@@ -6,6 +6,8 @@ One system for the whole file; the last test takes it down.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.e2e.containers_system import DEADLINE_S, NODES, UP_S, Containers, call, until, why_no_engine
+from tests.e2e.containers_system import DEADLINE_S, NODES, ROOT, UP_S, Containers, call, until, why_no_engine
 
 pytestmark = [
     pytest.mark.timeout(UP_S + 300),
@@ -143,6 +145,24 @@ def test_objects_are_found_in_a_real_clip(real: Containers) -> None:
     assert labels & {"person", "bicycle"}
 
 
+def test_the_curl_lines_of_the_readme_work_on_containers(
+    real: Containers, models: tuple[Path | None, str], tmp_path: Path
+) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    lines = [block for block in blocks if "curl " in block]
+    assert len(lines) == 2, "one chat, one clip"
+    script = "\n".join(lines).replace("http://127.0.0.1:8080", real.url)
+    environment = {**os.environ, "SKYSHORE_MODELS": str(models[0])}
+    shell = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(
+        shell, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Paris" in done.stdout
+    assert '"bicycle"' in done.stdout or '"person"' in done.stdout
+    assert (tmp_path / "annotated.mp4").read_bytes()[4:8] == b"ftyp"
+
+
 def test_starting_again_restarts_nothing(system: Containers) -> None:
     since = {service: system.inspect(service)["State"]["StartedAt"] for service in system.services()}
     system.compose("up", "-d", "--wait", timeout_s=UP_S)
@@ -178,7 +198,7 @@ def test_a_node_killed_during_a_replay_costs_no_accepted_request(system: Contain
     trace = tmp_path / "trace.jsonl"
     wishes = f"poisson rate=1.5 prompt_tokens=16 output_tokens=8 max_output_tokens=8 deadline_s={DEADLINE_S:g}"
     skyshore = [sys.executable, "-m", "cli"]
-    make = [*skyshore, "traces", "make", str(trace), "--seconds", "16", "--seed", "4", "--llm", wishes]
+    make = [*skyshore, "traces", "make", str(trace), "--seconds", "14", "--seed", "4", "--llm", wishes]
     subprocess.run(make, check=True, capture_output=True)
     system.place_by("round_robin")
     replay = [*skyshore, "replay", str(trace), "--url", system.url, "--json"]

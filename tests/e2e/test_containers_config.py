@@ -12,13 +12,29 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from pydantic_settings import BaseSettings
 
+from gateway.settings import GatewaySettings
 from scripts.containers_requirements import requirements, swapped
+from services.links.settings import LinksSettings
+from services.profiler.settings import ProfilerSettings
+from services.scheduler.settings import SchedulerSettings
+from services.spans.settings import SpansSettings
 from skyshore.runtime import telemetry
+from skyshore.worker.settings import NodeSettings
 from tests.e2e.containers_system import COMPOSE, ROOT, why_no_compose
 
 LAYERS = ("gpu", "links", "observability", "test")
 COMBINATIONS = list(chain.from_iterable(combinations(LAYERS, count) for count in range(len(LAYERS) + 1)))
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "gateway": GatewaySettings,
+    "edge_node": NodeSettings,
+    "cloud_node": NodeSettings,
+    "services.links": LinksSettings,
+    "services.profiler": ProfilerSettings,
+    "services.scheduler": SchedulerSettings,
+    "services.spans": SpansSettings,
+}
 
 needs_compose = pytest.mark.skipif(bool(why_no_compose()), reason=f"no docker compose: {why_no_compose()}")
 
@@ -54,6 +70,23 @@ def test_the_repository_root_offers_the_same_system() -> None:
     root, here = (json.loads(done.stdout) for done in (compose(*as_json), config((), *as_json)))
     assert {key: root[key] for key in root} == {key: here[key] for key in root}
     assert root["name"] == "skyshore"
+
+
+def variables(settings: type[BaseSettings]) -> set[str]:
+    """Environment variables that a process reads into its settings."""
+    prefix = settings.model_config["env_prefix"]
+    return {str(about.validation_alias or f"{prefix}{name}".upper()) for name, about in settings.model_fields.items()}
+
+
+@needs_compose
+def test_every_variable_set_is_one_that_the_process_reads(everything: dict[str, Any]) -> None:
+    read = {module: variables(settings) for module, settings in SETTINGS.items()}
+    ours = {name: s for name, s in everything["services"].items() if "SKYSHORE_REDIS_URL" in s.get("environment", {})}
+    assert {service["command"][-1] for service in ours.values()} == set(SETTINGS) - {"services.links"}
+    for name, service in {**ours, "links": everything["services"]["links"]}.items():
+        said = {variable for variable in service["environment"] if variable.startswith("SKYSHORE_")}
+        # The catalogue reads this one itself.
+        assert said - {"SKYSHORE_MODELS"} - read[service["command"][-1]] == set(), name
 
 
 @needs_compose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -88,7 +89,17 @@ def test_ci_says_why_it_skips(tree: Path) -> None:
     stub(tree / "bin" / "docker", ENGINE_AWAY)
     done = run_script(tree, "ci_containers.sh")
     assert done.returncode == 0
-    assert done.stdout.startswith("SKIPPED container tests: no container engine answers and ../shared/ci/")
+    assert done.stdout.startswith("SKIPPED tests in containers: no container engine answers and ../shared/ci/")
+    assert "python -m pytest tests/e2e/test_containers" in done.stdout, "what needs no engine runs all the same"
+
+
+def test_ci_tests_containers_once_and_last() -> None:
+    called = [
+        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "containers" in line and line[0] != "#"
+    ]
+    assert len(called) == 2
+    assert re.search(r"make .* test .*--ignore-glob=tests/e2e/test_containers\*", called[0])
+    assert called[1] == "scripts/ci_containers.sh"
 
 
 def test_ci_starts_an_engine_where_it_can_and_stops_the_one_it_started(tree: Path) -> None:
@@ -101,6 +112,7 @@ def test_ci_starts_an_engine_where_it_can_and_stops_the_one_it_started(tree: Pat
     done = run_script(tree, "ci_containers.sh", "-q")
     lines = done.stdout.splitlines()
     assert [lines[0], lines[-1]] == ["engine up", "engine down"]
+    assert lines[-2].startswith("container part: ")
     assert "python -m pytest tests/e2e/test_containers" in lines[1]
     assert not marker.exists()
     marker.touch()
