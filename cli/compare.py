@@ -1,31 +1,28 @@
-"""`skyshore compare`: runs a grid of cells with progress bars, keeps what is finished, writes the comparison."""
+"""`skyshore compare`: runs a grid of cells, keeps what is finished, prints and writes the comparison."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cli.render import show_table
-from experiments.bundle import Bundle, missing
+from cli.sweep_bars import SweepBars
+from experiments.bundle import REPORT, SUMMARY, Bundle, missing
 from experiments.cell import Driver
-from experiments.comparison import Group, compare
-from experiments.experiment import Execute, Experiment, sweep
+from experiments.comparison import Group
+from experiments.experiment import Execute, Experiment
 from experiments.inputs import Inputs
-from experiments.processes import Event, Failed, Finished, Progressed, run_in_processes
-from experiments.report import report_page
+from experiments.processes import run_in_processes
+from experiments.run import Sweep, finish, pending, run_cells
 from experiments.tables import comparison_tables
-from experiments.work import CellJob
 from skyshore.domain.errors import InvalidTask
 
 RUNS = Path("out")
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +44,6 @@ class CompareOptions:
     decisions: bool = False
 
 
-@dataclass(slots=True)
-class Sweep:
-    """How a sweep went."""
-
-    failures: dict[str, str] = field(default_factory=dict)
-    """Reason by name of the cell."""
-    interrupted: bool = False
-
-    @property
-    def status(self) -> int:
-        """Exit status."""
-        return INTERRUPTED if self.interrupted else 1 if self.failures else 0
-
-
 def run_compare(options: CompareOptions, *, as_json: bool) -> int:
     """Returns the exit status: 0, 1 if cells failed, 130 after Ctrl-C.
 
@@ -69,59 +52,14 @@ def run_compare(options: CompareOptions, *, as_json: bool) -> int:
     """
     experiment = _experiment(options)
     bundle = Bundle.begin(options.out or _folder(experiment), experiment)
-    console = Console(stderr=True)
-    swept = run_bundle(bundle, _executor(options), console)
-    groups = finish(bundle, swept)
+    with SweepBars(Console(stderr=True), len(bundle.jobs()), len(bundle.jobs()) - len(pending(bundle))) as bars:
+        swept = run_cells(bundle, executor(options), bars.show)
+    groups = finish(bundle, swept.failures)
     if as_json:
-        print((bundle.folder / "summary.json").read_text(encoding="utf-8"), end="")
+        print((bundle.folder / SUMMARY).read_text(encoding="utf-8"), end="")
     else:
         show(bundle, groups, swept)
     return swept.status
-
-
-def run_bundle(bundle: Bundle, execute: Execute, console: Console) -> Sweep:
-    """Run the cells that are not there yet; those of the live system after the others, one by one."""
-    swept = Sweep()
-    jobs = bundle.jobs()
-    pending = [job for job in jobs if not bundle.is_done(job)]
-    with _Bars(console, len(jobs), len(jobs) - len(pending)) as bars:
-        try:
-            for events in _sweeps(pending, execute, bundle.scratch):
-                for event in events:
-                    bars.show(event)
-                    if isinstance(event, Finished):
-                        bundle.accept(event.job.cell, event.folder)
-                    elif isinstance(event, Failed):
-                        swept.failures[event.job.cell.name] = event.reason
-        except KeyboardInterrupt:
-            swept.interrupted = True
-    return swept
-
-
-def finish(bundle: Bundle, swept: Sweep) -> list[Group]:
-    """Compare what is there and seal the bundle."""
-    experiment, results = bundle.experiment, bundle.results()
-    groups = compare(results, experiment.policies, experiment.reference)
-    absent = missing(bundle, results)
-    summary = summary_of(bundle, groups, absent, swept.failures)
-    bundle.seal(summary, report_page(bundle, groups, absent, swept.failures))
-    return groups
-
-
-def summary_of(
-    bundle: Bundle, groups: Sequence[Group], absent: Sequence[str], failures: dict[str, str]
-) -> dict[str, Any]:
-    """The content of `summary.json`."""
-    return {
-        "format": "skyshore.summary/1",
-        "scenario": bundle.experiment.inputs.parse().name,
-        **bundle.experiment.to_json(),
-        "folder": str(bundle.folder),
-        "complete": not absent,
-        "missing": list(absent),
-        "failures": failures,
-        "groups": [group.to_json() for group in groups],
-    }
 
 
 def show(bundle: Bundle, groups: Sequence[Group], swept: Sweep) -> None:
@@ -139,45 +77,7 @@ def show(bundle: Bundle, groups: Sequence[Group], swept: Sweep) -> None:
             f"INCOMPLETE: {len(absent)} of {len(bundle.jobs())} cells are missing; the same command goes on from here",
             style="bold yellow",
         )
-    console.print(f"{bundle.folder / 'report.html'}\n{bundle.folder / 'summary.json'}", highlight=False, soft_wrap=True)
-
-
-class _Bars:
-    """One bar for the cells, one for every cell on its way."""
-
-    def __init__(self, console: Console, cells: int, done: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._whole = self._progress.add_task("cells", total=cells, completed=done)
-        self._cells: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, event: Event) -> None:
-        """Move the bar of the event's cell."""
-        name = event.job.cell.name
-        if isinstance(event, Progressed):
-            if name not in self._cells:
-                self._cells[name] = self._progress.add_task(f"  {name}", total=100)
-            self._progress.update(self._cells[name], completed=round(100 * event.share))
-            return
-        if name in self._cells:
-            self._progress.remove_task(self._cells.pop(name))
-        self._progress.advance(self._whole)
-
-
-def _sweeps(pending: Sequence[CellJob], execute: Execute, scratch: Path) -> Iterator[Iterator[Event]]:
-    simulated = [job for job in pending if job.cell.driver is Driver.SIM]
-    live = [job for job in pending if job.cell.driver is Driver.LIVE]
-    if simulated:
-        yield sweep(simulated, execute, scratch)
-    if live:
-        yield sweep(live, lambda jobs, folder: run_in_processes(jobs, folder, 1), scratch)
+    console.print(f"{bundle.folder / REPORT}\n{bundle.folder / SUMMARY}", highlight=False, soft_wrap=True)
 
 
 def _experiment(options: CompareOptions) -> Experiment:
@@ -201,7 +101,8 @@ def _experiment(options: CompareOptions) -> Experiment:
     )
 
 
-def _executor(options: CompareOptions) -> Execute:
+def executor(options: CompareOptions) -> Execute:
+    """What runs the cells. Raises InvalidTask for a name that is none."""
     if options.executor != "process":
         raise InvalidTask(f"no executor '{options.executor}'; there are process and ray", param="executor")
     parallel = options.parallel or len(os.sched_getaffinity(0))

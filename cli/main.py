@@ -119,6 +119,37 @@ def replay(
 
 
 @app.command(rich_help_panel="Experiments")
+def simulate(
+    scenario: ScenarioFile,
+    *,
+    policy: Annotated[str, typer.Option(help="By default the scenario's.")] = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="By default the scenario's.")] = None,
+    load: Annotated[float, typer.Option(help="Factor on the arrival rates.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for a run bundle with rows and decisions.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a scenario in virtual time and print its figures; Ctrl-C keeps what there is."""
+    from cli.simulate import run_simulate  # noqa: PLC0415
+
+    if status := run_simulate(scenario, policy, seed, load, out, as_json=as_json):
+        raise typer.Exit(status)
+
+
+@app.command(rich_help_panel="Experiments")
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder made by `skyshore compare`.", metavar="BUNDLE")],
+    *,
+    jobs: Annotated[int, typer.Option(min=0, help="Cells at the same time; 0 is one a core.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check a run bundle's files, run its cells again and say what differs; exit 1 unless it holds."""
+    from cli.verify import run_verify  # noqa: PLC0415
+
+    if not run_verify(bundle, jobs, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Experiments")
 def compare(
     scenario: ScenarioFile,
     *,

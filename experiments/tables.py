@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
+from experiments.cell import CellResult
 from experiments.comparison import Estimate, Group
 from experiments.figures import FIGURES
 from skyshore.report.tables import NONE, Table, byte_size, seconds
@@ -118,3 +119,23 @@ def _with_margin(name: str, estimate: Estimate | None) -> str:
 
 def _difference(name: str, estimate: Estimate | None) -> str:
     return NONE if estimate is None else relative_difference(name, estimate)
+
+
+def result_tables(result: CellResult) -> list[Table]:
+    """One cell: the figures of the whole run and of each service class."""
+    cell = result.cell
+    names = [name for name in FIGURES if result.figures.get(name) is not None]
+    columns = {"all": result.figures, **(result.by_class if len(result.by_class) > 1 else {})}
+    rows = tuple(
+        (FIGURES[name].title, *(_plain(name, figures.get(name)) for figures in columns.values())) for name in names
+    )
+    state = "" if result.complete else "INTERRUPTED · "
+    title = f"{state}{cell.policy} · seed {cell.seed} · load {cell.load:g} · {cell.driver} ({result.provenance})"
+    note = f"energy {', '.join(result.energy_sources) or NONE} · schedule {result.schedule_sha256[:12]}"
+    if result.decisions_sha256:
+        note += f" · decisions {result.decisions_sha256[:12]}"
+    return [Table(title, ("", *columns), rows, note)]
+
+
+def _plain(name: str, value: float | None) -> str:
+    return NONE if value is None else figure_text(name, value)

@@ -1,0 +1,84 @@
+"""Runs a bundle: the cells that are not there yet, then the comparison, the report and the seal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.bundle import Bundle, missing
+from experiments.cell import Driver
+from experiments.comparison import Group, compare
+from experiments.experiment import Execute, sweep
+from experiments.processes import Event, Failed, Finished, run_in_processes
+from experiments.report import report_page
+from experiments.work import CellJob
+
+SUMMARY_FORMAT = "skyshore.summary/1"
+
+
+@dataclass(slots=True)
+class Sweep:
+    """How a sweep went."""
+
+    failures: dict[str, str] = field(default_factory=dict)
+    """Reason by name of the cell."""
+    interrupted: bool = False
+
+    @property
+    def status(self) -> int:
+        """Exit status: 130 after Ctrl-C, 1 if cells failed."""
+        return 130 if self.interrupted else 1 if self.failures else 0
+
+
+def pending(bundle: Bundle) -> list[CellJob]:
+    """Cells that have no complete result of these inputs and this code."""
+    return [job for job in bundle.jobs() if not bundle.is_done(job)]
+
+
+def run_cells(bundle: Bundle, execute: Execute, on_event: Callable[[Event], None]) -> Sweep:
+    """Run what is pending; live cells after the simulated ones, one by one. Ctrl-C ends it and keeps finished cells."""
+    swept = Sweep()
+    try:
+        for event in _events(bundle, execute):
+            if isinstance(event, Finished):
+                bundle.accept(event.job.cell, event.folder)
+            elif isinstance(event, Failed):
+                swept.failures[event.job.cell.name] = event.reason
+            on_event(event)
+    except KeyboardInterrupt:
+        swept.interrupted = True
+    return swept
+
+
+def finish(bundle: Bundle, failures: Mapping[str, str] | None = None) -> list[Group]:
+    """Compare what is there and seal the bundle."""
+    experiment, results = bundle.experiment, bundle.results()
+    groups = compare(results, experiment.policies, experiment.reference)
+    absent = missing(bundle, results)
+    report = report_page(bundle, groups, absent, failures or {})
+    bundle.seal(summary_of(bundle, groups, absent, failures or {}), report)
+    return groups
+
+
+def summary_of(
+    bundle: Bundle, groups: Sequence[Group], absent: Sequence[str], failures: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of `summary.json`."""
+    return {
+        "format": SUMMARY_FORMAT,
+        "name": bundle.experiment.inputs.parse().name,
+        **bundle.experiment.to_json(),
+        "complete": not absent,
+        "missing": list(absent),
+        "failures": dict(failures),
+        "groups": [group.to_json() for group in groups],
+    }
+
+
+def _events(bundle: Bundle, execute: Execute) -> Iterator[Event]:
+    jobs = pending(bundle)
+    yield from sweep([job for job in jobs if job.cell.driver is Driver.SIM], execute, bundle.scratch)
+    # The live system takes the whole machine: two at a time would measure each other.
+    live = [job for job in jobs if job.cell.driver is Driver.LIVE]
+    yield from sweep(live, lambda some, scratch: run_in_processes(some, scratch, 1), bundle.scratch)
