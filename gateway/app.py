@@ -97,6 +97,7 @@ def create_app(deps: Deps) -> Gateway:
         dispatcher=dispatcher,
         origin=settings.gateway_origin,
         max_body_bytes=settings.gateway_max_body_bytes,
+        classes=settings.service_classes,
     )
     hot = {
         "/v1/chat/completions": endpoint(ChatRequest, ChatReply),

@@ -1,4 +1,4 @@
-"""The heavy part of video, in plain blocking code for a thread: probe, cut, encode, annotate.
+"""The heavy part of video, in plain blocking code for a thread: probe, cut, sample, encode, annotate.
 
 Imported only when the first clip comes in, so that a gateway for text stays small.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from gateway.video_schema import ClipFacts
 from skyshore.adapters import video_draw, video_source
@@ -66,10 +67,8 @@ class ClipCutter:
         frame = self._ahead
         if frame is None:
             return None
-        grey = cv2.cvtColor(fit(frame.picture, LUMA_SIDE), cv2.COLOR_BGR2GRAY)
         segment = frame.index // self._per_segment
-        height, width = grey.shape
-        return KeyFrame(segment, max(1, self.frames_in(segment)), grey.tobytes(), width, height)
+        return _key_frame(frame, segment, max(1, self.frames_in(segment)))
 
     def encode(self, arm: Arm) -> list[EncodedFrame]:
         """Encode the segment that the last key frame began, as `arm` wants it."""
@@ -92,6 +91,23 @@ class ClipCutter:
         while frame is not None and frame.index // self._per_segment == segment:
             yield frame
             frame = self._ahead = next(self._frames, None)
+
+
+def first_key_frame(path: Path, frame_count: int) -> KeyFrame:
+    """A clip's first frame, of a segment that is the whole clip. Raises InvalidMedia."""
+    return _key_frame(next(video_source.frames(path)), 0, frame_count)
+
+
+def encode_sample(path: Path, facts: ClipFacts, count: int, arm: Arm) -> list[EncodedFrame]:
+    """Encode `count` frames, evenly spaced over the clip, as `arm` wants them; holds one picture."""
+    chosen = set(np.rint(np.linspace(0, facts.frame_count - 1, min(count, facts.frame_count))).astype(int).tolist())
+    return encode_frames((frame for frame in video_source.frames(path) if frame.index in chosen), arm, facts, None)
+
+
+def _key_frame(frame: ClipFrame, segment_index: int, frame_count: int) -> KeyFrame:
+    grey = cv2.cvtColor(fit(frame.picture, LUMA_SIDE), cv2.COLOR_BGR2GRAY)
+    height, width = grey.shape
+    return KeyFrame(segment_index, frame_count, grey.tobytes(), width, height)
 
 
 def _between(path: Path, first: int, end: int, stride: int) -> Iterator[ClipFrame]:

@@ -1,4 +1,4 @@
-"""Accepts clips and hands out what became of them: the files behind `/v1/video/detections` and `/v1/tasks`."""
+"""Accepts clips and hands out what became of them: the files behind `/v1/video` and `/v1/tasks`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import orjson
 import structlog
 
 from gateway.demands import Demands, new_task_id
-from gateway.video_schema import ClipFacts, VideoFields, VideoJob
+from gateway.video_schema import ClipFacts, ClipFields, VideoJob
 from skyshore.domain.errors import NotFound
+from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
 from skyshore.ports import StateStore, TaskRecord
 from skyshore.workload.annotations import write_mot
@@ -38,7 +39,9 @@ class Clips:
         for folder in (self._uploads, self.results):
             folder.mkdir(parents=True, exist_ok=True)
 
-    async def accept_upload(self, fill: Callable[[Path], Awaitable[tuple[VideoFields, Demands]]]) -> TaskRecord:
+    async def accept_upload(
+        self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, Demands]]]
+    ) -> TaskRecord:
         """Let `fill` write the clip, then accept it. Nothing is left of a clip that is refused.
 
         Raises:
@@ -50,12 +53,14 @@ class Clips:
         path = self._uploads / task_id
         try:
             fields, demands = await fill(path)
-            return await self.accept(task_id, path, fields, demands)
+            return await self.accept(kind, task_id, path, fields, demands)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
-    async def accept(self, task_id: str, path: Path, fields: VideoFields, demands: Demands) -> TaskRecord:
+    async def accept(
+        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, demands: Demands
+    ) -> TaskRecord:
         """Check a clip on disk and make it a job; durable when this returns. Raises as `accept_upload`."""
         from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
 
@@ -65,14 +70,12 @@ class Clips:
             path=str(path),
             facts=facts,
             created_at_s=time.time(),
-            model=fields.model,
+            kind=kind,
             service_class=demands.service_class,
             deadline_s=demands.deadline_s,
             min_quality=demands.min_quality,
-            classes=tuple(fields.classes),
-            frame_stride=fields.frame_stride,
-            min_score=fields.min_score,
             traceparent=demands.traceparent,
+            **fields.wishes(),
         )
         record = job.record()
         await self._store.accept_job(record, job.model_dump_json().encode())

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,9 @@ class JobRunner:
     next gateway) once it went unrenewed for `idle_s`.
     """
 
-    def __init__(self, store: StateStore, work: Work, *, in_flight: int, idle_s: float, tries: int) -> None:
+    def __init__(
+        self, store: StateStore, work: Mapping[TaskKind, Work], *, in_flight: int, idle_s: float, tries: int
+    ) -> None:
         self._store, self._work = store, work
         self._in_flight, self._idle_s, self._tries = in_flight, idle_s, tries
         self.consumer = f"gateway-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -117,7 +119,7 @@ class JobRunner:
         reporter = _Reporter(self._store, record)
         try:
             await reporter(Progress(0.0, ()))
-            path = await self._work(video, reporter)
+            path = await self._work[video.kind](video, reporter)
         except TRANSIENT:
             raise
         except SkyshoreError as error:

@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
+
 
 class GatewaySettings(BaseSettings):
     """Environment variables carry the prefix SKYSHORE_, for example SKYSHORE_GATEWAY_PORT."""
@@ -17,6 +19,8 @@ class GatewaySettings(BaseSettings):
     """host:port to serve on; port 0 picks a free one."""
     gateway_origin: str = ""
     """Site this gateway stands at."""
+    gateway_classes: tuple[ServiceClass, ...] = ()
+    """Service classes beside the built-in ones, as JSON: [{"name": "fast", "deadline_s": 2}]; may replace those."""
     gateway_media_root: Path | None = None
     """Folder whose files a caller may name by URL; unset allows none."""
     gateway_max_body_bytes: int = Field(default=2 * 1024 * 1024, gt=0)
@@ -47,3 +51,8 @@ class GatewaySettings(BaseSettings):
     """debug, info, warning or error."""
     log_json: bool = True
     """False writes coloured lines for people."""
+
+    @property
+    def service_classes(self) -> dict[str, ServiceClass]:
+        """The built-in classes with those of `gateway_classes` in their place."""
+        return SERVICE_CLASSES | {each.name: each for each in self.gateway_classes}

@@ -70,7 +70,7 @@ class VideoWork:
             raise failures.exceptions[0] from None
         result = _merged(job, done, time.monotonic() - began_s)
         target = self._results / f"{job.task_id}.json"
-        await asyncio.to_thread(_write_whole, target, orjson.dumps(result))
+        await asyncio.to_thread(write_whole, target, orjson.dumps(result))
         return target
 
     async def _cut(
@@ -146,20 +146,7 @@ def _merged(job: VideoJob, done: list[SegmentResult], wall_s: float) -> dict[str
         "task_id": job.task_id,
         "clip": job.facts.model_dump(),
         "wall_s": round(wall_s, 3),
-        "segments": [
-            {
-                "index": result.segment_index,
-                "node": result.placement.arm.node_id,
-                "tier": result.placement.tier,
-                "arm": result.placement.arm.arm_id,
-                "model": result.placement.arm.model,
-                "policy": result.placement.policy,
-                "frames": len(result.frames),
-                "latency_s": round(result.latency_s, 4),
-                **result.costs,
-            }
-            for result in done
-        ],
+        "segments": [result.entry() for result in done],
         "frames": [
             {
                 "frame_index": frame.frame_index,
@@ -167,12 +154,12 @@ def _merged(job: VideoJob, done: list[SegmentResult], wall_s: float) -> dict[str
                 "detections": [asdict(box) for box in frame.detections],
             }
             for result in done
-            for frame in result.frames
+            for frame in result.found.frames
         ],
     }
 
 
-def _write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes) -> None:
     """Complete or not at all, also when the power goes."""
     partial = target.with_suffix(".partial")
     with partial.open("wb") as file:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.demands import MAX_DEADLINE_S
 from skyshore.domain.task import TaskKind
+from skyshore.nodemodel.clips import CLIP_FRAMES
 from skyshore.ports import TaskRecord, TaskState
 
 
@@ -19,21 +20,36 @@ def _names(given: object) -> object:
 ClassName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class VideoFields(BaseModel):
+class ClipFields(BaseModel):
     """Form fields beside the file, or members of the JSON body. What is not said is read from the headers."""
 
     model_config = ConfigDict(allow_inf_nan=False, str_max_length=4096)
 
     url: str | None = Field(None, description="file:// URL of a clip in the folder the server may read")
-    model: str = Field("", max_length=256, description="a detector of /v1/models; empty lets the policy choose")
+    model: str = Field("", max_length=256, description="a model of /v1/models; empty lets the policy choose")
     service_class: str | None = Field(None, alias="class", max_length=64)
-    deadline_s: float | None = Field(None, ge=0.001, le=MAX_DEADLINE_S, description="seconds allowed per segment")
+    deadline_s: float | None = Field(None, ge=0.001, le=MAX_DEADLINE_S, description="seconds allowed")
     min_quality: float | None = Field(None, ge=0, le=1)
+
+    def wishes(self) -> dict[str, Any]:
+        """What the job keeps of them, demands excepted."""
+        return self.model_dump(exclude={"url", "service_class", "deadline_s", "min_quality"})
+
+
+class DetectFields(ClipFields):
+    """What a caller says of a clip in which objects are to be found; `deadline_s` is per segment."""
+
     classes: Annotated[list[ClassName], BeforeValidator(_names)] = Field(
         default_factory=list, max_length=200, description="class names wanted; none means all"
     )
     frame_stride: int | None = Field(None, ge=1, le=1000, description="every n-th frame; unset: as the arm says")
     min_score: float = Field(0.3, ge=0, le=1)
+
+
+class ClassifyFields(ClipFields):
+    """What a caller says of a clip that is to be named; `deadline_s` counts from its acceptance."""
+
+    frames: int = Field(CLIP_FRAMES, ge=1, le=64, description="frames sent, evenly spaced over the clip")
 
 
 class ClipFacts(BaseModel):
@@ -61,13 +77,15 @@ class VideoJob(BaseModel):
     service_class: str
     deadline_s: float
     min_quality: float
-    classes: tuple[str, ...]
-    frame_stride: int | None
-    min_score: float
     traceparent: str
+    kind: TaskKind = TaskKind.VIDEO_DETECT
+    classes: tuple[str, ...] = ()
+    frame_stride: int | None = None
+    min_score: float = 0.3
+    frames: int = CLIP_FRAMES
 
     def record(self) -> TaskRecord:
         """The task's record before anything was done."""
         detail = {"path": self.path, "facts": self.facts.model_dump_json()}
         at_s = self.created_at_s
-        return TaskRecord(self.task_id, TaskKind.VIDEO_DETECT, TaskState.ACCEPTED, at_s, at_s, detail=detail)
+        return TaskRecord(self.task_id, self.kind, TaskState.ACCEPTED, at_s, at_s, detail=detail)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from skyshore.domain.llm import LlmInput, TokenChunk
-from skyshore.domain.node import Node, NodeStatus
+from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
 
 
 class Clock(Protocol):
@@ -23,6 +23,9 @@ class Clock(Protocol):
         """Seconds since the epoch; comparable between processes of one host."""
         ...
 
+
+SegmentEvent: TypeAlias = FrameDetections | Classification | WorkerOutcome
+"""What comes back of a segment."""
 
 # ---------------------------------------------------------------------------------------------- engines
 
@@ -93,6 +96,33 @@ class VideoEngine(Protocol):
         ...
 
 
+class ClipClassifierEngine(Protocol):
+    """Says what a whole clip shows, with one model."""
+
+    model: str
+
+    def classify(
+        self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncIterator[Classification | WorkerOutcome]:
+        """Yield exactly one `Classification`, then exactly one `WorkerOutcome`; the segment is the whole clip.
+
+        Raises:
+            InvalidMedia: a frame cannot be decoded, or there is none.
+            QueueFull: no room; nothing was started.
+            DeadlineExceeded: `task.deadline_s` passed.
+            NodeUnavailable: what the model runs on failed, and failed again.
+        """
+        ...
+
+    def load(self) -> EngineLoad:
+        """Cheap; called at every heartbeat and admission."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything. Called after the last stream ended."""
+        ...
+
+
 class EnergyMeter(Protocol):
     """Reads a host's (or a device's) energy."""
 
@@ -144,8 +174,11 @@ class WorkerClient(Protocol):
 
     def execute_segment(
         self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
-    ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
-        """Run one video segment; same contract as `VideoEngine.detect`, plus `NodeUnavailable`."""
+    ) -> AsyncIterator[SegmentEvent]:
+        """Run one video segment, or classify a clip, as the arm's kind says.
+
+        Same contract as `VideoEngine.detect` or `ClipClassifierEngine.classify`, plus `NodeUnavailable`.
+        """
         ...
 
     async def close(self) -> None:
@@ -215,6 +248,14 @@ class StateStore(Protocol):
 
     async def nodes(self) -> list[tuple[Node, NodeStatus]]:
         """All nodes whose lease runs."""
+        ...
+
+    async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
+        """Publish measured links by node id, for as long as the lease runs."""
+        ...
+
+    async def links(self, node_ids: Sequence[str]) -> dict[str, Link]:
+        """Measured links of these nodes; those nobody measures are left out."""
         ...
 
     async def put_task(self, record: TaskRecord) -> None:

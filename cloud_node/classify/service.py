@@ -90,6 +90,11 @@ class ClipClassifier:
         """What the model is and how good it was."""
         return self._card
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height that the model looks at."""
+        return self._model.config.width, self._model.config.height
+
     async def __aenter__(self) -> Self:
         if self.fabric is None:
             nothing = np.zeros(0, np.uint8)

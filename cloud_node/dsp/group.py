@@ -86,6 +86,11 @@ class RankGroup:
         return self._generation.busy if self._generation is not None and self.ready else 0
 
     @property
+    def pids(self) -> list[int]:
+        """Processes of the ranks that are connected now."""
+        return self._generation.pids if self._generation is not None else []
+
+    @property
     def address(self) -> str:
         """host:port where ranks connect."""
         if self._server is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ from gateway.dispatch import Answer, Dispatcher, LlmJob
 from gateway.errors import CallerGone, as_domain, error_object
 from gateway.openai_reply import Choice, Reply, usage_of
 from gateway.openai_schema import ChatRequest, CompletionRequest
-from skyshore.domain.task import Task, TaskKind
+from skyshore.domain.task import ServiceClass, Task, TaskKind
 
 OpenAiRequest = ChatRequest | CompletionRequest
 
@@ -44,9 +44,10 @@ class LlmEndpoint:
         *,
         origin: str,
         max_body_bytes: int,
+        classes: Mapping[str, ServiceClass],
     ) -> None:
         self._request_type, self._reply, self._dispatcher = request_type, reply, dispatcher
-        self._origin, self._max_body_bytes = origin, max_body_bytes
+        self._origin, self._max_body_bytes, self._classes = origin, max_body_bytes, classes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -55,7 +56,7 @@ class LlmEndpoint:
         task_id = new_task_id()
         told = {"x-skyshore-task-id": task_id}
         try:
-            demands = read_demands(headers)
+            demands = read_demands(headers, classes=self._classes)
             told |= {"x-request-id": demands.request_id, "traceparent": demands.traceparent}
             body = await read_json(headers, receive, self._max_body_bytes)
             request = self._request_type.model_validate_json(body)

@@ -41,6 +41,12 @@ def task_routes(store: StateStore, clips: Clips) -> APIRouter:
             raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
         return record
 
+    async def boxed(task_id: str) -> TaskRecord:
+        record = await finished(task_id)
+        if record.kind != TaskKind.VIDEO_DETECT:
+            raise NotFound("a classified clip has labels and no boxes; see /result", param="task_id")
+        return record
+
     @router.get("/{task_id}", summary="State, progress, nodes, error")
     async def task(task_id: str) -> dict[str, Any]:
         return _shown(await known(task_id))
@@ -50,22 +56,24 @@ def task_routes(store: StateStore, clips: Clips) -> APIRouter:
         first = await known(task_id)
         return StreamingResponse(_changes(store, first), media_type="text/event-stream")
 
-    @router.get("/{task_id}/result", summary="Boxes of every frame looked at", response_model=None)
+    @router.get(
+        "/{task_id}/result", summary="Boxes of every frame looked at, or the labels of a clip", response_model=None
+    )
     async def result(task_id: str, format: Format = "json", label: str = "") -> Response:
-        record = await finished(task_id)
         if format == "mot":
-            text = await clips.mot_text(record, label)
+            text = await clips.mot_text(await boxed(task_id), label)
             return PlainTextResponse(text, headers={"x-skyshore-task-id": task_id})
+        record = await finished(task_id)
         return await _file(Path(record.result_path), "application/json", task_id)
 
     @router.get("/{task_id}/annotated.mp4", summary="The clip with its boxes drawn")
     async def annotated(task_id: str) -> FileResponse:
-        record = await finished(task_id)
+        record = await boxed(task_id)
         return await _file(await clips.annotated(record), "video/mp4", task_id)
 
     @router.get("/{task_id}/contact-sheet.png", summary="Some frames with their boxes, in one picture")
     async def contact_sheet(task_id: str) -> FileResponse:
-        record = await finished(task_id)
+        record = await boxed(task_id)
         return await _file(await clips.contact_sheet(record), "image/png", task_id)
 
     return router

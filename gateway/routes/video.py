@@ -1,12 +1,14 @@
-"""POST /v1/video/detections: a clip in, a task id out."""
+"""POST /v1/video/…: a clip in, a task id out, or the result for a caller that waits."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse
+import grpc
+from fastapi import APIRouter, Query, Request
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from gateway.asgi import read_json
 from gateway.clips import Clips
@@ -14,77 +16,113 @@ from gateway.demands import Demands, new_task_id, read_demands
 from gateway.openapi import demand_parameters
 from gateway.settings import GatewaySettings
 from gateway.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
-from gateway.video_schema import VideoFields
+from gateway.video_schema import ClassifyFields, ClipFields, DetectFields
 from skyshore.domain.errors import InvalidTask
-from skyshore.ports import TaskRecord
+from skyshore.domain.task import TaskKind
+from skyshore.ports import StateStore, TaskRecord, TaskState
+from skyshore.runtime.status import to_domain
 
+MOST_WAIT_S = 60.0
+POLL_S = 0.02
 _FILE = {"type": "string", "format": "binary", "description": "the clip, any container and codec FFmpeg reads"}
+_Wait = Annotated[
+    float, Query(ge=0, le=MOST_WAIT_S, description="seconds to wait for the result; 202 if it is not there by then")
+]
+_LINKS = {
+    TaskKind.VIDEO_DETECT: ("events", "result", "annotated.mp4", "contact-sheet.png"),
+    TaskKind.VIDEO_CLASSIFY: ("events", "result"),
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the result, for a caller that waited"},
+    202: {"description": "accepted: the task's id and links"},
+}
 
 
-def video_routes(clips: Clips, settings: GatewaySettings) -> APIRouter:
-    """The route."""
-    router = APIRouter(prefix="/v1", tags=["video"])
+def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1/video", tags=["video"])
 
-    @router.post(
-        "/video/detections",
-        status_code=202,
-        summary="Find objects in a clip",
-        openapi_extra={"requestBody": _documented_body(), "parameters": demand_parameters()},
-    )
-    async def detections(request: Request) -> JSONResponse:
+    async def accept(request: Request, kind: TaskKind, fields_type: type[ClipFields]) -> TaskRecord:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
+        form = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if form == "multipart/form-data":
             refuse_oversize(headers, settings.gateway_max_upload_bytes)
 
-            async def fill(path: Path) -> tuple[VideoFields, Demands]:
-                form = UploadForm(headers["content-type"], path, settings.gateway_max_upload_bytes)
-                await form.read(request.stream())
-                fields = _checked(form.fields)
-                return fields, _demands(headers, fields)
+            async def fill(path: Path) -> tuple[ClipFields, Demands]:
+                upload = UploadForm(headers["content-type"], path, settings.gateway_max_upload_bytes)
+                await upload.read(request.stream())
+                # An empty field of a form is one left out.
+                fields = fields_type.model_validate({k: v for k, v in upload.fields.items() if v != ""})
+                return fields, _demands(headers, fields, settings.service_classes)
 
-            record = await clips.accept_upload(fill)
-        elif kind == "application/json":
+            return await clips.accept_upload(kind, fill)
+        if form == "application/json":
             body = await read_json(headers, request.receive, settings.gateway_max_body_bytes)
-            fields = VideoFields.model_validate_json(body)
+            fields = fields_type.model_validate_json(body)
             if fields.url is None:
                 raise InvalidTask("url is missing: name a file, or upload one as multipart/form-data", param="url")
-            demands = _demands(headers, fields)
+            demands = _demands(headers, fields, settings.service_classes)
             path = local_clip(fields.url, settings.gateway_media_root)
-            record = await clips.accept(new_task_id(), path, fields, demands)
-        else:
-            raise InvalidTask(
-                f"send multipart/form-data with a field '{FILE_FIELD}', or JSON with a url, not '{kind}'",
-                param="content-type",
-            )
-        return _accepted(record)
+            return await clips.accept(kind, new_task_id(), path, fields, demands)
+        raise InvalidTask(
+            f"send multipart/form-data with a field '{FILE_FIELD}', or JSON with a url, not '{form}'",
+            param="content-type",
+        )
+
+    @router.post(
+        "/detections",
+        status_code=202,
+        summary="Find objects in a clip",
+        response_model=None,
+        responses=_RESPONSES,
+        openapi_extra={"requestBody": _documented_body(DetectFields), "parameters": demand_parameters()},
+    )
+    async def detections(request: Request, wait: _Wait = 0.0) -> Response:
+        return await _answer(store, await accept(request, TaskKind.VIDEO_DETECT, DetectFields), wait)
+
+    @router.post(
+        "/classifications",
+        status_code=202,
+        summary="Name what a clip shows",
+        response_model=None,
+        responses=_RESPONSES,
+        openapi_extra={"requestBody": _documented_body(ClassifyFields), "parameters": demand_parameters()},
+    )
+    async def classifications(request: Request, wait: _Wait = 0.0) -> Response:
+        return await _answer(store, await accept(request, TaskKind.VIDEO_CLASSIFY, ClassifyFields), wait)
 
     return router
 
 
-def _checked(fields: dict[str, str]) -> VideoFields:
-    # An empty field of a form is one left out.
-    return VideoFields.model_validate({name: value for name, value in fields.items() if value != ""})
-
-
-def _demands(headers: dict[str, str], fields: VideoFields) -> Demands:
+def _demands(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, ServiceClass]) -> Demands:
     return read_demands(
         headers,
         service_class=fields.service_class,
         deadline_s=fields.deadline_s,
         min_quality=fields.min_quality,
+        classes=classes,
     )
 
 
-def _accepted(record: TaskRecord) -> JSONResponse:
+async def _answer(store: StateStore, record: TaskRecord, wait_s: float) -> Response:
+    """The result if it is there within `wait_s`, else where it will be. Raises what ended the task."""
+    ends_s = asyncio.get_running_loop().time() + wait_s
+    while record.state not in (TaskState.DONE, TaskState.FAILED) and asyncio.get_running_loop().time() < ends_s:
+        await asyncio.sleep(POLL_S)
+        record = await store.task(record.task_id) or record
+    if record.state is TaskState.FAILED:
+        raise to_domain(grpc.StatusCode.INTERNAL, record.error, word=record.error_code)
     address = f"/v1/tasks/{record.task_id}"
-    links = {name: f"{address}/{name}" for name in ("events", "result", "annotated.mp4", "contact-sheet.png")}
+    headers = {"location": address, "x-skyshore-task-id": record.task_id}
+    if record.state is TaskState.DONE:
+        return FileResponse(record.result_path, media_type="application/json", headers=headers)
+    links = {name: f"{address}/{name}" for name in _LINKS[TaskKind(record.kind)]}
     body = {"task_id": record.task_id, "state": record.state, "links": {"task": address, **links}}
-    return JSONResponse(body, 202, {"location": address, "x-skyshore-task-id": record.task_id})
+    return JSONResponse(body, 202, headers)
 
 
-def _documented_body() -> dict[str, Any]:
-    fields = VideoFields.model_json_schema(by_alias=True)
+def _documented_body(fields_type: type[ClipFields]) -> dict[str, Any]:
+    fields = fields_type.model_json_schema(by_alias=True)
     form = {**fields, "properties": {FILE_FIELD: _FILE, **fields["properties"]}, "required": [FILE_FIELD]}
     form["properties"].pop("url")
     return {

@@ -22,11 +22,18 @@ class ModelledMeter:
         return self._idle_watts * (time.monotonic() - self._start_s) + self._active_joules()
 
 
-def linear_meter(idle_watts: float, busy_watts: float, threads: int) -> ModelledMeter:
-    """`modelled:linear`: idle watts plus `busy_watts` times the share of `threads` cores this process keeps busy.
+def linear_meter(
+    idle_watts: float, busy_watts: float, threads: int, ranks_cpu_s: Callable[[], float] = lambda: 0.0
+) -> ModelledMeter:
+    """`modelled:linear`: idle watts plus `busy_watts` times the share of `threads` cores this node keeps busy.
 
-    It counts this process alone, so several nodes on one machine each draw their own power.
+    It counts this process, and the CPU seconds `ranks_cpu_s` of processes that work for it, so several nodes on one
+    machine each draw their own power.
     """
     watts_per_core = busy_watts / threads
-    start_s = time.process_time()
-    return ModelledMeter("linear", idle_watts, lambda: watts_per_core * (time.process_time() - start_s))
+
+    def cpu_s() -> float:
+        return time.process_time() + ranks_cpu_s()
+
+    start_s = cpu_s()
+    return ModelledMeter("linear", idle_watts, lambda: watts_per_core * (cpu_s() - start_s))

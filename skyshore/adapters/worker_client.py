@@ -14,7 +14,8 @@ from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.domain.video import EncodedFrame, SegmentInfo
+from skyshore.ports import SegmentEvent
 from skyshore.runtime import status
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
 from skyshore.wire import demand, result
@@ -46,7 +47,7 @@ class GrpcWorkerClient:
 
     async def execute_segment(
         self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
-    ) -> AsyncGenerator[FrameDetections | WorkerOutcome]:
+    ) -> AsyncGenerator[SegmentEvent]:
         """Run one video segment; see `skyshore.ports.WorkerClient.execute_segment`.
 
         An error that `frames` raises ends the call and is raised here.
@@ -60,10 +61,7 @@ class GrpcWorkerClient:
         self.open_calls += 1
         try:
             async for reply in call:
-                if reply.WhichOneof("event") == "detections":
-                    yield result.detections_from_proto(reply.detections)
-                else:
-                    yield result.worker_outcome_from_proto(reply.outcome)
+                yield result.segment_event_from_proto(reply)
         except grpc.aio.AioRpcError as error:
             if sending_failed.done():
                 sending_failed.result()

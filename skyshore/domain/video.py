@@ -1,4 +1,4 @@
-"""What a video task carries: encoded frames of one segment, and the boxes that come back."""
+"""What a video task carries: encoded frames of one segment, and the boxes or the labels that come back."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ class FrameDetections:
     frame_index: int
     timestamp_s: float
     detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a whole clip shows."""
+
+    labels: tuple[str, ...]
+    """Likeliest first."""
+    scores: tuple[float, ...]
+    """Their probabilities; they add up to 1."""
+    ranks: int = 1
+    """Processes the model was sharded over."""
+    batch: int = 1
+    """Clips worked on together, this one included."""

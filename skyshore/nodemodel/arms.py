@@ -61,7 +61,7 @@ def _video_arm(node_id: str, speed: VideoSpeed) -> Arm:
     return Arm(
         arm_id=f"{node_id}/{speed.model}@{size}/{speed.codec}{speed.encode_quality}{stride}",
         node_id=node_id,
-        kind=TaskKind.VIDEO_DETECT,
+        kind=speed.kind,
         model=speed.model,
         quality=speed.quality,
         slots=speed.slots,

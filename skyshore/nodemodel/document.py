@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from enum import StrEnum
 from typing import Any, TypeVar
 
+from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 
@@ -13,6 +15,11 @@ Speed = TypeVar("Speed", LlmSpeed, VideoSpeed)
 
 VERSION = 1
 """Of the format. A reader takes its own version and documents that name none."""
+CHOICES: Mapping[str, Sequence[StrEnum]] = {
+    "codec": tuple(Codec),
+    "kind": (TaskKind.VIDEO_DETECT, TaskKind.VIDEO_CLASSIFY),
+}
+"""Fields that hold one of a few words."""
 POSITIVE = {"slots", "chunk_tokens", "kv_tokens", "context_tokens", "frame_stride"}
 
 
@@ -38,8 +45,8 @@ def _speed(kind: type[Speed], where: str, entry: object) -> Speed:
             raise ProfileError(f"{where}.{name} is unknown; known are {', '.join(known)}")
         if name in ("model", "source") or known[name] is str:
             values[name] = str(value)
-        elif name == "codec":
-            values[name] = _codec(where, value)
+        elif name in CHOICES:
+            values[name] = _choice(where, name, value)
         else:
             values[name] = _number(where, name, value, known[name])
     for name in ("model", "source"):
@@ -51,11 +58,11 @@ def _speed(kind: type[Speed], where: str, entry: object) -> Speed:
     return kind(**values)
 
 
-def _codec(where: str, value: object) -> Codec:
-    try:
-        return Codec(str(value))
-    except ValueError:
-        raise ProfileError(f"{where}.codec must be one of {', '.join(Codec)}, not {value!r}") from None
+def _choice(where: str, name: str, value: object) -> StrEnum:
+    chosen = next((word for word in CHOICES[name] if word == value), None)
+    if chosen is None:
+        raise ProfileError(f"{where}.{name} must be one of {', '.join(CHOICES[name])}, not {value!r}")
+    return chosen
 
 
 def profile_from_document(document: object) -> NodeProfile:

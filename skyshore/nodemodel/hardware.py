@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skyshore.nodemodel.clips import CLIP_MODEL, clip_speeds
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
@@ -104,6 +105,9 @@ VISION_SHAPES = {
     )
 }
 
+CLIP_SHAPES = {CLIP_MODEL: VisionShape(CLIP_MODEL, 8.0e6, 48)}
+"""Classifiers of whole clips; per frame 16 patches through two pairs of blocks of 64 channels, embedding included."""
+
 INSTANT = "instant"
 
 
@@ -173,8 +177,12 @@ def modelled_profile(hardware: str, models: Sequence[str]) -> NodeProfile:
         elif base in VISION_SHAPES:
             shape = VISION_SHAPES[base]
             video.append(_instant_video(shape) if hardware == INSTANT else video_speed(HARDWARE[hardware], shape))
+        elif base in CLIP_SHAPES:
+            shape = CLIP_SHAPES[base]
+            bare = _instant_video(shape) if hardware == INSTANT else video_speed(HARDWARE[hardware], shape)
+            video += clip_speeds(bare)
         else:
-            known = ", ".join([*LLM_SHAPES, *VISION_SHAPES])
+            known = ", ".join([*LLM_SHAPES, *VISION_SHAPES, *CLIP_SHAPES])
             raise ProfileError(f"no model '{name}' to emulate on {hardware}; known are {known}")
     idle = 0.0 if hardware == INSTANT else HARDWARE[hardware].idle_watts
     return NodeProfile(hardware, f"modelled:{hardware}", idle, tuple(llm), tuple(video))

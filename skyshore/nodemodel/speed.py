@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 
 
@@ -100,6 +101,8 @@ class VideoSpeed:
     """Above idle."""
     energy_source: str = ""
     """Provenance of the joules and watts: `measured:rapl`, `modelled:linear` and so on."""
+    kind: TaskKind = TaskKind.VIDEO_DETECT
+    """What the model does with frames; a segment of `video.classify` is a whole clip."""
 
     def service_s(self, frames: int) -> float:
         """Seconds of one slot."""

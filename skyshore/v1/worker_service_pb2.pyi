@@ -281,35 +281,99 @@ Global___SegmentHeader: _TypeAlias = SegmentHeader  # noqa: Y015
 
 @_typing.final
 class ExecuteSegmentResponse(_message.Message):
-    """Boxes of one frame, or the end."""
+    """Boxes of one frame, what the whole clip shows, or the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DETECTIONS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    CLASSIFICATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def detections(self) -> Global___FrameDetections:
-        """One frame's objects, in frame order."""
+        """video.detect: one frame's objects, in frame order."""
 
     @_builtins.property
     def outcome(self) -> _outcome_pb2.WorkerOutcome:
         """The end."""
+
+    @_builtins.property
+    def classification(self) -> Global___Classification:
+        """video.classify: the verdict, once, before the end."""
 
     def __init__(
         self,
         *,
         detections: Global___FrameDetections | None = ...,
         outcome: _outcome_pb2.WorkerOutcome | None = ...,
+        classification: Global___Classification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "event", b"event", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "detections", b"detections", "event", b"event", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detections", b"detections", "event", b"event", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "detections", b"detections", "event", b"event", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["detections", "outcome"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["detections", "outcome", "classification"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___ExecuteSegmentResponse: _TypeAlias = ExecuteSegmentResponse  # noqa: Y015
+
+@_typing.final
+class Classification(_message.Message):
+    """What a clip shows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    ranks: _builtins.int
+    """Processes the model was sharded over."""
+    batch: _builtins.int
+    """Clips worked on together, this one included."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
+        """Likeliest first; the scores add up to 1."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelScore] | None = ...,
+        ranks: _builtins.int = ...,
+        batch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "labels", b"labels", "ranks", b"ranks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Classification: _TypeAlias = Classification  # noqa: Y015
+
+@_typing.final
+class LabelScore(_message.Message):
+    """A class and its probability."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Class name."""
+    score: _builtins.float
+    """0..1."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelScore: _TypeAlias = LabelScore  # noqa: Y015
 
 @_typing.final
 class Detection(_message.Message):

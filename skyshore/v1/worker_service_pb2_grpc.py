@@ -59,7 +59,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteSegment(self, request_iterator, context):
-        """Work off one video segment; the first message carries the segment, the others its frames.
+        """Work off one video segment; the first message carries the segment, the others its frames. A clip to be classified is
+        one segment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class WorkerServiceStub:
     Execute: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.ExecuteRequest, _worker_service_pb2.ExecuteResponse]
     """Answer an LLM task; tokens as they appear, the outcome last. Cancelling frees the slot within one step."""
     ExecuteSegment: _grpc.StreamStreamMultiCallable[_worker_service_pb2.ExecuteSegmentRequest, _worker_service_pb2.ExecuteSegmentResponse]
-    """Work off one video segment; the first message carries the segment, the others its frames."""
+    """Work off one video segment; the first message carries the segment, the others its frames. A clip to be classified is
+    one segment.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -46,7 +48,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Execute: _aio.UnaryStreamMultiCallable[_worker_service_pb2.ExecuteRequest, _worker_service_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Answer an LLM task; tokens as they appear, the outcome last. Cancelling frees the slot within one step."""
     ExecuteSegment: _aio.StreamStreamMultiCallable[_worker_service_pb2.ExecuteSegmentRequest, _worker_service_pb2.ExecuteSegmentResponse]  # type: ignore[assignment]
-    """Work off one video segment; the first message carries the segment, the others its frames."""
+    """Work off one video segment; the first message carries the segment, the others its frames. A clip to be classified is
+    one segment.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """One node."""
@@ -65,6 +69,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_worker_service_pb2.ExecuteSegmentRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.ExecuteSegmentResponse], _abc.AsyncIterator[_worker_service_pb2.ExecuteSegmentResponse]]:
-        """Work off one video segment; the first message carries the segment, the others its frames."""
+        """Work off one video segment; the first message carries the segment, the others its frames. A clip to be classified is
+        one segment.
+        """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

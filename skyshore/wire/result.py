@@ -6,7 +6,8 @@ from skyshore.domain.errors import Internal
 from skyshore.domain.llm import FinishReason, TokenChunk, TokenLogprob
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.domain.video import Detection, FrameDetections
+from skyshore.domain.video import Classification, Detection, FrameDetections
+from skyshore.ports import SegmentEvent
 from skyshore.v1 import outcome_pb2, worker_service_pb2
 
 STATUS_TO_PROTO = {
@@ -78,6 +79,47 @@ def detections_from_proto(message: worker_service_pb2.FrameDetections) -> FrameD
         message.timestamp_s,
         tuple(Detection(d.label, d.score, d.x1, d.y1, d.x2, d.y2) for d in message.detections),
     )
+
+
+def classification_to_proto(found: Classification) -> worker_service_pb2.Classification:
+    """Classification → message."""
+    pairs = zip(found.labels, found.scores, strict=True)
+    labels = [worker_service_pb2.LabelScore(label=label, score=score) for label, score in pairs]
+    return worker_service_pb2.Classification(labels=labels, ranks=found.ranks, batch=found.batch)
+
+
+def classification_from_proto(message: worker_service_pb2.Classification) -> Classification:
+    """Message → Classification."""
+    return Classification(
+        tuple(entry.label for entry in message.labels),
+        tuple(entry.score for entry in message.labels),
+        message.ranks,
+        message.batch,
+    )
+
+
+def segment_event_to_proto(event: SegmentEvent) -> worker_service_pb2.ExecuteSegmentResponse:
+    """SegmentEvent → message."""
+    match event:
+        case FrameDetections():
+            return worker_service_pb2.ExecuteSegmentResponse(detections=detections_to_proto(event))
+        case Classification():
+            return worker_service_pb2.ExecuteSegmentResponse(classification=classification_to_proto(event))
+        case WorkerOutcome():
+            return worker_service_pb2.ExecuteSegmentResponse(outcome=worker_outcome_to_proto(event))
+
+
+def segment_event_from_proto(message: worker_service_pb2.ExecuteSegmentResponse) -> SegmentEvent:
+    """Message → SegmentEvent. Raises Internal for a message that brings nothing this build knows."""
+    match message.WhichOneof("event"):
+        case "detections":
+            return detections_from_proto(message.detections)
+        case "classification":
+            return classification_from_proto(message.classification)
+        case "outcome":
+            return worker_outcome_from_proto(message.outcome)
+        case _:
+            raise Internal("the node sent an empty message about a segment; do both run the same version?")
 
 
 def worker_outcome_to_proto(outcome: WorkerOutcome) -> outcome_pb2.WorkerOutcome:

@@ -13,12 +13,12 @@ from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.node import Arm, NodeStatus
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.nodemodel.energy import Account, EnergyLedger
-from skyshore.ports import EnergyMeter, LlmEngine, VideoEngine
+from skyshore.ports import ClipClassifierEngine, EnergyMeter, LlmEngine, SegmentEvent, VideoEngine
 from skyshore.runtime import telemetry
 
-Event = TypeVar("Event", TokenChunk, FrameDetections)
+Event = TypeVar("Event", TokenChunk | WorkerOutcome, SegmentEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,15 @@ class VideoOffer:
     engine: VideoEngine
 
 
-Offer = LlmOffer | VideoOffer
+@dataclass(frozen=True, slots=True)
+class ClassifyOffer:
+    """An arm and the engine that serves it; shared as `VideoOffer` says."""
+
+    arm: Arm
+    engine: ClipClassifierEngine
+
+
+Offer = LlmOffer | VideoOffer | ClassifyOffer
 
 
 class Desk:
@@ -72,15 +80,14 @@ class Desk:
 
     async def execute_segment(
         self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
-    ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
+    ) -> AsyncIterator[SegmentEvent]:
         """See `WorkerClient`; raises what `execute` raises."""
         offer = self._offer(arm_id)
-        if not isinstance(offer, VideoOffer) or offer.arm.kind is not task.kind:
+        if isinstance(offer, LlmOffer) or offer.arm.kind is not task.kind:
             raise InvalidTask(f"arm '{arm_id}' serves {offer.arm.kind}, not {task.kind}", param="arm_id")
-        events = cast(
-            "AsyncGenerator[FrameDetections | WorkerOutcome]",
-            offer.engine.detect(task, replace(info, arm_id=arm_id), frames),
-        )
+        info = replace(info, arm_id=arm_id)
+        work = offer.engine.detect if isinstance(offer, VideoOffer) else offer.engine.classify
+        events = cast("AsyncGenerator[SegmentEvent]", work(task, info, frames))
         async with aclosing(self._charged(offer, events)) as charged:
             async for event in charged:
                 yield event
@@ -125,9 +132,7 @@ class Desk:
             )
         return offer
 
-    async def _charged(
-        self, offer: Offer, events: AsyncGenerator[Event | WorkerOutcome]
-    ) -> AsyncGenerator[Event | WorkerOutcome]:
+    async def _charged(self, offer: Offer, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         account: Account | None = self._ledger.open(time.monotonic(), self._meter.joules(), _lane(offer))
         try:
             async with aclosing(events):

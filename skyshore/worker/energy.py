@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from skyshore.adapters.energy_modelled import linear_meter
@@ -13,8 +15,10 @@ from skyshore.worker.settings import NodeSettings
 log = structlog.get_logger()
 
 
-def choose_meter(settings: NodeSettings) -> EnergyMeter:
+def choose_meter(settings: NodeSettings, ranks_cpu_s: Callable[[], float] = lambda: 0.0) -> EnergyMeter:
     """The meter asked for; with `auto` the first of NVML, RAPL and the linear model that works here.
+
+    The linear model charges this process's CPU seconds, and those of `ranks_cpu_s`.
 
     Raises:
         OSError: the meter asked for by name is not there.
@@ -29,4 +33,4 @@ def choose_meter(settings: NodeSettings) -> EnergyMeter:
                 return meter()
             except OSError as error:
                 log.debug("no meter", meter=meter.source, why=str(error))
-    return linear_meter(settings.idle_watts, settings.busy_watts, settings.threads)
+    return linear_meter(settings.idle_watts, settings.busy_watts, settings.threads, ranks_cpu_s)

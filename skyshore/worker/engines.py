@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skyshore.adapters.energy_modelled import ModelledMeter
+from skyshore.domain.task import TaskKind
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
 from skyshore.engines.emulated.video import EmulatedVideoEngine
 from skyshore.nodemodel.arms import llm_arm, video_arms
@@ -17,7 +18,7 @@ from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.ports import EnergyMeter
-from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
+from skyshore.worker.desk import ClassifyOffer, LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.measure import measure_llm
 from skyshore.worker.settings import NodeSettings
@@ -75,9 +76,10 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
     for video in {speed.model: speed for speed in profile.video}.values():
         own = [arm for arm in arms if arm.model == video.model]
         frame_s = {arm.arm_id: arm.frame_s for arm in own}
-        detector = EmulatedVideoEngine(video, frame_s=frame_s, time_scale=settings.time_scale)
-        engines.append(detector)
-        offers += [VideoOffer(arm, detector) for arm in own]
+        vision = EmulatedVideoEngine(video, frame_s=frame_s, time_scale=settings.time_scale)
+        engines.append(vision)
+        offer = ClassifyOffer if video.kind is TaskKind.VIDEO_CLASSIFY else VideoOffer
+        offers += [offer(arm, vision) for arm in own]
     meter = ModelledMeter(
         "nodemodel",
         profile.idle_watts,

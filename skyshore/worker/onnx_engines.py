@@ -98,7 +98,7 @@ async def _video_offers(
         bytes_per_frame=jpeg_bytes(size, 85),
         busy_watts=settings.busy_watts,
     )
-    speeds = known or [await measure_video(engine, bare, *_test_picture(size))]
+    speeds = known or [await measure_video(engine, bare, *test_picture(size))]
     for speed in speeds:
         _told(speed)
     if settings.slowdown != 1:
@@ -134,7 +134,7 @@ def start_video(model: str, threads: int) -> OnnxVideoEngine:
     return OnnxVideoEngine(ready(model), chosen)
 
 
-def _test_picture(size: int) -> tuple[bytes, int, int]:
+def test_picture(size: int) -> tuple[bytes, int, int]:
     """A JPEG of that longer side with something in it, its width and its height."""
     import cv2  # noqa: PLC0415 - see the module
     import numpy as np  # noqa: PLC0415 - see the module

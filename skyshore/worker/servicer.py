@@ -13,7 +13,7 @@ from skyshore.domain.video import EncodedFrame
 from skyshore.ports import WorkerClient
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
 from skyshore.wire.demand import frame_from_proto, llm_from_proto, segment_from_proto, task_from_proto
-from skyshore.wire.result import chunk_to_proto, detections_to_proto, worker_outcome_to_proto
+from skyshore.wire.result import chunk_to_proto, segment_event_to_proto, worker_outcome_to_proto
 
 SERVICE = "skyshore.v1.WorkerService"
 
@@ -47,10 +47,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             raise InvalidTask("the first message of a segment must be its header", param="header")
         task, info = task_from_proto(first.header.task), segment_from_proto(first.header.info)
         async for event in self._desk.execute_segment(task, first.header.arm_id, info, _frames(parts)):
-            if isinstance(event, WorkerOutcome):
-                yield worker_service_pb2.ExecuteSegmentResponse(outcome=worker_outcome_to_proto(event))
-            else:
-                yield worker_service_pb2.ExecuteSegmentResponse(detections=detections_to_proto(event))
+            yield segment_event_to_proto(event)
 
 
 async def _frames(parts: AsyncIterator[worker_service_pb2.ExecuteSegmentRequest]) -> AsyncIterator[EncodedFrame]:

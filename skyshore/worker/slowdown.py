@@ -12,16 +12,16 @@ from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
-from skyshore.ports import EngineLoad, LlmEngine, VideoEngine
+from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.ports import ClipClassifierEngine, EngineLoad, LlmEngine, VideoEngine
 
-Event = TypeVar("Event", TokenChunk, FrameDetections)
+Event = TypeVar("Event", TokenChunk, FrameDetections, Classification)
 
 
 class _Slowdown:
     """Holds a slot for the stretched time, so that throughput falls by the factor too."""
 
-    def __init__(self, engine: LlmEngine | VideoEngine, factor: float, slots: int) -> None:
+    def __init__(self, engine: LlmEngine | VideoEngine | ClipClassifierEngine, factor: float, slots: int) -> None:
         self.model = engine.model
         self._engine, self._factor = engine, factor
         self._slots, self._room = asyncio.Semaphore(slots), engine.load().capacity
@@ -138,3 +138,16 @@ class SlowedVideoEngine(_Slowdown):
         """See `VideoEngine`."""
         events = self._engine.detect(task, info, frames)
         return self._stretch(task, cast("AsyncGenerator[FrameDetections | WorkerOutcome]", events))
+
+
+class SlowedClipClassifier(_Slowdown):
+    """A ClipClassifierEngine `factor` times slower."""
+
+    _engine: ClipClassifierEngine
+
+    def classify(
+        self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
+    ) -> AsyncIterator[Classification | WorkerOutcome]:
+        """See `ClipClassifierEngine`."""
+        events = self._engine.classify(task, info, frames)
+        return self._stretch(task, cast("AsyncGenerator[Classification | WorkerOutcome]", events))

@@ -25,7 +25,7 @@ from skyshore.domain.node import Arm, Node, NodeStatus, Tier
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.task import TaskKind
-from skyshore.domain.video import Detection, FrameDetections
+from skyshore.domain.video import Classification, Detection, FrameDetections
 from skyshore.ports import StateStore
 from skyshore.runtime.serve import GrpcService, grpc_server
 from skyshore.v1 import (
@@ -38,6 +38,7 @@ from skyshore.v1 import (
     worker_service_pb2_grpc,
 )
 from skyshore.wire import demand, fleet, result
+from skyshore.wire.demand import KIND_TO_PROTO
 from tests.fakes.memory_store import MemoryStore
 
 
@@ -59,7 +60,7 @@ class Profiler(profiler_service_pb2_grpc.ProfilerServiceServicer):
 
 @dataclass
 class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
-    """Answers each LLM task with `words`, each frame with one box; fails when told to."""
+    """Answers each LLM task with `words`, each frame with one box, each clip with two labels; fails when told to."""
 
     node_id: str
     tier: Tier = Tier.EDGE
@@ -86,7 +87,15 @@ class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
             f"{self.node_id}/boxes@64", self.node_id, TaskKind.VIDEO_DETECT, "boxes", 0.6, 2, frame_s=0.001,
             input_size=64, frame_stride=1,
         )  # fmt: skip
-        return llm, video
+        clip = Arm(
+            f"{self.node_id}/actions@48", self.node_id, TaskKind.VIDEO_CLASSIFY, "actions", 0.9, 2, frame_s=0.001,
+            input_size=48, frame_stride=1,
+        )  # fmt: skip
+        return llm, video, clip
+
+    def arm(self, kind: TaskKind) -> Arm:
+        """Its one arm of a kind."""
+        return next(arm for arm in self.arms if arm.kind is kind)
 
     async def _maybe(self, sent: int) -> None:
         if self.hold and sent == self.hold_after:
@@ -128,10 +137,14 @@ class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
                 await self._maybe(sent)
                 frame = demand.frame_from_proto(message.frame)
                 self.frame_bytes += len(frame.data)
+                sent += 1
+                if header.task.kind == KIND_TO_PROTO[TaskKind.VIDEO_CLASSIFY]:
+                    continue
                 box = Detection("person", 0.9, 1.0, 2.0, 30.0, 40.0)
                 found = FrameDetections(frame.frame_index, frame.timestamp_s, (box,))
                 yield worker_service_pb2.ExecuteSegmentResponse(detections=result.detections_to_proto(found))
-                sent += 1
+            if header and header.task.kind == KIND_TO_PROTO[TaskKind.VIDEO_CLASSIFY]:
+                yield result.segment_event_to_proto(Classification(("meet", "part"), (0.75, 0.25), 2, 3))
             outcome = WorkerOutcome(frames=sent, energy_source="modelled:test")
             yield worker_service_pb2.ExecuteSegmentResponse(outcome=result.worker_outcome_to_proto(outcome))
         finally:
@@ -155,15 +168,16 @@ class Scheduler(scheduler_service_pb2_grpc.SchedulerServiceServicer):
         if not self.nodes:
             raise NodeUnavailable("no node is alive", retry_after_s=2.0)
         task, profile = demand.task_from_proto(request.task), request.profile
-        if task.model not in ("", "tiny", "boxes"):
+        if task.model not in ("", "tiny", "boxes", "actions"):
             raise NoFeasibleArm(f"no live node runs model '{task.model}'", param="model")
         if profile.prompt_tokens > self.nodes[0].context_tokens:
             raise NoFeasibleArm("too many tokens", param="prompt")
         for node in self.nodes:
             if node.node_id not in request.avoid_node_ids:
                 self.per_node[node.node_id] += 1
-                arm = node.arms[0] if task.kind is TaskKind.LLM else node.arms[1]
-                return fleet.placement_to_proto(Placement(task.task_id, arm, node.tier, node.address, self.policy))
+                return fleet.placement_to_proto(
+                    Placement(task.task_id, node.arm(task.kind), node.tier, node.address, self.policy)
+                )
         raise NodeUnavailable("every node just failed it", retry_after_s=2.0)
 
     async def GetPolicy(self, request: Any, context: Any) -> Any:  # noqa: N802

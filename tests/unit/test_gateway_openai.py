@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from gateway.errors import error_headers, error_object, invalid_task
 from gateway.openai_reply import ChatReply, Choice, CompletionReply, usage_of
 from gateway.openai_schema import MAX_CHOICES, ChatRequest, CompletionRequest
-from gateway.video_schema import VideoFields
+from gateway.video_schema import DetectFields
 from skyshore.domain.errors import NodeUnavailable, PromptTooLong, QueueFull
 from skyshore.domain.llm import ChatMessage, FinishReason, TokenChunk, TokenLogprob
 
@@ -146,6 +146,6 @@ def test_retry_after_is_whole_seconds_and_at_least_one() -> None:
 
 
 def test_form_fields_are_read_as_text() -> None:
-    fields = VideoFields.model_validate({"classes": "person, car,", "deadline_s": "2.5", "class": "batch"})
+    fields = DetectFields.model_validate({"classes": "person, car,", "deadline_s": "2.5", "class": "batch"})
     assert (fields.classes, fields.deadline_s, fields.service_class) == (["person", "car"], 2.5, "batch")
-    assert VideoFields.model_validate({"classes": ["dog"]}).classes == ["dog"]
+    assert DetectFields.model_validate({"classes": ["dog"]}).classes == ["dog"]
