@@ -24,8 +24,13 @@ def resource_slack(arms: Arms, context: Context) -> Floats:
 
 
 def slack_at_dispatch(arm: ArmEstimate, context: Context) -> float:
-    """`resource_slack` of one chosen arm."""
+    """`resource_slack` of one arm."""
     compute = (arm.capacity - arm.load - 1.0) / arm.capacity
     needed = arm.up_bytes / max(context.remaining_s, 1e-9)
     bandwidth = 1.0 - (arm.reserved_bytes_per_s + needed) / arm.up_bytes_per_s
     return min(compute, bandwidth, 1.0 - arm.kv_used)
+
+
+def least_slack(arm: ArmEstimate, context: Context) -> float:
+    """The least of all three for one arm: the f of eq. 3."""
+    return min(1.0 - arm.latency_s / max(context.remaining_s, 1e-9), slack_at_dispatch(arm, context))

@@ -16,12 +16,15 @@ paper's super-arm with reservations. The core does that batching.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from skyshore.domain.task import TaskKind
+from skyshore.policies.best import draw_best
 from skyshore.policies.class_statistics import ClassStatistics
-from skyshore.policies.constraints import deadline_slack, resource_slack
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Floats, Policy
+from skyshore.policies.constraints import deadline_slack, least_slack, resource_slack
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Policy
 from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "cs_ucb/1"
@@ -67,6 +70,20 @@ class CsUcb(Policy):
             scores = np.where(holds, scores, -np.inf)
         return self._best(scores)
 
+    def select_few(self, context: Context, arms: FewArms) -> Decision:
+        """See Policy."""
+        slack = [least_slack(arm, context) for arm in arms.estimates]
+        scores = self._index_few(context, arms, slack)
+        if not self._constrain:
+            return draw_best(scores, self._rng)
+        if max(slack) >= 0:
+            return draw_best(
+                [score if left >= 0 else -math.inf for score, left in zip(scores, slack, strict=True)], self._rng
+            )
+        if self._infeasible == "reject":
+            return self._rejection(slack)
+        return draw_best(slack if self._infeasible == "largest_slack" else _minus_share(arms), self._rng)
+
     def update(self, feedback: Feedback) -> None:
         """Semi-bandit feedback: the reward of the arm that ran the task."""
         task = feedback.context.task
@@ -94,12 +111,31 @@ class CsUcb(Policy):
         index = mean + self._delta * radius + self._theta * np.minimum(slack, 0.0)
         return np.where(seen, index, np.inf)
 
+    def _index_few(self, context: Context, arms: FewArms, slack: list[float]) -> list[float]:
+        if not self._explore:
+            return [-arm.joules for arm in arms.estimates]
+        counts, means, total = self._statistics[context.task.kind].read_few(context.task.service_class, arms)
+        if total <= 0:
+            return [math.inf] * len(slack)
+        log_total = max(float(np.log(total)), 0.0)
+        return [
+            mean + self._delta * math.sqrt(log_total / count) + self._theta * min(left, 0.0) if count > 0 else math.inf
+            for count, mean, left in zip(counts, means, slack, strict=True)
+        ]
+
+    def _rejection(self, slack: Floats | list[float]) -> Decision:
+        return Decision(REFUSED, scores=slack, reason="no arm would keep the deadline", passing=True)
+
     def _when_nothing_holds(self, arms: Arms, slack: Floats) -> Decision:
         if self._infeasible == "reject":
-            return Decision(REFUSED, scores=slack, reason="no arm would keep the deadline", passing=True)
+            return self._rejection(slack)
         return self._best(slack if self._infeasible == "largest_slack" else -arms.load / arms.capacity)
 
     def _best(self, scores: Floats) -> Decision:
         best = np.flatnonzero(scores == scores.max())
         index = int(best[0]) if len(best) == 1 else int(best[self._rng.integers(len(best))])
         return Decision(index, 1.0 / len(best), scores)
+
+
+def _minus_share(arms: FewArms) -> list[float]:
+    return [-load / capacity for load, capacity in zip(arms.load, arms.capacity, strict=True)]

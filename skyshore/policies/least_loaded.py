@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from skyshore.policies.protocol import Arms, Context, Decision, Policy
+from skyshore.policies.best import draw_best
+from skyshore.policies.protocol import Arms, Context, Decision, FewArms, Policy
 
 
 class LeastLoaded(Policy):
@@ -18,3 +19,8 @@ class LeastLoaded(Policy):
         scores = -arms.load / arms.capacity
         best = np.flatnonzero(scores == scores.max())
         return Decision(int(best[self._rng.integers(len(best))]), 1.0 / len(best), scores)
+
+    def select_few(self, context: Context, arms: FewArms) -> Decision:
+        """See Policy."""
+        scores = [-load / capacity for load, capacity in zip(arms.load, arms.capacity, strict=True)]
+        return draw_best(scores, self._rng)

@@ -1,28 +1,117 @@
-"""What the scheduler wants done. The driver does it; nothing here has happened yet."""
+"""What the scheduler wants done. The driver does it; nothing here has happened yet.
+
+Placements and records are made when they are read: a simulation that keeps no decision log does not pay for one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from skyshore.domain.errors import SkyshoreError
+from skyshore.domain.node import Arm, Node
 from skyshore.domain.placement import DecisionRecord, Placement
+from skyshore.policies.protocol import ArmEstimate, Arms, Context, Decision, FewArms
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Choice(NamedTuple):
+    """What a policy was shown and what it answered."""
+
+    context: Context
+    policy: str
+    arms: Arms | FewArms | None = None
+    """None when no arm could be shown."""
+    decision: Decision | None = None
+
+    def record(self, chosen: str, logged_arms: int) -> DecisionRecord:
+        """For the decision log, with at most so many arms: with more, those of the best scores."""
+        task, decision = self.context.task, self.decision
+        arm_ids, scores = self._listed(logged_arms)
+        return DecisionRecord(
+            task_id=task.task_id,
+            decided_at_s=self.context.now_s,
+            policy=self.policy,
+            service_class=task.service_class,
+            chosen=chosen,
+            propensity=decision.propensity if decision else 0.0,
+            arm_ids=arm_ids,
+            scores=scores,
+            features=decision.features if decision else (),
+        )
+
+    def _listed(self, most: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        if self.arms is None or self.decision is None:
+            return (), ()
+        names, rows, scores = self.arms.table.arm_ids, self.arms.rows, self.decision.scores
+        if len(rows) <= most:
+            listed = names if len(rows) == len(names) else tuple(names[row] for row in rows)
+            return listed, () if scores is None else tuple(np.asarray(scores).tolist())
+        if scores is None:
+            return (), ()
+        best = np.argpartition(scores, len(rows) - most)[-most:]
+        return tuple(names[rows[index]] for index in best), tuple(np.asarray(scores)[best].tolist())
+
+
+class Dispatch(NamedTuple):
     """Send the task to its arm. Room for it is already reserved."""
 
-    placement: Placement
-    record: DecisionRecord
+    choice: Choice
+    arm: Arm
+    node: Node
+    estimate: ArmEstimate
+    attempt: int
+    logged_arms: int
+
+    @property
+    def task_id(self) -> str:
+        """Name of the task."""
+        return self.choice.context.task.task_id
+
+    @property
+    def propensity(self) -> float:
+        """Probability with which the policy chooses this arm."""
+        assert self.choice.decision is not None, "nothing is dispatched undecided"
+        return self.choice.decision.propensity
+
+    @property
+    def placement(self) -> Placement:
+        """The answer to whoever asked."""
+        return Placement(
+            task_id=self.task_id,
+            arm=self.arm,
+            tier=self.node.tier,
+            address=self.node.address,
+            policy=self.choice.policy,
+            propensity=self.propensity,
+            decided_at_s=self.choice.context.now_s,
+            estimated_latency_s=self.estimate.latency_s,
+            attempt=self.attempt,
+        )
+
+    @property
+    def record(self) -> DecisionRecord:
+        """For the decision log."""
+        return self.choice.record(self.arm.arm_id, self.logged_arms)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reject:
+class Reject(NamedTuple):
     """Tell the caller no."""
 
-    task_id: str
+    choice: Choice
     error: SkyshoreError
-    record: DecisionRecord
+    logged_arms: int
+
+    @property
+    def task_id(self) -> str:
+        """Name of the task."""
+        return self.choice.context.task.task_id
+
+    @property
+    def record(self) -> DecisionRecord:
+        """For the decision log."""
+        return self.choice.record("", self.logged_arms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skyshore.domain.errors import NoFeasibleArm, QueueFull, SkyshoreError
+from skyshore.domain.node import Arm
 from skyshore.domain.outcome import OutcomeStatus
-from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.domain.task import TaskKind
 from skyshore.policies.constraints import slack_at_dispatch
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Integers, Policy
+from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, FewArms, Integers, Policy
 from skyshore.policies.registry import create_policy
 from skyshore.profiling.reward import RewardModel, RewardWeights
-from skyshore.scheduling.actions import Action, Dispatch, Migrate, Reject, SaveState
+from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState
 from skyshore.scheduling.eligibility import capable_rows, open_rows, why_closed, why_incapable
 from skyshore.scheduling.estimates import estimate_arms
 from skyshore.scheduling.events import (
@@ -33,8 +33,9 @@ from skyshore.scheduling.events import (
     TaskFinished,
     Tick,
 )
+from skyshore.scheduling.few_arms import FEW, EstimatedFew, capable_few, open_few
 from skyshore.scheduling.fleet import Fleet
-from skyshore.scheduling.tables import KindTable
+from skyshore.scheduling.tables import ArmRow, KindTable
 
 MOST_IN_SLOT = 10_000
 
@@ -131,13 +132,22 @@ class SchedulerCore:
         if isinstance(found, SkyshoreError):
             return None
         table, rows, _ = found
+        if isinstance(rows, list):
+            return EstimatedFew(table, self.fleet.columns, rows, context).arms()
         return estimate_arms(table, self.fleet.columns, rows, context)
 
-    def _open(self, event: TaskArrived, context: Context) -> tuple[KindTable, Integers, bool] | SkyshoreError:
+    def _open(
+        self, event: TaskArrived, context: Context
+    ) -> tuple[KindTable, list[ArmRow] | Integers, bool] | SkyshoreError:
         """The rows that may take a task now, and whether others are merely full; or why there are none."""
         table = self.fleet.table(event.task.kind)
         if table is None:
             return why_incapable(self.fleet, None, context)
+        if len(table.rows) <= FEW:
+            able = capable_few(table, context)
+            few = open_few(able, event.avoid)
+            if few:
+                return table, few, len(few) < len(able)
         capable = capable_rows(table, context)
         if not len(capable):
             return why_incapable(self.fleet, table, context)
@@ -151,65 +161,31 @@ class SchedulerCore:
         if isinstance(found, SkyshoreError):
             return self._reject(context, found)
         table, rows, some_full = found
-        arms = estimate_arms(table, self.fleet.columns, rows, context)
-        decision = self._policy.select(context, arms)
+        arms: Arms | FewArms
+        if isinstance(rows, list):
+            arms = EstimatedFew(table, self.fleet.columns, rows, context)
+            decision = self._policy.select_few(context, arms)
+        else:
+            arms = estimate_arms(table, self.fleet.columns, rows, context)
+            decision = self._policy.select(context, arms)
+        choice = Choice(context, self.policy_name, arms, decision)
         if decision.index == REFUSED:
             refusal = f"policy '{self.policy_name}' refuses: {decision.reason}"
             passing = some_full or decision.passing
             error = QueueFull(refusal, retry_after_s=1.0) if passing else NoFeasibleArm(refusal)
-            return self._reject(context, error, arms, decision)
-        return self._dispatch(context, table, arms, decision, event.attempt)
+            return Reject(choice, error, self.settings.logged_arms)
+        return self._dispatch(choice, table.arms[arms.rows[decision.index]], decision.index, event.attempt)
 
-    def _dispatch(self, context: Context, table: KindTable, arms: Arms, decision: Decision, attempt: int) -> Dispatch:
-        estimate = arms.estimate(decision.index)
-        node = self.fleet.node(estimate.node_id)
+    def _dispatch(self, choice: Choice, arm: Arm, index: int, attempt: int) -> Dispatch:
+        assert choice.arms is not None, "there was something to choose from"
+        estimate = choice.arms.estimate(index)
+        node = self.fleet.node(arm.node_id)
         assert node is not None, "arms come from live nodes"
-        self.fleet.reserve(context, estimate, attempt, self.settings.grace_s)
-        placement = Placement(
-            task_id=context.task.task_id,
-            arm=table.arms[arms.rows[decision.index]],
-            tier=node.tier,
-            address=node.address,
-            policy=self.policy_name,
-            propensity=decision.propensity,
-            decided_at_s=context.now_s,
-            estimated_latency_s=estimate.latency_s,
-            attempt=attempt,
-        )
-        return Dispatch(placement, self._record(context, estimate.arm_id, arms, decision))
+        self.fleet.reserve(choice.context, estimate, attempt, self.settings.grace_s)
+        return Dispatch(choice, arm, node, estimate, attempt, self.settings.logged_arms)
 
-    def _reject(
-        self, context: Context, error: SkyshoreError, arms: Arms | None = None, decision: Decision | None = None
-    ) -> Reject:
-        return Reject(context.task.task_id, error, self._record(context, "", arms, decision))
-
-    def _record(self, context: Context, chosen: str, arms: Arms | None, decision: Decision | None) -> DecisionRecord:
-        arm_ids: tuple[str, ...] = ()
-        scores: tuple[float, ...] = ()
-        if arms is not None and decision is not None:
-            arm_ids, scores = self._listed(arms, decision)
-        return DecisionRecord(
-            task_id=context.task.task_id,
-            decided_at_s=context.now_s,
-            policy=self.policy_name,
-            service_class=context.task.service_class,
-            chosen=chosen,
-            propensity=decision.propensity if decision else 0.0,
-            arm_ids=arm_ids,
-            scores=scores,
-            features=decision.features if decision else (),
-        )
-
-    def _listed(self, arms: Arms, decision: Decision) -> tuple[tuple[str, ...], tuple[float, ...]]:
-        most = self.settings.logged_arms
-        if len(arms) <= most:
-            names = arms.table.arm_ids
-            listed = names if len(arms) == len(names) else tuple(names[row] for row in arms.rows)
-            return listed, () if decision.scores is None else tuple(decision.scores.tolist())
-        if decision.scores is None:
-            return (), ()
-        best = np.argpartition(decision.scores, len(arms) - most)[-most:]
-        return tuple(arms.arm_id(index) for index in best), tuple(decision.scores[best].tolist())
+    def _reject(self, context: Context, error: SkyshoreError) -> Reject:
+        return Reject(Choice(context, self.policy_name), error, self.settings.logged_arms)
 
     # ------------------------------------------------------------------------------------------- learning
 

@@ -9,7 +9,7 @@ from skyshore.domain.outcome import Outcome
 from skyshore.domain.task import TaskKind
 from skyshore.policies.protocol import ArmEstimate, Context
 from skyshore.scheduling.link_estimate import LinkEstimate
-from skyshore.scheduling.node_columns import OWN, NodeColumns
+from skyshore.scheduling.node_columns import NodeColumns, NodeState
 from skyshore.scheduling.tables import KindTable, build_table
 
 
@@ -19,8 +19,8 @@ class InFlight:
 
     context: Context
     arm: ArmEstimate
-    number: int
-    """Number of its node."""
+    state: NodeState
+    """That of its node."""
     attempt: int
     service_s: float
     """Work added to the node's backlog."""
@@ -32,7 +32,7 @@ class InFlight:
 @dataclass(slots=True, eq=False)
 class _Member:
     node: Node
-    number: int
+    state: NodeState
     tasks: set[str] = field(default_factory=set)
     peak: float = 0.0
     """Most tasks of ours since the last heartbeat, and before that."""
@@ -61,12 +61,12 @@ class Fleet:
 
     def numbers(self, node_ids: tuple[str, ...]) -> list[int]:
         """Numbers of those of these nodes that live."""
-        return [member.number for node_id in node_ids if (member := self._members.get(node_id))]
+        return [member.state.number for node_id in node_ids if (member := self._members.get(node_id))]
 
     def table(self, kind: TaskKind) -> KindTable | None:
         """All arms of a kind; None if no live node has one."""
         if kind not in self._tables:
-            nodes = [(member.number, member.node) for member in self._members.values()]
+            nodes = [(member.state, member.node) for member in self._members.values()]
             self._tables[kind] = build_table(kind, nodes)
         return self._tables[kind]
 
@@ -86,13 +86,13 @@ class Fleet:
         return lost
 
     def _take_status(self, member: _Member, status: NodeStatus) -> None:
-        own = float(self.columns.block[OWN, member.number])
+        own = member.state.own
         # A heartbeat is up to a period old, so it may count tasks of ours that ended since. Against the most we had
         # in flight at any time it could be from, the rest is surely somebody else's.
         ours_then = max(member.peak, member.last_peak, own)
         member.last_peak, member.peak = member.peak, own
         self.columns.set_status(
-            member.number,
+            member.state,
             foreign=max(0.0, status.running + status.queued - ours_then),
             capacity=max(status.capacity, 1),
             kv_used=status.kv_used,
@@ -108,7 +108,7 @@ class Fleet:
         for task_id in lost:
             self.release(task_id)
         del self._members[node_id]
-        self.columns.give_back(member.number)
+        self.columns.give_back(member.state)
         self._tables.clear()
         return lost
 
@@ -117,31 +117,33 @@ class Fleet:
         member = self._members.get(node_id)
         if member is not None:
             member.guess = None
-            self.columns.set_link(member.number, link)
+            self.columns.set_link(member.state, link)
 
     def observe_link(self, outcome: Outcome) -> None:
         """Improve the guess at a link nobody measures."""
         member = self._members.get(outcome.node_id)
         if member is not None and member.guess is not None:
             member.guess.observe(outcome)
-            self.columns.set_link(member.number, member.guess.link())
+            self.columns.set_link(member.state, member.guess.link())
 
     def reserve(self, context: Context, arm: ArmEstimate, attempt: int, grace_s: float) -> None:
         """Count a task against its node from now until `release`."""
-        task = context.task
+        task_id, remaining_s = context.task.task_id, context.remaining_s
         member = self._members[arm.node_id]
+        state = member.state
         flight = InFlight(
             context=context,
             arm=arm,
-            number=member.number,
+            state=state,
             attempt=attempt,
             service_s=arm.service_s,
-            bytes_per_s=arm.up_bytes / max(context.remaining_s, 1e-3),
-            expires_at_s=context.now_s + max(context.remaining_s, 0.0) + grace_s,
+            bytes_per_s=arm.up_bytes / max(remaining_s, 1e-3),
+            expires_at_s=context.now_s + max(remaining_s, 0.0) + grace_s,
         )
-        self.in_flight[task.task_id] = flight
-        member.tasks.add(task.task_id)
-        member.peak = max(member.peak, self.columns.add_task(member.number, flight.service_s, flight.bytes_per_s))
+        self.in_flight[task_id] = flight
+        member.tasks.add(task_id)
+        self.columns.add_task(state, flight.service_s, flight.bytes_per_s)
+        member.peak = max(member.peak, state.own)
 
     def release(self, task_id: str) -> InFlight | None:
         """The task ended, however it did. Returns what was kept of it; None if it was not in flight."""
@@ -149,14 +151,14 @@ class Fleet:
         if flight is None:
             return None
         self._members[flight.arm.node_id].tasks.discard(task_id)
-        self.columns.drop_task(flight.number, flight.service_s, flight.bytes_per_s)
+        self.columns.drop_task(flight.state, flight.service_s, flight.bytes_per_s)
         return flight
 
     def mark_full(self, node_id: str) -> None:
         """The node turned a task away: believe it until its next heartbeat."""
         member = self._members.get(node_id)
         if member is not None:
-            self.columns.fill(member.number)
+            self.columns.fill(member.state)
 
     def supersede(self, task_id: str) -> InFlight | None:
         """The task is placed anew: give its room back, but remember the attempt, for its outcome may still come."""

@@ -1,6 +1,9 @@
-"""What changes from decision to decision, per node: one block of numbers, a column a node, so one gather reads it."""
+"""What changes from decision to decision, per node: plain numbers to reckon with, and the same as columns for numpy."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,94 +14,143 @@ FIRST_ROOM = 16
 
 # Rows of the block.
 OWN = 0
-"""Tasks we placed that have not ended."""
 FOREIGN = 1
-"""Tasks the node reports beyond ours."""
 BACKLOG_S = 2
-"""Estimated seconds of work of our tasks."""
 RESERVED = 3
-"""Bytes per second our tasks need to keep their deadlines."""
 CAPACITY = 4
 KV_USED = 5
 RATE = 6
-"""Link's bytes per second towards the node; infinite where unknown."""
 RTT_S = 7
 JOULES_PER_BYTE = 8
 ROWS = 9
 
 
+@dataclass(slots=True, eq=False)
+class NodeState:
+    """Load, room and link of one node."""
+
+    number: int
+    own: float = 0.0
+    """Tasks we placed that have not ended."""
+    foreign: float = 0.0
+    """Tasks the node reports beyond ours."""
+    backlog_s: float = 0.0
+    """Estimated seconds of work of our tasks."""
+    reserved_bytes_per_s: float = 0.0
+    """Rate our tasks need to keep their deadlines."""
+    capacity: float = 1.0
+    kv_used: float = 0.0
+    bytes_per_s: float = math.inf
+    """Of the link towards the node; infinite where unknown."""
+    rtt_s: float = 0.0
+    joules_per_byte: float = 0.0
+    draining: bool = False
+    open: bool = False
+    """Takes another task: not draining, not full."""
+
+    def column(self) -> tuple[float, ...]:
+        """All numbers in the order of the block's rows."""
+        return (
+            self.own,
+            self.foreign,
+            self.backlog_s,
+            self.reserved_bytes_per_s,
+            self.capacity,
+            self.kv_used,
+            self.bytes_per_s,
+            self.rtt_s,
+            self.joules_per_byte,
+        )
+
+
 class NodeColumns:
-    """Load, room and link of every node. Numbers of lost nodes are given out again."""
+    """The state of every node. Numbers of lost nodes are given out again.
+
+    One decision changes one node, so the columns are brought up to date node by node, and only when they are read.
+    """
 
     def __init__(self) -> None:
-        self.block: Floats = np.zeros((ROWS, FIRST_ROOM))
-        self.open: Booleans = np.zeros(FIRST_ROOM, dtype=np.bool_)
-        """Nodes that take another task: not draining, not full."""
-        self._draining: set[int] = set()
+        self.states: list[NodeState] = []
+        """By number."""
+        self._block: Floats = np.zeros((ROWS, FIRST_ROOM))
+        self._open: Booleans = np.zeros(FIRST_ROOM, dtype=np.bool_)
+        self._changed: set[int] = set()
         self._free: list[int] = []
-        self._next = 0
 
-    def take(self) -> int:
-        """A free number, its column blank."""
-        if self._free:
-            number = self._free.pop()
+    @property
+    def block(self) -> Floats:
+        """One column a node: [ROWS, numbers]."""
+        if self._changed:
+            self._refresh()
+        return self._block
+
+    @property
+    def open(self) -> Booleans:
+        """Which nodes take another task."""
+        if self._changed:
+            self._refresh()
+        return self._open
+
+    def take(self) -> NodeState:
+        """A blank state, under a free number."""
+        number = self._free.pop() if self._free else len(self.states)
+        state = NodeState(number)
+        if number < len(self.states):
+            self.states[number] = state
         else:
-            number = self._next
-            self._next += 1
-            if number >= len(self.open):
-                self.block = np.concatenate([self.block, np.zeros_like(self.block)], axis=1)
-                self.open = np.concatenate([self.open, np.zeros_like(self.open)])
-        self.block[:, number] = 0.0
-        self.set_link(number, Link())
-        self.set_status(number, foreign=0.0, capacity=1.0, kv_used=0.0, draining=False)
-        return number
+            self.states.append(state)
+        self._reopen(state)
+        return state
 
-    def give_back(self, number: int) -> None:
-        """Nobody uses this number any more."""
-        self.open[number] = False
-        self._free.append(number)
+    def give_back(self, state: NodeState) -> None:
+        """Nobody uses this state any more."""
+        state.open = False
+        self._changed.add(state.number)
+        self._free.append(state.number)
 
-    def set_link(self, number: int, link: Link) -> None:
+    def set_link(self, state: NodeState, link: Link) -> None:
         """Write a link; a rate of 0 means not measured."""
-        column = self.block[:, number]
-        column[RATE] = link.up_bytes_per_s or np.inf
-        column[RTT_S] = link.rtt_s
-        column[JOULES_PER_BYTE] = link.joules_per_byte
+        state.bytes_per_s = link.up_bytes_per_s or math.inf
+        state.rtt_s, state.joules_per_byte = link.rtt_s, link.joules_per_byte
+        self._changed.add(state.number)
 
-    def set_status(self, number: int, *, foreign: float, capacity: float, kv_used: float, draining: bool) -> None:
+    def set_status(self, state: NodeState, *, foreign: float, capacity: float, kv_used: float, draining: bool) -> None:
         """Write what a heartbeat says."""
-        column = self.block[:, number]
-        column[FOREIGN], column[CAPACITY], column[KV_USED] = foreign, capacity, kv_used
-        (self._draining.add if draining else self._draining.discard)(number)
-        self._reopen(number)
+        state.foreign, state.capacity, state.kv_used, state.draining = foreign, capacity, kv_used, draining
+        self._reopen(state)
 
-    def add_task(self, number: int, service_s: float, bytes_per_s: float) -> float:
-        """One more task of ours. Returns how many there are now."""
-        column = self.block[:, number]
-        column[OWN] += 1
-        column[BACKLOG_S] += service_s
-        column[RESERVED] += bytes_per_s
-        self._reopen(number)
-        return float(column[OWN])
+    def add_task(self, state: NodeState, service_s: float, bytes_per_s: float) -> None:
+        """One more task of ours."""
+        state.own += 1.0
+        state.backlog_s += service_s
+        state.reserved_bytes_per_s += bytes_per_s
+        self._reopen(state)
 
-    def drop_task(self, number: int, service_s: float, bytes_per_s: float) -> None:
+    def drop_task(self, state: NodeState, service_s: float, bytes_per_s: float) -> None:
         """One task of ours fewer."""
-        column = self.block[:, number]
-        column[OWN] -= 1
-        if column[OWN] > 0:
-            column[BACKLOG_S] -= service_s
-            column[RESERVED] -= bytes_per_s
+        state.own -= 1.0
+        if state.own > 0:
+            state.backlog_s -= service_s
+            state.reserved_bytes_per_s -= bytes_per_s
         else:  # an idle node owes nothing: rounding errors end here
-            column[BACKLOG_S] = column[RESERVED] = 0.0
-        self._reopen(number)
+            state.backlog_s = state.reserved_bytes_per_s = 0.0
+        self._reopen(state)
 
-    def fill(self, number: int) -> None:
+    def fill(self, state: NodeState) -> None:
         """Believe the node full until its next heartbeat."""
-        column = self.block[:, number]
-        column[FOREIGN] = max(column[FOREIGN], column[CAPACITY] - column[OWN])
-        self._reopen(number)
+        state.foreign = max(state.foreign, state.capacity - state.own)
+        self._reopen(state)
 
-    def _reopen(self, number: int) -> None:
-        column = self.block[:, number]
-        room = column[OWN] + column[FOREIGN] < column[CAPACITY]
-        self.open[number] = room and number not in self._draining
+    def _reopen(self, state: NodeState) -> None:
+        state.open = not state.draining and state.own + state.foreign < state.capacity
+        self._changed.add(state.number)
+
+    def _refresh(self) -> None:
+        while self._block.shape[1] < len(self.states):
+            self._block = np.concatenate([self._block, np.zeros_like(self._block)], axis=1)
+            self._open = np.concatenate([self._open, np.zeros_like(self._open)])
+        for number in self._changed:
+            state = self.states[number]
+            self._block[:, number] = state.column()
+            self._open[number] = state.open
+        self._changed.clear()
