@@ -87,7 +87,9 @@ INSTANT_NODE = {
 """A node that answers at once."""
 
 
-def start_own_system(group: Processes, node_settings: Mapping[str, str] = INSTANT_NODE) -> list[Target]:
+def start_own_system(
+    group: Processes, node_settings: Mapping[str, str] = INSTANT_NODE, node_module: str = "edge_node"
+) -> list[Target]:
     """Valkey, profiler, scheduler, one node, gateway: real processes on free ports."""
     store, profiler, scheduler, node, gateway = (f"127.0.0.1:{port}" for port in _free_ports(5))
     python = sys.executable
@@ -107,7 +109,7 @@ def start_own_system(group: Processes, node_settings: Mapping[str, str] = INSTAN
     group.start("valkey", _valkey(store, group.folder), {}, _listens(store))
     group.start("profiler", (python, "-m", "services.profiler"), env, _listens(profiler))
     group.start("scheduler", (python, "-m", "services.scheduler"), env, _listens(scheduler))
-    group.start("node", (python, "-m", "edge_node"), env, _listens(node))
+    group.start("node", (python, "-m", node_module), env, _listens(node))
     group.start("gateway", (python, "-m", "gateway"), env, _answers(f"http://{gateway}/ready"))
     return [
         Target("gateway", f"http://{gateway}{CHAT}", NODE_MODEL),

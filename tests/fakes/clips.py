@@ -5,6 +5,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from skyshore.workload.synthetic_actions import ActionSpec, action_clip
+
 
 def make_clip(
     path: Path,
@@ -25,5 +27,18 @@ def make_clip(
             at = number * 2 % max(1, width - 20)
             picture[10:30, at : at + 20] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="bgr24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def make_action_clip(path: Path, action: str, seed: int) -> Path:
+    """Write the clip of an action that our generator draws, nearly without loss: what it shows is a few grey levels."""
+    pictures = action_clip(action, ActionSpec(), np.random.default_rng(seed))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=4, options={"crf": "4"})
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
