@@ -9,8 +9,8 @@ constraint that a pacer moves by projected subgradient steps,
 k the service class. ParetoBandit paces money spent for quality won; here joules are minimised and the paced budgets
 are the share α of missed deadlines and the mean shortfall from the quality floor (row 1's covering constraints).
 
-Our choices: x is `arm_features`, J̄ the running mean of measured joules, η = 0.05, Λ = 10, γ = 0.99, confidence weight
-0.3. Left out: the hot swap of models (the core's part here) and row 1's forecast of demand.
+Our choices: x is `arm_features`; joules are learned from answers alone, for a task that was cut off reports what it
+had used by then; J̄ is the running mean of theirs; η = 0.05, Λ = 10, γ = 0.99, confidence weight 0.3. Left out: the hot swap of models (the core's part here) and row 1's forecast of demand.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import json
 
 import numpy as np
 
+from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.policies.arm_features import WIDTH, arm_features
-from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Policy
+from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats, Policy
 from skyshore.policies.ridge import RidgeModels
 from skyshore.policies.snapshot import join_parts, split_parts
 
@@ -36,7 +37,7 @@ MOST_RATIO = 10.0
 
 
 class PrimalDual(Policy):
-    """Three regressions per arm; two prices per class."""
+    """Regressions of joules, misses and shortfall per arm; two prices per class."""
 
     def __init__(
         self,
@@ -51,17 +52,17 @@ class PrimalDual(Policy):
         """The generator is not needed. `miss_share` is α, `step` η, `dearest` Λ."""
         self._miss_share, self._step, self._dearest = miss_share, step, dearest
         self._confidence, self._discount = confidence, discount
-        self._models = self._fresh()
+        self._joules, self._failings = self._fresh(1), self._fresh(2)
         self._mean_joules = dict.fromkeys(TaskKind, 0.0)
         self._prices: dict[str, tuple[float, float]] = {}
         """Service class → λ and μ."""
 
     def select(self, context: Context, arms: Arms) -> Decision:
         """Least optimistic cost at today's prices."""
-        predicted, width = self._models[context.task.kind].read(arms, arm_features(arms, context))
-        lower = np.maximum(predicted - self._confidence * width[:, None], 0.0)
+        kind, features = context.task.kind, arm_features(arms, context)
+        joules = self._lower(self._joules[kind], arms, features)[:, 0]
         miss_price, quality_price = self._prices_of(context.task.service_class)
-        scores = -(lower @ np.array([1.0, miss_price, quality_price]))
+        scores = -(joules + self._lower(self._failings[kind], arms, features) @ np.array([miss_price, quality_price]))
         return Decision(int(scores.argmax()), scores=scores, features=(miss_price, quality_price))
 
     def update(self, feedback: Feedback) -> None:
@@ -70,12 +71,12 @@ class PrimalDual(Policy):
         missed = float(not outcome.met_deadline)
         judged = task.min_quality > 0 and outcome.quality > 0
         shortfall = task.min_quality - outcome.quality if judged else 0.0
-        mean = self._mean_joules[task.kind]
-        mean = mean + SMOOTHING * (outcome.joules - mean) if mean else outcome.joules
-        self._mean_joules[task.kind] = mean
-        ratio = min(outcome.joules / mean, MOST_RATIO) if mean else 0.0
-        features = arm_features(feedback.arm, feedback.context)
-        self._models[task.kind].learn(feedback.arm.arm_id, features, np.array([ratio, missed, shortfall]))
+        arm_id, features = feedback.arm.arm_id, arm_features(feedback.arm, feedback.context)
+        self._failings[task.kind].learn(arm_id, features, np.array([missed, shortfall]))
+        if outcome.status is OutcomeStatus.OK and outcome.joules > 0:
+            mean = self._mean_joules[task.kind] or outcome.joules
+            mean = self._mean_joules[task.kind] = mean + SMOOTHING * (outcome.joules - mean)
+            self._joules[task.kind].learn(arm_id, features, np.array([min(outcome.joules / mean, MOST_RATIO)]))
         name = self._class(task.service_class)
         miss_price, quality_price = self._prices_of(name)
         self._prices[name] = (
@@ -85,15 +86,15 @@ class PrimalDual(Policy):
 
     def snapshot(self) -> bytes:
         """Sums of every kind, prices and running means."""
-        parts = [models.snapshot(FORMAT) for models in self._models.values()]
+        parts = [models.snapshot(FORMAT) for table in (self._joules, self._failings) for models in table.values()]
         parts.append(json.dumps({"prices": self._prices, "mean_joules": self._mean_joules}).encode())
         return join_parts(parts)
 
     def restore(self, snapshot: bytes) -> None:
         """See Policy."""
-        *tables, scalars = split_parts(snapshot, len(self._models) + 1)
-        fresh = self._fresh()
-        for models, part in zip(fresh.values(), tables, strict=True):
+        *tables, scalars = split_parts(snapshot, 2 * len(TaskKind) + 1)
+        joules, failings = self._fresh(1), self._fresh(2)
+        for models, part in zip([*joules.values(), *failings.values()], tables, strict=True):
             models.restore(FORMAT, part)
         try:
             content = json.loads(scalars)
@@ -101,7 +102,7 @@ class PrimalDual(Policy):
             mean_joules = {kind: float(content["mean_joules"][kind]) for kind in TaskKind}
         except (KeyError, TypeError) as error:
             raise ValueError(f"a snapshot without {error}") from error
-        self._models, self._prices, self._mean_joules = fresh, prices, mean_joules
+        self._joules, self._failings, self._prices, self._mean_joules = joules, failings, prices, mean_joules
 
     def _prices_of(self, service_class: str) -> tuple[float, float]:
         # A dear start: caution is unlearned quickly, missed deadlines are not undone.
@@ -113,5 +114,11 @@ class PrimalDual(Policy):
     def _moved(self, price: float, violation: float) -> float:
         return min(max(price + self._step * violation, 0.0), self._dearest)
 
-    def _fresh(self) -> dict[TaskKind, RidgeModels]:
-        return {kind: RidgeModels(WIDTH, 3, discount=self._discount) for kind in TaskKind}
+    def _lower(self, models: RidgeModels, arms: Arms, features: Floats) -> Floats:
+        """Lower confidence bounds [arms, targets]; nothing predicted is less than none."""
+        predicted, width = models.read(arms, features)
+        bounds: Floats = np.maximum(predicted - self._confidence * width[:, None], 0.0)
+        return bounds
+
+    def _fresh(self, targets: int) -> dict[TaskKind, RidgeModels]:
+        return {kind: RidgeModels(WIDTH, targets, discount=self._discount) for kind in TaskKind}
