@@ -26,6 +26,10 @@ READY_S = 180.0
 
 @app.command(rich_help_panel="System")
 def up(
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(help="Scenario file: its nodes, links, classes, policy and seed; without one, three nodes."),
+    ] = None,
     *,
     detach: Annotated[bool, typer.Option(help="Return once it is ready and leave it running.")] = False,
     emulated: Emulated = False,
@@ -33,12 +37,13 @@ def up(
     port: Port = None,
     any_ports: Annotated[bool, typer.Option("--any-ports", help="Take any free ports, not the usual ones.")] = False,
     policy: Policy = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the policy; by default the scenario's.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Start every process and stay; Ctrl-C stops them in order."""
     from cli.up import UpOptions, up_detached, up_foreground  # noqa: PLC0415
 
-    options = UpOptions(emulated, fetch, port, any_ports, policy, log_level)
+    options = UpOptions(scenario, emulated, fetch, port, any_ports, policy, seed, log_level)
     if detach:
         up_detached(options, READY_S)
     else:

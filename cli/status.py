@@ -32,7 +32,13 @@ def show_status(state: SystemState, *, as_json: bool) -> bool:
         nodes, problem = [], error.message
     well = all(process["health"] == "serving" for process in processes) and not problem
     if as_json:
-        body = {"ready": state.ready, "gateway": state.gateway_url, "processes": processes, "nodes": nodes}
+        body = {
+            "ready": state.ready,
+            "gateway": state.gateway_url,
+            "links": state.links_url,
+            "processes": processes,
+            "nodes": nodes,
+        }
         print(json.dumps({**body, "problem": problem or None}))
         return well
     console = Console()

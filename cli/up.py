@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -25,19 +26,23 @@ MODELS = ("ssd-mobilenet", "nanodet", "smollm2-135m")
 class UpOptions:
     """As given on the command line."""
 
+    scenario: Path | None = None
     emulated: bool = False
     fetch: bool = False
     port: int | None = None
     any_ports: bool = False
     policy: str = ""
+    seed: int | None = None
     log_level: str = "info"
 
     def arguments(self) -> list[str]:
         """The command line that gives these options; models are fetched by whoever goes to the background."""
-        given = ["--emulated"] if self.emulated else []
+        given = [str(self.scenario)] if self.scenario is not None else []
+        given += ["--emulated"] if self.emulated else []
         given += ["--port", str(self.port)] if self.port is not None else []
         given += ["--any-ports"] if self.any_ports else []
         given += ["--policy", self.policy] if self.policy else []
+        given += ["--seed", str(self.seed)] if self.seed is not None else []
         return [*given, "--log-level", self.log_level]
 
 
@@ -47,11 +52,13 @@ def up_foreground(options: UpOptions) -> None:
     _fetch_if_asked(options, console)
     system = SystemOptions(
         state_folder=state_folder(),
+        scenario=options.scenario,
         emulated=options.emulated,
         gateway_port=options.port,
         any_ports=options.any_ports,
         redis_url=os.environ.get("SKYSHORE_REDIS_URL", ""),
         policy=options.policy,
+        seed=options.seed,
         log_level=options.log_level,
     )
     asyncio.run(run_system(system, cached_models(), console))

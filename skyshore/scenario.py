@@ -46,6 +46,12 @@ class NodeTable(_Table):
     """Modelled hardware, or a node profile file beside this one."""
     models: tuple[str, ...] = ("smollm2-135m", "ssd-mobilenet")
     slowdown: Annotated[float, Field(ge=1)] = 1.0
+    time_scale: Positive = 1.0
+    """Emulated nodes: model seconds that pass in one real second, for what they compute; links keep real time."""
+    threads: int = Field(default=1, ge=1)
+    """Real engines: threads each computes with."""
+    slots: int = Field(default=8, ge=1)
+    """Real engines: language-model tasks decoded together; an emulated node's are in its profile."""
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from cli.launcher.door import door
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.health import HealthCheck, Probe
@@ -47,10 +48,12 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         view = LogView(console, tuple(spec.name for stage in plan.stages for spec in stage))
         for note in plan.notes:
             view.say(note, "yellow")
-        record = _Recorder(file, plan)
+        record = _Recorder(file, plan, options.scenario)
         supervisor = Supervisor(plan.stages, log_folder(options.state_folder), view, limits, record.started)
         try:
-            await _until_stopped(supervisor, record, view)
+            async with door(supervisor) as path:
+                record.opened(path)
+                await _until_stopped(supervisor, record, view)
         finally:
             await _stop(supervisor, view)
             file.remove()
@@ -130,11 +133,15 @@ def _insist_on_store(redis_url: str) -> None:
 class _Recorder:
     """Keeps the state file true while the system starts and stops."""
 
-    def __init__(self, file: StateFile, plan: SystemPlan) -> None:
+    def __init__(self, file: StateFile, plan: SystemPlan, scenario: Path | None) -> None:
         self._file = file
         me = ProcessId.of(psutil.Process().pid)
         addresses = (plan.gateway_url, plan.redis_url, plan.scheduler_address)
-        self._state = SystemState(me, False, *addresses, notes=plan.notes)
+        source = str(scenario.absolute()) if scenario is not None else ""
+        self._state = SystemState(me, False, *addresses, links_url=plan.links_url, scenario=source, notes=plan.notes)
+
+    def opened(self, door: str) -> None:
+        self._state = replace(self._state, door=door)
 
     def started(self, child: Child) -> None:
         spec = child.spec
@@ -143,7 +150,8 @@ class _Recorder:
         except psutil.NoSuchProcess:
             return  # ended already: the supervisor tells why, and nothing is left to stop
         entry = ProcessEntry(spec.name, identity, spec.health, str(child.log_path), spec.essential)
-        self._write(replace(self._state, processes=(*self._state.processes, entry)))
+        others = tuple(each for each in self._state.processes if each.name != entry.name)
+        self._write(replace(self._state, processes=(*others, entry)))
 
     def ready(self) -> SystemState:
         return self._write(replace(self._state, ready=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,40 +10,15 @@ from pathlib import Path
 
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.health import HealthCheck, Probe
+from cli.launcher.links import addresses_behind, links_spec, scenario_links
+from cli.launcher.nodes import NodeAddress, choose_addresses, laptop_nodes, node_specs, scenario_nodes
 from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
-from skyshore.domain.node import Tier
+from skyshore.scenario import Scenario, read_scenario
 
-GATEWAY_PORT, STORE_PORT, PROFILER_PORT, SCHEDULER_PORT, FIRST_NODE_PORT = 8080, 7100, 7101, 7102, 7111
-
-
-@dataclass(frozen=True, slots=True)
-class NodePlan:
-    """One node. All run the same code; they differ in models, threads and slots, sized for a laptop of two cores."""
-
-    node_id: str
-    tier: Tier
-    models: tuple[str, ...]
-    threads: int
-    slots: int
-    hardware: str
-    """What it stands for when emulated."""
-    slowdown: float = 1.0
-
-
-NODES = (
-    NodePlan("edge-1", Tier.EDGE, ("smollm2-135m:int4", "ssd-mobilenet"), threads=1, slots=4, hardware="xeon-edge"),
-    NodePlan(
-        "edge-2",
-        Tier.EDGE,
-        ("smollm2-135m:int4", "ssd-mobilenet"),
-        threads=1,
-        slots=2,
-        hardware="jetson-orin-nano",
-        slowdown=2.0,
-    ),
-    NodePlan("cloud-1", Tier.CLOUD, ("smollm2-135m:fp32", "nanodet"), threads=2, slots=8, hardware="t4"),
-)
+GATEWAY_PORT, STORE_PORT, PROFILER_PORT, SCHEDULER_PORT = 8080, 7100, 7101, 7102
+EVENT_LOG = "events.jsonl"
+"""In the state folder: what the scheduler was told, for a replay of its decisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +26,8 @@ class SystemOptions:
     """What a caller may choose."""
 
     state_folder: Path
+    scenario: Path | None = None
+    """File whose nodes, links, classes, policy and seed the system has; None for the three nodes of a laptop."""
     emulated: bool = False
     gateway_port: int | None = None
     """None takes the usual one, or any free one if that is taken."""
@@ -58,6 +36,9 @@ class SystemOptions:
     redis_url: str = ""
     """Store to use; empty starts a Valkey server of our own."""
     policy: str = ""
+    """In place of the scenario's."""
+    seed: int | None = None
+    """In place of the scenario's."""
     log_level: str = "info"
 
 
@@ -69,20 +50,24 @@ class SystemPlan:
     gateway_url: str
     redis_url: str
     scheduler_address: str
+    links_url: str
+    """Interface of the link emulator; empty where no link is emulated."""
     notes: tuple[str, ...]
     """What the user should know: ports that moved, nodes that offer less than they could."""
 
 
 def plan_system(options: SystemOptions, cached: Collection[str]) -> SystemPlan:
-    """Store first, then profiler and scheduler, then nodes, gateway last.
+    """Store first, then profiler and scheduler, then links, then nodes, gateway last.
 
     Args:
         options: the caller's wishes.
         cached: names of the models that are in the cache; ignored for emulated nodes.
 
     Raises:
-        LaunchFailed: a port that was asked for is taken, or no node could offer any model.
+        LaunchFailed: a port that was asked for is taken, the scenario is not there, or no node could offer any model.
+        InvalidScenario: the scenario cannot be used.
     """
+    scenario = _scenario(options)
     ports, notes = Ports(options.any_ports), list[str]()
     store_stage, redis_url = _store(options, ports)
     profiler = f"{HOST}:{ports.choose('profiler', PROFILER_PORT)}"
@@ -97,13 +82,49 @@ def plan_system(options: SystemOptions, cached: Collection[str]) -> SystemPlan:
     }
     control = (
         _grpc("profiler", "services.profiler", profiler, shared | {"SKYSHORE_PROFILER_LISTEN": profiler}),
-        _grpc("scheduler", "services.scheduler", scheduler, shared | _scheduler_env(options, scheduler)),
+        _grpc("scheduler", "services.scheduler", scheduler, shared | _scheduler_env(options, scenario, scheduler)),
     )
-    nodes = _nodes(options, cached, ports, shared, notes)
-    gateway = _gateway(options, ports, shared)
-    stages = (*store_stage, control, nodes, (gateway,))
+    links, nodes = _fleet(options, scenario, ports, cached=cached, shared=shared, notes=notes)
+    gateway = _gateway(options, scenario, ports, shared)
+    stages = (*store_stage, control, *((each,) for each in links), nodes, (gateway,))
     gateway_url = gateway.health.address.removesuffix("/ready")
-    return SystemPlan(stages, gateway_url, redis_url, scheduler, (*ports.moved, *notes))
+    links_url = links[0].health.address.removesuffix("/health") if links else ""
+    return SystemPlan(stages, gateway_url, redis_url, scheduler, links_url, (*ports.moved, *notes))
+
+
+def _scenario(options: SystemOptions) -> Scenario | None:
+    if options.scenario is None:
+        return None
+    try:
+        text = options.scenario.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LaunchFailed(f"no scenario {options.scenario}: {error.strerror}") from error
+    return read_scenario(text, str(options.scenario))
+
+
+def _fleet(
+    options: SystemOptions,
+    scenario: Scenario | None,
+    ports: Ports,
+    *,
+    cached: Collection[str],
+    shared: dict[str, str],
+    notes: list[str],
+) -> tuple[tuple[ProcessSpec, ...], tuple[ProcessSpec, ...]]:
+    """The link emulator, where the scenario has links, and the nodes."""
+    if scenario is None or options.scenario is None:
+        plans = laptop_nodes(emulated=options.emulated)
+        addresses = {node_id: NodeAddress(at) for node_id, at in choose_addresses(plans, ports).items()}
+        return (), node_specs(plans, addresses, cached, shared, notes)
+    folder = options.scenario.parent
+    plans = scenario_nodes(scenario, folder, emulated=options.emulated)
+    listening = choose_addresses(plans, ports)
+    links = scenario_links(scenario, listening, ports)
+    nodes = node_specs(plans, addresses_behind(links, listening), cached, shared, notes)
+    if not links:
+        return (), nodes
+    file = options.state_folder / "links.json"
+    return (links_spec(links, scenario, folder, file=file, ports=ports, shared=shared),), nodes
 
 
 def _store(options: SystemOptions, ports: Ports) -> tuple[tuple[tuple[ProcessSpec, ...], ...], str]:
@@ -127,53 +148,24 @@ def _store(options: SystemOptions, ports: Ports) -> tuple[tuple[tuple[ProcessSpe
     return ((ProcessSpec("valkey", argv, {}, HealthCheck(Probe.REDIS, url)),),), url
 
 
-def _scheduler_env(options: SystemOptions, address: str) -> dict[str, str]:
-    policy = {"SKYSHORE_SCHEDULER_POLICY": options.policy} if options.policy else {}
-    return {"SKYSHORE_SCHEDULER_LISTEN": address} | policy
+def _scheduler_env(options: SystemOptions, scenario: Scenario | None, address: str) -> dict[str, str]:
+    env = {"SKYSHORE_SCHEDULER_LISTEN": address}
+    policy, seed = options.policy, options.seed
+    if scenario is not None:
+        policy, seed = policy or scenario.policy, scenario.seed if seed is None else seed
+        env["SKYSHORE_SCHEDULER_EVENT_LOG"] = str((options.state_folder / EVENT_LOG).absolute())
+    env |= {"SKYSHORE_SCHEDULER_POLICY": policy} if policy else {}
+    return env | ({} if seed is None else {"SKYSHORE_SCHEDULER_SEED": str(seed)})
 
 
-def _nodes(
-    options: SystemOptions, cached: Collection[str], ports: Ports, shared: dict[str, str], notes: list[str]
-) -> tuple[ProcessSpec, ...]:
-    specs = []
-    for place, plan in enumerate(NODES):
-        models = [name for name in plan.models if options.emulated or name.partition(":")[0] in cached]
-        if missing := [name for name in plan.models if name not in models]:
-            notes.append(f"{plan.node_id} does without {', '.join(missing)}: run `skyshore models fetch`")
-        if not models:
-            notes.append(f"{plan.node_id} is left out: none of its models is in the cache")
-            continue
-        address = f"{HOST}:{ports.choose(plan.node_id, FIRST_NODE_PORT + place)}"
-        module = "edge_node" if plan.tier is Tier.EDGE else "cloud_node"
-        env = shared | _node_env(plan, models, address, emulated=options.emulated)
-        specs.append(_grpc(plan.node_id, module, address, env, essential=False))
-    if not specs:
-        raise LaunchFailed(
-            "no model is in the cache: `skyshore up --fetch` gets them (npm and pip needed), "
-            "`skyshore up --emulated` does without"
-        )
-    return tuple(specs)
-
-
-def _node_env(plan: NodePlan, models: list[str], address: str, *, emulated: bool) -> dict[str, str]:
-    env = {
-        "SKYSHORE_NODE_ID": plan.node_id,
-        "SKYSHORE_NODE_LISTEN": address,
-        "SKYSHORE_NODE_MODELS": ",".join(models),
-        "SKYSHORE_NODE_THREADS": str(plan.threads),
-        "SKYSHORE_NODE_SLOTS": str(plan.slots),
-    }
-    if emulated:  # the hardware it stands for is slower or faster by itself
-        return env | {"SKYSHORE_NODE_ENGINE": "emulated", "SKYSHORE_NODE_PROFILE": plan.hardware}
-    return env | {"SKYSHORE_NODE_ENGINE": "onnx", "SKYSHORE_NODE_SLOWDOWN": str(plan.slowdown)}
-
-
-def _gateway(options: SystemOptions, ports: Ports, shared: dict[str, str]) -> ProcessSpec:
+def _gateway(options: SystemOptions, scenario: Scenario | None, ports: Ports, shared: dict[str, str]) -> ProcessSpec:
     if options.gateway_port is None:
         port = ports.choose("gateway", GATEWAY_PORT)
     else:
         port = ports.insist("gateway", options.gateway_port)
     env = shared | {"SKYSHORE_GATEWAY_LISTEN": f"{HOST}:{port}"}
+    if scenario is not None and scenario.classes:
+        env["SKYSHORE_GATEWAY_CLASSES"] = json.dumps([table.model_dump() for table in scenario.classes])
     health = HealthCheck(Probe.HTTP, f"http://{HOST}:{port}/ready")
     return ProcessSpec("gateway", (sys.executable, "-m", "gateway"), env, health)
 

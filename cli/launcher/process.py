@@ -51,6 +51,7 @@ class Child:
         self._show = show
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._started_before = False
 
     @property
     def pid(self) -> int:
@@ -71,7 +72,11 @@ class Child:
         return any(s.status == psutil.CONN_LISTEN and s.laddr.port == self.spec.health.port for s in sockets)
 
     async def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches the launcher alone, which then stops in order."""
+        """Start it in a session of its own, so that Ctrl-C reaches the launcher alone, which then stops in order.
+
+        A child that ended may be started again; its log goes on.
+        """
+        self._started_before = self._process is not None
         self._process = await asyncio.create_subprocess_exec(
             *self.spec.argv,
             env={**os.environ, **self.spec.env},
@@ -116,7 +121,7 @@ class Child:
     async def _pump_lines(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         lines = _Lines()
-        with self.log_path.open("wb", buffering=0) as log:
+        with self.log_path.open("ab" if self._started_before else "wb", buffering=0) as log:
             while data := await self._process.stdout.read(1 << 16):
                 log.write(data)
                 for line in lines.feed(data):

@@ -25,7 +25,7 @@ class Limits:
 
 
 class Supervisor:
-    """Owns the children: nobody else starts, waits for or stops them. It never restarts one."""
+    """Owns the children: nobody else starts, waits for or stops them. It restarts one only when told to."""
 
     def __init__(
         self,
@@ -38,6 +38,8 @@ class Supervisor:
         """`on_started` is told of each child as soon as it has a pid."""
         self._view, self._limits, self._on_started = view, limits, on_started
         self._stages = [[Child(spec, log_folder / f"{spec.name}.log", view.show) for spec in s] for s in stages]
+        self._ends: dict[asyncio.Task[int], Child] = {}
+        self._booted = asyncio.Event()
 
     @property
     def children(self) -> list[Child]:
@@ -65,20 +67,44 @@ class Supervisor:
 
     async def watch(self) -> Child:
         """Report every end; return the first essential child that ended."""
-        waiting = {asyncio.create_task(child.wait()): child for child in self.children}
+        waiting = self._ends = {asyncio.create_task(child.wait()): child for child in self.children}
+        booted = asyncio.create_task(self._booted.wait())
         try:
             while True:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                ended = [waiting.pop(task) for task in done]
+                done, _ = await asyncio.wait([*waiting, booted], return_when=asyncio.FIRST_COMPLETED)
+                if booted in done:
+                    self._booted.clear()
+                    booted = asyncio.create_task(self._booted.wait())
+                ended = [waiting.pop(task) for task in done if task in waiting]
                 for child in ended:
                     self._view.say(f"{_how_it_ended(child)}; it is not restarted. Log: {child.log_path}", "bold red")
                 for child in ended:
                     if child.spec.essential:
                         return child
         finally:
-            for task in waiting:
+            tasks = [*waiting, booted]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def crash(self, name: str) -> None:
+        """End a child without warning, as a fault would. Raises LaunchFailed for one that is not there, or needed."""
+        child = self._child(name)
+        if child.spec.essential:
+            raise LaunchFailed(f"{name} is no node: without it nothing works, so it cannot be crashed")
+        child.kill()
+
+    async def boot(self, name: str) -> None:
+        """Start a child that ended. Raises LaunchFailed for one that is not there, or that runs."""
+        child = self._child(name)
+        if child.returncode is None:
+            raise LaunchFailed(f"{name} runs; crash it first")
+        await child.wait()
+        await child.start()
+        self._on_started(child)
+        self._ends[asyncio.create_task(child.wait())] = child
+        self._booted.set()
+        self._view.say(f"{name} was started again (pid {child.pid})", "green")
 
     async def stop(self) -> None:
         """Last started first, so that nothing loses what it still talks to; one stage at a time."""
@@ -96,6 +122,12 @@ class Supervisor:
         """End all children at once, without their leave; `stop` then finds them gone."""
         for child in self.children:
             child.kill()
+
+    def _child(self, name: str) -> Child:
+        for child in self.children:
+            if child.spec.name == name:
+                return child
+        raise LaunchFailed(f"no process '{name}'; there are {', '.join(child.spec.name for child in self.children)}")
 
     async def _wait_until_it_serves(self, child: Child) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,50 @@
+"""From a scenario's links and outages to what the shaper and the simulator's arithmetic take."""
+
+from __future__ import annotations
+
+import math
+
+from skyshore.links.settings import Direction, LinkSettings, Outage
+from skyshore.scenario import DirectionTable, Scenario
+
+MBIT_BYTES = 1e6 / 8
+MB_BYTES = 1e6
+
+
+def link_settings(scenario: Scenario, node_id: str) -> LinkSettings | None:
+    """The link of a node with the outages planned for it; None for a node that the scenario gives no link.
+
+    An outage that befalls one node befalls all that share its uplink.
+    """
+    table = scenario.link_of(node_id)
+    outages = _outages(scenario, node_id, table.shared if table else "")
+    if table is None:
+        return LinkSettings(*(Direction(outages=outages),) * 2) if outages else None
+    return LinkSettings(
+        up=_direction(table.up, outages),
+        down=_direction(table.down, outages),
+        shared=table.shared,
+        joules_per_byte=table.joules_per_mb / MB_BYTES,
+    )
+
+
+def _outages(scenario: Scenario, node_id: str, shared: str) -> tuple[Outage, ...]:
+    found = set()
+    for fault in scenario.faults:
+        table = scenario.link_of(fault.node)
+        together = bool(shared) and table is not None and table.shared == shared
+        if fault.kind == "outage" and fault.for_s is not None and (fault.node == node_id or together):
+            found.add((fault.at_s, fault.at_s + fault.for_s))
+    return tuple(Outage(*each) for each in sorted(found))
+
+
+def _direction(table: DirectionTable, outages: tuple[Outage, ...]) -> Direction:
+    planned = tuple(Outage(start_s, end_s) for start_s, end_s in table.outages_s)
+    return Direction(
+        rate_bytes_per_s=math.inf if table.rate_mbit_s is None else table.rate_mbit_s * MBIT_BYTES,
+        delay_s=table.delay_ms / 1000,
+        jitter_s=table.jitter_ms / 1000,
+        loss=table.loss,
+        outages=tuple(sorted((*planned, *outages), key=lambda outage: outage.start_s)),
+        trace=table.trace,
+    )
