@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from gateway.settings import GatewaySettings
 from gateway.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
 from gateway.video_schema import ClassifyFields, ClipFields, DetectFields
 from skyshore.domain.errors import InvalidTask
-from skyshore.domain.task import TaskKind
+from skyshore.domain.task import ServiceClass, TaskKind
 from skyshore.ports import StateStore, TaskRecord, TaskState
 from skyshore.runtime.status import to_domain
 
