@@ -54,8 +54,8 @@ class CurveTally:
     """A `RowSink` for the charts of one cell."""
 
     def __init__(self) -> None:
-        self._latency: dict[str, LogHistogram] = {}
-        self._requests: Counter[str] = Counter()
+        self._latency, self._share = LogHistogram(), LogHistogram()
+        self._requests = 0
         self._timeline = Timeline()
         self._arms: Counter[str] = Counter()
         self._tiers: Counter[str] = Counter()
@@ -64,27 +64,27 @@ class CurveTally:
         """Count one request."""
         if row.status is OutcomeStatus.CANCELLED:
             return
-        self._requests[row.service_class] += 1
+        self._requests += 1
         if row.latency_s is not None:
-            self._latency.setdefault(row.service_class, LogHistogram()).add(row.latency_s)
+            self._latency.add(row.latency_s)
+            self._share.add(row.latency_s / row.deadline_s)
         done_s = row.t_intended_s + row.deadline_s if row.t_done_s is None else row.t_done_s
         self._timeline.add(row.t_intended_s, max(done_s, row.t_intended_s), row.met_deadline)
         self._arms[row.arm_id or "refused"] += 1
         self._tiers[row.tier or "refused"] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: latency quantiles by service class, the timeline, tasks by arm (by tier if arms are many)."""
+        """Plain values: quantiles of the answers, the timeline, tasks by arm (by tier where arms are many)."""
         places = self._arms if len(self._arms) <= MOST_ARMS else self._tiers
         return {
-            "latency": {
-                name: {"requests": requests, **self._quantiles(name)} for name, requests in self._requests.items()
-            },
+            "requests": self._requests,
+            "answered": self._latency.count,
+            "latency_s": _quantiles(self._latency),
+            "latency_per_deadline": _quantiles(self._share),
             "timeline": self._timeline.to_json(),
             "places": dict(sorted(places.items())),
         }
 
-    def _quantiles(self, service_class: str) -> dict[str, Any]:
-        histogram = self._latency.get(service_class)
-        if histogram is None:
-            return {"answered": 0, "quantiles_s": []}
-        return {"answered": histogram.count, "quantiles_s": [histogram.percentile_s(q) for q in QUANTILES]}
+
+def _quantiles(histogram: LogHistogram) -> list[float]:
+    return [histogram.percentile_s(q) for q in QUANTILES] if histogram.count else []
