@@ -49,7 +49,7 @@ class LlamaGraph:
 
     def emit(self) -> None:
         """Add every node and weight, then save."""
-        normed, residual = self._first_norm(self._embed())
+        normed, residual = self._first_norm(self._rows(self._embed(), self._config.hidden, "embedded:rows"))
         for layer in range(self._config.layers):
             attended = self._attention(layer, normed)
             normed, residual = self._skip_norm(f"l{layer}.ffn", f"blk.{layer}.ffn_norm.weight", attended, residual)
@@ -65,6 +65,11 @@ class LlamaGraph:
 
     def _float(self, name: str, values: NDArray[Any]) -> str:
         return self._writer.weight(name, values.astype(self._plan.float_type))
+
+    def _rows(self, x: str, width: int, name: str) -> str:
+        """Tokens of all sequences below each other, [B·S, width]: one form for everything but attention."""
+        shape = self._writer.weight(f"rows_shape.{width}", np.array([-1, width], np.int64))
+        return self._writer.node("Reshape", [x, shape], name)
 
     # ------------------------------------------------------------------------------------ embedding and head
 
@@ -96,8 +101,7 @@ class LlamaGraph:
     def _head(self, normed: str) -> None:
         """Logits of the wanted rows only: those of a whole prompt would be vocabulary times length."""
         writer, config = self._writer, self._config
-        flat = writer.weight("flat_shape", np.array([-1, config.hidden], np.int64))
-        rows = writer.node("Gather", [writer.node("Reshape", [normed, flat], "rows"), "last"], "last_rows", axis=0)
+        rows = writer.node("Gather", [normed, "last"], "last_rows", axis=0)
         name = "token_embd.weight" if config.tied_embeddings else "output.weight"
         if self._plan.int8_embedding:
             sizes: dict[str, Any] = {"K": config.hidden, "N": config.vocab, "bits": 8, "block_size": _EMBEDDING_BLOCK}
@@ -141,6 +145,7 @@ class LlamaGraph:
             self._tensor(f"blk.{layer}.attn_v.weight"),
         ]
         qkv = self._plan.linear(writer, stack(f"l{layer}.qkv", parts), x, f"l{layer}.qkv")
+        qkv = writer.node("Reshape", [qkv, self._grid()], f"{qkv}:grid")
         cos, sin = self._rotary()
         past = [f"past_k.{layer}", f"past_v.{layer}"]
         attended = writer.node(
@@ -155,7 +160,14 @@ class LlamaGraph:
             rotary_interleaved=0,
         )
         output = Matrix(f"l{layer}.out", (self._tensor(f"blk.{layer}.attn_output.weight"),))
+        attended = self._rows(attended, config.query_rows, f"{attended}:rows")
         return self._plan.linear(writer, output, attended, f"l{layer}.out")
+
+    def _grid(self) -> str:
+        """The shape [B, S, rest] that attention wants, once per run."""
+        given = self._writer.once("Shape", ["input_ids"], "grid:given")
+        rest = self._writer.weight("rest", np.array([-1], np.int64))
+        return self._writer.once("Concat", [given, rest], "grid", axis=0)
 
     def _rotary(self) -> tuple[str, str]:
         """Tables [context, head dim / 2] of RoPE (arXiv 2104.09864), in the rotated-halves layout."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from skyshore.catalogue.errors import UnsupportedGraph
 from skyshore.catalogue.gguf_file import GgufTensor
@@ -52,6 +52,8 @@ class Matrix:
         outputs, inputs = self.shape
         return np.concatenate([part.raw for part in self.parts]).reshape(outputs, inputs // GGUF_BLOCK, -1)
 
+
+_ROW_ZERO: Final = helper.make_tensor("row_zero", TensorProto.UINT8, [1], [128])
 
 Linear = Callable[[OnnxWriter, Matrix, str, str], str]
 """(writer, weights, input name, output name) → output name; adds the nodes of `output = input · weightsᵀ`."""
@@ -119,10 +121,8 @@ def exact_q4_linear(accuracy_level: int) -> Linear:
         )
         sum_blocks = np.kron(np.eye(blocks, dtype=np.float32), np.ones((GGUF_BLOCK, 1), np.float32))
         sums = writer.node("MatMul", [x, writer.weight(f"block_sums.{blocks}", sum_blocks)], f"{y}:sums")
-        offset = writer.node(
-            "MatMul", [sums, writer.weight(f"{matrix.name}.minima", np.ascontiguousarray(minima.T))], f"{y}:minima"
-        )
-        return writer.node("Add", [product, offset], y)
+        by_block = writer.weight(f"{matrix.name}.minima", np.ascontiguousarray(minima.T))
+        return writer.node("Gemm", [sums, by_block, product], y)
 
     return emit
 
@@ -159,14 +159,17 @@ def row_int8_linear(writer: OnnxWriter, matrix: Matrix, x: str, y: str) -> str:
 
 
 def quantise_rows(writer: OnnxWriter, x: str) -> tuple[str, str]:
-    """Add the nodes that turn [..., inputs] into int8 codes and a scale [..., 1] per row."""
+    """Add the nodes that turn [rows, inputs] into codes around 128 and a scale [rows, 1].
+
+    A row of zeros has scale 0; whatever its codes are, they are multiplied by that in the end.
+    """
     axis = writer.weight("last_axis", np.array([-1], np.int64))
     largest = writer.node("ReduceMax", [writer.node("Abs", [x], f"{x}:abs"), axis], f"{x}:largest", keepdims=1)
-    step = writer.node("Mul", [largest, writer.scalar("int8_step", 1 / 127, np.float32)], f"{x}:step")
-    scale = writer.node("Max", [step, writer.scalar("smallest_scale", 1e-12, np.float32)], f"{x}:scale")
-    codes = writer.node("Round", [writer.node("Div", [x, scale], f"{x}:scaled")], f"{x}:rounded")
-    shifted = writer.node("Add", [codes, writer.scalar("int8_zero", 128.0, np.float32)], f"{x}:shifted")
-    return writer.node("Cast", [shifted], f"{x}:codes", to=TensorProto.UINT8), scale
+    scale = writer.node("Mul", [largest, writer.scalar("int8_step", 1 / 127, np.float32)], f"{x}:scale")
+    flat = writer.node("Reshape", [scale, writer.weight("rest", np.array([-1], np.int64))], f"{x}:scales")
+    count = writer.once("Shape", [flat], "rows:count")
+    zeros = writer.once("ConstantOfShape", [count], "rows:zeros", value=_ROW_ZERO)
+    return writer.node("QuantizeLinear", [x, flat, zeros], f"{x}:codes", axis=0), scale
 
 
 def quantise_blocks(weights: F32, bits: int, block: int) -> tuple[U8, F32]:

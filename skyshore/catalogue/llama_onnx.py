@@ -31,6 +31,7 @@ class OnnxWriter:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
         self._names: set[str] = set()
+        self._shared: set[str] = set()
 
     def __enter__(self) -> OnnxWriter:
         return self
@@ -53,6 +54,13 @@ class OnnxWriter:
         outputs = [output, *more_outputs]
         self._nodes.append(helper.make_node(op, inputs, outputs, name=f"{op}:{output}", domain=domain, **attrs))
         return output
+
+    def once(self, op: str, inputs: list[str], output: str, **attrs: Any) -> str:
+        """Add a node that others share; a second call with the same output returns the first."""
+        if output in self._shared:
+            return output
+        self._shared.add(output)
+        return self.node(op, inputs, output, **attrs)
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
         """Add a constant once; a second call with the same name returns the first."""
