@@ -62,10 +62,13 @@ class Run:
         self._stopped_at_s: float | None = None
         self._cpu_share = 0.0
 
-    async def play(self) -> None:
-        """Send everything and wait for every answer; returns early, with what there is, after `stop`."""
+    async def play(self, lead_s: float = LEAD_S) -> None:
+        """Send everything and wait for every answer; returns early, with what there is, after `stop`.
+
+        Time 0 of the schedule comes `lead_s` from now.
+        """
         loop = asyncio.get_running_loop()
-        clock = self._clock = RunClock(loop, loop.time() + LEAD_S)
+        clock = self._clock = RunClock(loop, loop.time() + lead_s)
         cpu_s, wall_s = time.process_time(), loop.time()
         try:
             async with asyncio.TaskGroup() as group:

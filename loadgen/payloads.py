@@ -9,7 +9,7 @@ import orjson
 
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.prompts import TokenCounter, prompt_text
+from skyshore.workload.prompts import TokenCounter, lettered_prompt, prompt_text
 
 BOUNDARY = "skyshore-replay-7d1f0c2a9b"
 """Between the parts of an upload; fixed, because the clips are ours and hold no such line."""
@@ -51,15 +51,22 @@ def payloads(
     seed: int,
     model: str = "",
     count_tokens: TokenCounter | None = None,
+    letters_per_token: int = 0,
 ) -> dict[str, Payload]:
     """One payload per request id. `cuts` holds the encoded file of each cut of the video arrivals.
+
+    Prompts are exactly as long as scheduled with `count_tokens`, or for engines that count letters.
 
     LLM answers have exactly the scheduled length: the end-of-text token is ignored up to `output_tokens`.
     """
     made: dict[str, Payload] = {}
     for arrival in arrivals:
         if arrival.kind is TaskKind.LLM:
-            made[arrival.request_id] = _completion(arrival, prompt_text(arrival, seed, count_tokens), model)
+            if letters_per_token:
+                prompt = lettered_prompt(arrival, seed, letters_per_token)
+            else:
+                prompt = prompt_text(arrival, seed, count_tokens)
+            made[arrival.request_id] = _completion(arrival, prompt, model)
         else:
             made[arrival.request_id] = _upload(arrival, cuts[ClipCut.of(arrival)])
     return made

@@ -13,7 +13,13 @@ from skyshore.workload.schedule import Schedule
 
 
 def prepare(
-    schedule: Schedule, url: str, find_clip: ClipFinder, *, model: str = "", count_tokens: TokenCounter | None = None
+    schedule: Schedule,
+    url: str,
+    find_clip: ClipFinder,
+    *,
+    model: str = "",
+    count_tokens: TokenCounter | None = None,
+    letters_per_token: int = 0,
 ) -> Run:
     """Make every payload now, so that during the run nothing is left to do but send and listen.
 
@@ -23,5 +29,12 @@ def prepare(
     """
     video = (arrival for arrival in schedule.arrivals if arrival.kind is not TaskKind.LLM)
     cuts = cut_clips((ClipCut.of(arrival) for arrival in video), find_clip)
-    ready = payloads(schedule.arrivals, cuts, seed=schedule.seed, model=model, count_tokens=count_tokens)
+    ready = payloads(
+        schedule.arrivals,
+        cuts,
+        seed=schedule.seed,
+        model=model,
+        count_tokens=count_tokens,
+        letters_per_token=letters_per_token,
+    )
     return Run(schedule.arrivals, GatewayClient(HttpClient(url), ready))

@@ -12,6 +12,7 @@ from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
 from skyshore.domain.node import Tier
+from skyshore.nodemodel.clips import CLIP_MODEL
 from skyshore.scenario import NodeTable, Scenario
 
 FIRST_NODE_PORT = 7111
@@ -57,7 +58,7 @@ LAPTOP = (
         profile="jetson-orin-nano",
         slowdown=2.0,
     ),
-    NodePlan("cloud-1", Tier.CLOUD, ("smollm2-135m:fp32", "nanodet"), threads=2, slots=8, profile="t4"),
+    NodePlan("cloud-1", Tier.CLOUD, ("smollm2-135m:fp32", "nanodet", CLIP_MODEL), threads=2, slots=8, profile="t4"),
 )
 """Sized for a laptop of two cores."""
 
@@ -91,8 +92,11 @@ def node_specs(
     specs = []
     for plan in plans:
         models = [name for name in plan.models if not plan.needs_models or name.partition(":")[0] in cached]
-        if missing := [name for name in plan.models if name not in models]:
-            notes.append(f"{plan.node_id} does without {', '.join(missing)}: run `skyshore models fetch`")
+        missing = [name for name in plan.models if name not in models]
+        if fetchable := [name for name in missing if name != CLIP_MODEL]:
+            notes.append(f"{plan.node_id} does without {', '.join(fetchable)}: run `skyshore models fetch`")
+        if CLIP_MODEL in missing:
+            notes.append(f"{plan.node_id} does without {CLIP_MODEL}: it needs torch, pip install 'skyshore[cloud]'")
         if not models:
             notes.append(f"{plan.node_id} is left out: none of its models is in the cache")
             continue

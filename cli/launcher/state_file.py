@@ -59,14 +59,14 @@ class SystemState:
     redis_url: str
     scheduler_address: str
     processes: tuple[ProcessEntry, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What its starter should know: ports that moved, models that are missing."""
     links_url: str = ""
     """Interface of the link emulator; empty where no link is emulated."""
     door: str = ""
     """Socket on which the launcher takes faults (see `door`)."""
     scenario: str = ""
     """File it was started from; empty without one."""
-    notes: tuple[str, ...] = ()
-    """What its starter should know: ports that moved, models that are missing."""
 
     @property
     def alive(self) -> bool:

@@ -53,6 +53,13 @@ def prompt_text(arrival: Arrival, seed: int, count_tokens: TokenCounter | None =
     raise ValueError(f"no text of exactly {arrival.prompt_tokens} tokens found for {arrival.request_id}")
 
 
+def lettered_prompt(arrival: Arrival, seed: int, letters_per_token: int) -> str:
+    """A prompt for engines that take so many letters for a token: exactly as long as scheduled."""
+    letters = arrival.prompt_tokens * letters_per_token
+    words = " ".join([*_blocks(arrival, seed), *_words(arrival.prompt_tokens, seed, 0, 0)])
+    return (words * (letters // len(words) + 1))[:letters]
+
+
 def _blocks(arrival: Arrival, seed: int) -> list[str]:
     """Full blocks come from their id alone; what is left of the prompt is the request's own."""
     words: list[str] = []

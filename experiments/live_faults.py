@@ -1,0 +1,54 @@
+"""Makes the faults of a scenario happen to a live system, by the clock of its workload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Iterator, Sequence
+
+from experiments.live_system import LiveSystem
+from skyshore.domain.errors import NodeUnavailable
+from skyshore.scenario import FaultTable
+
+HTTP_S = 5.0
+
+
+def restart_links(system: LiveSystem, in_s: float) -> None:
+    """Experiment time of all links will be 0 then, so that traces and planned outages begin with the workload."""
+    if not system.links_url:
+        return
+    body = json.dumps({"in_s": in_s}).encode()
+    request = urllib.request.Request(f"{system.links_url}/restart", body, {"content-type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=HTTP_S):
+        return
+
+
+async def play_faults(system: LiveSystem, faults: Sequence[FaultTable], zero_s: float) -> None:
+    """Lose and boot nodes when the scenario says; `zero_s` is the loop's time at which the schedule begins.
+
+    Outages are not played here: the links plan them by their own clock.
+
+    Raises:
+        NodeUnavailable: the launcher refused.
+    """
+    loop = asyncio.get_running_loop()
+    for at_s, act, node_id in sorted(_acts(faults)):
+        await asyncio.sleep(max(0.0, zero_s + at_s - loop.time()))
+        reader, writer = await asyncio.open_unix_connection(system.door)
+        try:
+            writer.write(json.dumps({"do": act, "process": node_id}).encode() + b"\n")
+            said = json.loads(await reader.readline())
+        finally:
+            writer.close()
+        if "error" in said:
+            raise NodeUnavailable(f"the launcher refused to {act} {node_id}: {said['error']}")
+
+
+def _acts(faults: Sequence[FaultTable]) -> Iterator[tuple[float, str, str]]:
+    for fault in faults:
+        if fault.kind in ("crash", "boot"):
+            yield fault.at_s, fault.kind, fault.node
+        if fault.kind == "crash" and fault.for_s is not None:
+            yield fault.at_s + fault.for_s, "boot", fault.node
