@@ -9,7 +9,8 @@ ARG EXTRA=edge
 ARG ACCELERATOR=cpu
 RUN if [ "$ACCELERATOR" = gpu ]; then \
       set -- --swap 'onnxruntime=onnxruntime-gpu[cuda,cudnn]>=1.22,<2' --add 'nvidia-ml-py>=13,<14'; fi; \
-    python containers_requirements.py "$EXTRA" "$@" > /requirements.txt
+    python containers_requirements.py edge "$@" > /requirements.txt; \
+    python containers_requirements.py "$EXTRA" "$@" > /more.txt
 
 # Keyed by the content of that list alone: neither code nor a tool's setting in pyproject.toml reinstalls anything.
 FROM python:3.11-slim-bookworm AS dependencies
@@ -18,6 +19,10 @@ RUN python -m venv --without-pip /opt/venv
 COPY --from=requirements /requirements.txt /
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     pip --python /opt/venv/bin/python install --find-links /wheels -r /requirements.txt
+# To here the same steps as the edge node's, which are therefore taken once for both.
+COPY --from=requirements /more.txt /
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
+    pip --python /opt/venv/bin/python install --find-links /wheels -r /more.txt
 # The libraries' own tests: 17 MB in the smallest image, 60 MB beside torch.
 RUN find /opt/venv -name tests -type d -prune -exec rm -rf {} +
 # C++ headers and test programs: a fifth of torch that nothing here runs.
