@@ -3,12 +3,14 @@
 The scheduler's estimates carry the context (prompt and answer length, frames, queue, link); a few learned factors per
 arm correct them, so one outcome teaches about tasks of every size:
 
-    service  = stated service · (u₀ + u₁·c)        c = share of the arm's slots taken at dispatch, at most 1
-    joules   = stated joules · (v₀ + v₁·c)         batching shares energy, so v₁ is often negative
+    service  = stated service · (u₀ + u₁·c)        c = share of the arm's slots that others take, over the stay
+    joules   = stated joules · (v₀ + v₁/n)         n tasks on the node, this one counted: a batch shares its iterations
     latency  = transmission + queue + service + rest
     σ        = mean |measured − predicted| / predicted
 
-u and v are ridge regressions with forgetting, pulled towards (1, 0): an arm never met is believed on its word.
+u and v are ridge regressions with forgetting, pulled towards (1, 1) and (½, ½): an arm never met is believed on its
+word, but twice as slow with all slots taken, and half of what a lone task burns is thought to be shared in company. v₀
+is then what one more task adds to a node that works anyway, and v₁ what it costs to keep a node working for it alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ FORGET = 0.98
 """Kept of the past per outcome of the same arm: half is forgotten after 35."""
 BELIEF = 5.0
 """Weight of an arm's word, in outcomes."""
+SERVICE_BELIEF = (1.0, 1.0)
+ENERGY_BELIEF = (0.5, 0.5)
 FIRST_SPREAD = 0.25
 """σ of an arm never met."""
 LEAST_SPREAD = 0.02
@@ -35,12 +39,14 @@ UNKNOWN_WATTS = 10.0
 """Stands for an arm that states no power, so that its joules can be learned as a multiple."""
 FAILURE_FADES_S = 30.0
 """A failure counts half after some 20 s without another."""
+FULLEST_LINK = 0.9
+"""Share of a link's rate that is ever taken for promised; beyond, the wait is not foreseeable anyway."""
 FIRST_ROOM = 16
 MOST_RATIO = 50.0
 
 # Rows of the block of learned figures.
-U0, U1, V0, V1, REST_S, SPREAD, COUNT, QUALITY, FAILED, FAILED_AT_S = range(10)
-ROWS = 10
+U0, U1, V0, V1, REST_S, SPREAD, COUNT, QUALITY, FAILED, FAILED_AT_S, GROWTH = range(11)
+ROWS = 11
 # Rows of the regressions' sums: of weight, c, c², y, c·y.
 SUMS = 5
 
@@ -64,18 +70,25 @@ class ArmModels:
         slot = self.slots.of_arm(arm_id)
         return self._block[:, slot]
 
-    def learn_service(self, arm: ArmEstimate, service_s: float) -> None:
-        """A measured time of service; shorter than stated or longer."""
+    def learn_service(self, arm: ArmEstimate, service_s: float, others: float) -> None:
+        """A measured time of service, and how many others were there meanwhile on average."""
         if arm.service_s > 0:
             ratio = min(service_s / arm.service_s, MOST_RATIO)
             slot = self.slots.of_arm(arm.arm_id)
-            self._block[U0 : U1 + 1, slot] = _regress(self._service[:, slot], crowd(arm), ratio)
+            self._block[U0 : U1 + 1, slot] = _regress(
+                self._service[:, slot], float(crowd(others, arm.slots)), ratio, SERVICE_BELIEF
+            )
+
+    def learn_growth(self, arm: ArmEstimate, others: float) -> None:
+        """How many more others were there on average than when the task was placed."""
+        column = self.of_arm(arm.arm_id)
+        column[GROWTH] += (others - arm.load - column[GROWTH]) / (BELIEF + min(column[COUNT], 20.0))
 
     def learn_joules(self, arm: ArmEstimate, joules: float) -> None:
         """Measured joules, idle share apart."""
         slot = self.slots.of_arm(arm.arm_id)
         ratio = min(joules / stated_joules(arm), MOST_RATIO)
-        self._block[V0 : V1 + 1, slot] = _regress(self._energy[:, slot], crowd(arm), ratio)
+        self._block[V0 : V1 + 1, slot] = _regress(self._energy[:, slot], 1.0 / (1.0 + arm.load), ratio, ENERGY_BELIEF)
 
     def learn_latency(self, arm: ArmEstimate, latency_s: float, predicted_s: float) -> None:
         """A measured latency beside what was predicted."""
@@ -122,14 +135,15 @@ class ArmModels:
                 np.concatenate([old, np.zeros_like(old)], axis=1) for old in (self._block, self._service, self._energy)
             )
         self._block[:, slot] = 0.0
-        self._block[[U0, V0], slot] = 1.0
+        self._block[U0 : V1 + 1, slot] = (*SERVICE_BELIEF, *ENERGY_BELIEF)
         self._block[SPREAD, slot] = FIRST_SPREAD
         self._service[:, slot] = self._energy[:, slot] = 0.0
 
 
-def crowd(arm: ArmEstimate) -> float:
-    """Share of the arm's slots taken when the task was dispatched, at most 1."""
-    return min(arm.load / arm.slots, 1.0)
+def crowd(others: Floats | float, slots: Floats | float) -> Floats:
+    """Share of the slots that `others` take while one is ours."""
+    taken: Floats = np.minimum(np.maximum(others, 0.0), slots - 1.0) / slots
+    return taken
 
 
 def stated_joules(arm: ArmEstimate) -> float:
@@ -137,10 +151,17 @@ def stated_joules(arm: ArmEstimate) -> float:
     return arm.joules or UNKNOWN_WATTS * max(arm.service_s, 1e-6)
 
 
+def transmission_s(arm: Arms | ArmEstimate) -> Floats:
+    """Estimated time on the link, with the bytes of tasks already placed before this one's."""
+    taken = np.minimum(arm.reserved_bytes_per_s / arm.up_bytes_per_s, FULLEST_LINK)
+    longer: Floats = arm.transmission_s + arm.up_bytes / arm.up_bytes_per_s * (taken / (1.0 - taken))
+    return longer
+
+
 def predicted_latency_s(arm: ArmEstimate, learned: Floats) -> float:
     """The latency of one dispatched task under what is learned of its arm."""
-    service_s = arm.service_s * (learned[U0] + learned[U1] * crowd(arm))
-    latency_s = arm.transmission_s + arm.queue_s * learned[U0] + service_s + learned[REST_S]
+    service_s = arm.service_s * (learned[U0] + learned[U1] * crowd(arm.load + learned[GROWTH], arm.slots))
+    latency_s = transmission_s(arm) + arm.queue_s * learned[U0] + service_s + learned[REST_S]
     return float(max(latency_s, LEAST_SHARE * arm.latency_s, 1e-3))
 
 
@@ -149,11 +170,11 @@ def faded_failure(share: float, at_s: float, now_s: float) -> float:
     return float(share * np.exp(-max(now_s - at_s, 0.0) / FAILURE_FADES_S))
 
 
-def _regress(sums: Floats, taken: float, ratio: float) -> tuple[float, float]:
-    """Take in (1, c) → y and solve the two by two ridge regression towards (1, 0)."""
+def _regress(sums: Floats, x: float, ratio: float, belief: tuple[float, float]) -> tuple[float, float]:
+    """Take in (1, x) → ratio and solve the two by two ridge regression towards `belief`."""
     sums *= FORGET
-    sums += (1.0, taken, taken * taken, ratio, taken * ratio)
+    sums += (1.0, x, x * x, ratio, x * ratio)
     weight, c, cc, y, cy = sums.tolist()
-    weight, cc, y = weight + BELIEF, cc + BELIEF, y + BELIEF
+    weight, cc, y, cy = weight + BELIEF, cc + BELIEF, y + BELIEF * belief[0], cy + BELIEF * belief[1]
     determinant = weight * cc - c * c
     return (cc * y - c * cy) / determinant, (weight * cy - c * y) / determinant

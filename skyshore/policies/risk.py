@@ -19,11 +19,17 @@ PRIOR_SCORES = 10.0
 """Weight of the first belief, in scores: bell-shaped, with a mean absolute error of one σ."""
 
 
+def first_chance(spare: Floats) -> Floats:
+    """Chance that a score exceeds `spare` before anything was learned: logistic, of the wanted spread; 1 at −∞."""
+    chance: Floats = 1.0 / (1.0 + np.exp(1.36 * np.minimum(spare, 100.0)))
+    return chance
+
+
 class MissRisk:
     """Survival curve of one class's scores."""
 
     def __init__(self) -> None:
-        curve = 1.0 / (1.0 + np.exp(1.36 * EDGES))  # logistic of the wanted spread; 1 at −∞
+        curve = first_chance(EDGES)
         self.alive: Floats = PRIOR_SCORES * curve
         """Scores seen that reached each interval."""
         self.ended: Floats = self.alive - np.append(self.alive[1:], 0.0)
@@ -61,14 +67,14 @@ class MissRisk:
 class Multiplier:
     """Dual variable of "at most a share α of tasks misses": raised by each miss, lowered by each success."""
 
-    def __init__(self, miss_share: float, largest: float, step: float = 0.05) -> None:
-        self._miss_share, self._largest, self._step = miss_share, largest, step
-        self.value = largest
+    def __init__(self, miss_share: float, least: float, largest: float, step: float = 0.01) -> None:
+        self._miss_share, self._least, self._largest, self._step = miss_share, least, largest, step
+        self.value = (least * largest) ** 0.5
         self.missed_share = 0.0
         """Running share of misses."""
 
     def observe(self, *, missed: bool) -> None:
         """Take in how one task ended."""
         self.missed_share += 0.02 * (missed - self.missed_share)
-        moved = self.value * np.exp(self._step * (missed - self._miss_share))
-        self.value = float(np.clip(moved, self._largest / 3, self._largest))
+        moved = self.value * np.exp(self._step * (missed / self._miss_share - 1.0))
+        self.value = float(np.clip(moved, self._least, self._largest))

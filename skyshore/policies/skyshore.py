@@ -1,18 +1,21 @@
-"""`skyshore`: least joules, deadlines priced by the chance of missing them. Our own, past both papers.
+"""`skyshore`: least marginal joules, deadlines priced by the chance of missing them. Our own, past both papers.
 
-For each arm the latency L, its spread σ and the joules J are predicted from learned corrections of the estimates
-(`arm_models`); from them and the class's past (`risk`) the chance p that the deadline is missed. The arm with the least
+For each arm the latency L, its spread σ and the joules are predicted from learned corrections of the estimates
+(`arm_models`); from L, σ and the class's past (`risk`) the chance p that the deadline is missed; from the tasks already on
+the node (`in_flight`) how many deadlines x a newcomer would break there. The arm with the least
 
-    J·(1 − β / √(4 + n)) · (1 + 10·failures)  +  λ_k·J̄·p
+    ΔJ·(1 − β / √(4 + n)) · (1 + 10·failures)  +  λ_k·J̄·(p + x)
 
-is taken: optimism about arms seldom seen (n outcomes), distrust of arms that failed lately, and the Lagrange
-multiplier λ_k of "at most a share `miss_share` of class k misses", moved by dual ascent between bounds, so that caution
-is as dear as it has to be. J̄ is the running mean of joules. Arms whose learned quality is below floor + margin_k come
-last; a virtual queue of past shortfalls sets the margin.
+is taken. ΔJ is what the task adds to the node's bill: its own iterations, and the shared ones for as long as it would be
+alone there. So tasks gather on nodes that work anyway, until the deadlines of those before them stand against it.
+Further: optimism about arms seldom seen (n outcomes), distrust of arms that failed lately, and the Lagrange multiplier
+λ_k of "at most a share `miss_share` of class k misses", moved by dual ascent between bounds, so that caution is as dear
+as it has to be. J̄ is the running mean of joules. Arms whose learned quality is below floor + margin_k come last; a
+virtual queue of past shortfalls sets the margin.
 
-A task is refused at once when its arm's chance of success is too small,
+A task is refused at once when what it is good for is too little,
 
-    1 − p  <  min(`floor` + m_k, `ceiling`),       m_k: running share of the placed tasks of class k that missed.
+    1 − p − x  <  min(`floor` + m_k, `ceiling`),       m_k: running share of the placed tasks of class k that missed.
 
 An answer that will be cut off at its deadline costs joules and takes the place of one that would have been in time.
 With room to spare few miss and nearly everything is tried; under overload the policy grows picky. One in twenty is
@@ -35,6 +38,7 @@ from skyshore.policies.arm_models import (
     FAILED,
     FAILED_AT_S,
     FAILURE_FADES_S,
+    GROWTH,
     LEAST_SHARE,
     QUALITY,
     REST_S,
@@ -45,13 +49,16 @@ from skyshore.policies.arm_models import (
     V0,
     V1,
     ArmModels,
+    crowd,
     predicted_latency_s,
+    transmission_s,
 )
+from skyshore.policies.in_flight import Flying, InFlight
 from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Floats, Policy
 from skyshore.policies.risk import MissRisk, Multiplier
 from skyshore.policies.snapshot import join_parts, split_parts
 
-FORMAT = "skyshore/1"
+FORMAT = "skyshore/2"
 SMOOTHING = 0.02
 """Of the running mean of joules."""
 MOST_CLASSES = 64
@@ -64,9 +71,9 @@ PROBE = 0.05
 class ClassState:
     """What is learned of one service class, over all arms."""
 
-    def __init__(self, miss_share: float, dearest: float) -> None:
+    def __init__(self, miss_share: float, cheapest: float, dearest: float) -> None:
         self.risk = MissRisk()
-        self.multiplier = Multiplier(miss_share, dearest)
+        self.multiplier = Multiplier(miss_share, cheapest, dearest)
         self._shortfall = 0.0
         """Virtual queue of the quality floor."""
 
@@ -105,17 +112,19 @@ class Skyshore(Policy):
         self,
         rng: np.random.Generator,
         *,
-        miss_share: float = 0.05,
-        dearest: float = 4.0,
+        miss_share: float = 0.03,
+        cheapest: float = 10.0,
+        dearest: float = 60.0,
         optimism: float = 0.3,
         floor: float = 0.2,
         ceiling: float = 0.4,
     ) -> None:
-        """`dearest` is the largest λ."""
+        """λ moves between `cheapest` and `dearest`."""
         self._rng = rng
-        self._miss_share, self._dearest, self._optimism = miss_share, dearest, optimism
+        self._miss_share, self._cheapest, self._dearest, self._optimism = miss_share, cheapest, dearest, optimism
         self._floor, self._ceiling = floor, ceiling
         self._models = {kind: ArmModels() for kind in TaskKind}
+        self._in_flight = {kind: InFlight() for kind in TaskKind}
         self._mean_joules = dict.fromkeys(TaskKind, 0.0)
         self._classes: dict[str, ClassState] = {}
 
@@ -123,24 +132,26 @@ class Skyshore(Policy):
         """Least joules plus priced risk, or a refusal."""
         state = self._class(context.task.service_class)
         learned = self._models[context.task.kind].of(arms)
-        taken = np.minimum(arms.load / arms.slots, 1.0)
+        ends_at_s, crowding_out = self._in_flight[context.task.kind].of(arms.node)
+        taken = crowd(arms.load + learned[GROWTH], arms.slots)
         service_s = arms.service_s * (learned[U0] + learned[U1] * taken)
-        latency_s = arms.transmission_s + arms.queue_s * learned[U0] + service_s + learned[REST_S]
+        latency_s = transmission_s(arms) + arms.queue_s * learned[U0] + service_s + learned[REST_S]
         latency_s = np.maximum(latency_s, LEAST_SHARE * arms.latency_s + 1e-3)
         spare = (context.remaining_s / latency_s - 1.0) / learned[SPREAD]  # in sigmas
         chance = state.risk.chance(spare)
-        joules = self._joules(context, arms, learned, taken)
+        joules = self._joules(context, arms, learned, (context.now_s + latency_s - ends_at_s) / latency_s)
         mean_joules = self._mean_joules[context.task.kind] or float(joules.mean())
-        cost = joules + state.multiplier.value * mean_joules * chance
+        lost = chance + crowding_out
+        cost = joules + state.multiplier.value * mean_joules * lost
         if context.task.min_quality > 0:
             cost = self._priced_quality(context, arms, learned, cost)
         index = int(cost.argmin())
-        success = 1.0 - float(chance[index])
+        success = max(1.0 - float(lost[index]), 0.0)
         features = (float(latency_s[index]), success, float(joules[index]), state.multiplier.value)
         if success >= min(self._floor + state.multiplier.missed_share, self._ceiling):
-            return Decision(index, scores=-cost, features=features)
+            return self._taken(context, arms, latency_s, Decision(index, scores=-cost, features=features))
         if self._rng.random() < PROBE:
-            return Decision(index, PROBE, scores=-cost, features=features)
+            return self._taken(context, arms, latency_s, Decision(index, PROBE, scores=-cost, features=features))
         reason = f"the deadline would be kept with a chance of {success:.0%}"
         return Decision(REFUSED, 1.0 - PROBE, scores=-cost, features=features, reason=reason, passing=True)
 
@@ -148,6 +159,8 @@ class Skyshore(Policy):
         """Correct the arm's model and the class's risk and multiplier by what was measured."""
         arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
         models, state = self._models[task.kind], self._class(task.service_class)
+        others = self._in_flight[task.kind].drop(task.task_id, feedback.now_s)
+        others = arm.load if others is None else others
         state.multiplier.observe(missed=not outcome.met_deadline)
         models.learn_end(arm, feedback.now_s, failed=outcome.status is OutcomeStatus.FAILED)
         if outcome.status is OutcomeStatus.FAILED:
@@ -157,15 +170,29 @@ class Skyshore(Policy):
         cut_off = outcome.status is not OutcomeStatus.OK
         state.risk.observe((latency_s / predicted_s - 1.0) / learned[SPREAD], cut_off=cut_off)
         if not cut_off:
-            self._learn_answer(feedback)
+            self._learn_answer(feedback, others)
         elif latency_s > predicted_s:  # all that is known is that it would have taken longer
-            models.learn_service(arm, arm.service_s * learned[U0] * latency_s / predicted_s)
+            models.learn_service(arm, arm.service_s * learned[U0] * latency_s / predicted_s, others)
         else:
             return
+        models.learn_growth(arm, others)
         models.learn_latency(arm, latency_s, predicted_s)
 
+    def _taken(self, context: Context, arms: Arms, latency_s: Floats, decision: Decision) -> Decision:
+        task, index, now_s = context.task, decision.index, context.now_s
+        learned, foreseen_s = self._models[task.kind].of_arm(arms.arm_id(index)), float(latency_s[index])
+        flying = Flying(
+            placed_at_s=now_s,
+            ends_at_s=now_s + foreseen_s,
+            due_at_s=now_s + context.remaining_s,
+            sigma_s=float(learned[SPREAD]) * foreseen_s,
+            delay_s=float(arms.service_s[index] * max(learned[U1], 0.0) / arms.slots[index]),
+        )
+        self._in_flight[task.kind].add(int(arms.node[index]), task.task_id, now_s, flying)
+        return decision
+
     def snapshot(self) -> bytes:
-        """Models of every kind, running means, and the state of every class."""
+        """Models of every kind, running means, the state of every class. Tasks under way do not outlive a restart."""
         parts = [models.snapshot(FORMAT) for models in self._models.values()]
         classes = {name: state.plain() for name, state in self._classes.items()}
         parts.append(json.dumps({"classes": classes, "mean_joules": self._mean_joules}).encode())
@@ -196,11 +223,12 @@ class Skyshore(Policy):
         return state
 
     def _fresh_class(self) -> ClassState:
-        return ClassState(self._miss_share, self._dearest)
+        return ClassState(self._miss_share, self._cheapest, self._dearest)
 
-    def _joules(self, context: Context, arms: Arms, learned: Floats, taken: Floats) -> Floats:
+    def _joules(self, context: Context, arms: Arms, learned: Floats, alone: Floats) -> Floats:
+        """What one more task adds: its own iterations, and the shared ones for as long as it would be alone."""
         stated = np.where(arms.joules > 0, arms.joules, UNKNOWN_WATTS * arms.service_s)
-        joules: Floats = stated * np.maximum(learned[V0] + learned[V1] * taken, 0.02)
+        joules: Floats = stated * np.maximum(learned[V0] + learned[V1] * np.clip(alone, 0.0, 1.0), 0.02)
         joules *= 1.0 - self._optimism / np.sqrt(4.0 + learned[COUNT])
         if learned[FAILED].any():
             age_s = np.maximum(context.now_s - learned[FAILED_AT_S], 0.0)
@@ -213,11 +241,11 @@ class Skyshore(Policy):
         lacking = np.maximum(floor - arms.quality - learned[QUALITY], 0.0)
         return np.where(lacking > 0, cost + (1.0 + lacking) * cost.max(), cost)
 
-    def _learn_answer(self, feedback: Feedback) -> None:
+    def _learn_answer(self, feedback: Feedback, others: float) -> None:
         arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
         models, worker = self._models[task.kind], outcome.worker
         joules = outcome.transmission_joules + worker.inference_joules
-        models.learn_service(arm, worker.prefill_s + worker.compute_s)
+        models.learn_service(arm, worker.prefill_s + worker.compute_s, others)
         models.learn_joules(arm, joules)
         before = self._mean_joules[task.kind]
         self._mean_joules[task.kind] = before + SMOOTHING * (joules - before) if before else joules

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
+from skyshore.policies.in_flight import Flying, InFlight
 from skyshore.policies.protocol import REFUSED, Arms
 from skyshore.policies.risk import EDGES, MissRisk, Multiplier
 from skyshore.policies.skyshore import Skyshore
@@ -118,13 +119,57 @@ def test_stated_chances_come_true_also_under_censoring():
 
 
 def test_the_multiplier_rises_with_misses_and_falls_without():
-    multiplier = Multiplier(miss_share=0.05, largest=6.0)
+    multiplier = Multiplier(miss_share=0.05, least=2.0, largest=6.0)
     for _ in range(2000):
         multiplier.observe(missed=False)
     assert multiplier.value == pytest.approx(2.0)
     for step in range(2000):
         multiplier.observe(missed=step % 5 == 0)
     assert multiplier.value == pytest.approx(6.0, rel=0.2)
+
+
+def place(policy: Skyshore, world: Arms, at_s: float, task_id: str, deadline_s: float) -> int:
+    return policy.select(context(at_s, task_id=task_id, deadline_s=deadline_s), world).index
+
+
+def test_a_task_joins_a_node_that_works_anyway_rather_than_wake_another():
+    """Alone, both nodes cost the same; in company, half is taken to be shared."""
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, service_s=2.0, joules=[10.0, 10.1], slots=8.0)
+    assert place(policy, world, 1.0, "first", 60.0) == 0
+    swapped = arms_of(2, table=world.table, service_s=2.0, joules=[10.1, 10.0], slots=8.0, load=[1.0, 0.0])
+    assert place(policy, swapped, 1.1, "second", 60.0) == 0
+    assert place(policy, swapped, 30.0, "when the first is over", 60.0) == 1
+
+
+def test_a_newcomer_does_not_break_the_deadlines_of_those_before_it():
+    """Ten tasks that have just enough time are on node 0; one more has all the time in the world, but they have not."""
+    policy, world = Skyshore(np.random.default_rng(0)), arms_of(2, service_s=2.0, joules=[10.0, 11.0], slots=8.0)
+    for number in range(10):
+        busy = arms_of(1, table=world.table, rows=[0], service_s=2.0, joules=10.0, slots=8.0, load=float(number))
+        assert place(policy, busy, 1.0, f"tight{number}", 4.5) == 0
+    crowded = arms_of(2, table=world.table, service_s=2.0, joules=[10.0, 30.0], slots=8.0, load=[7.0, 0.0])
+    assert place(policy, crowded, 1.1, "patient", 60.0) == 1
+
+
+def test_how_many_others_were_there_is_a_mean_over_the_stay():
+    flights = InFlight()
+    task = {"ends_at_s": 9.0, "due_at_s": 20.0, "sigma_s": 1.0, "delay_s": 0.1}
+    flights.add(3, "a", 0.0, Flying(placed_at_s=0.0, **task))
+    flights.add(3, "b", 4.0, Flying(placed_at_s=4.0, **task))
+    assert flights.drop("a", 10.0) == pytest.approx(0.6)
+    assert flights.drop("b", 14.0) == pytest.approx(0.6)
+    assert flights.drop("b", 15.0) is None
+    assert flights.of(np.array([3]))[0].tolist() == [0.0]
+
+
+def test_a_task_nobody_heard_of_again_is_forgotten():
+    flights = InFlight()
+    task = {"ends_at_s": 2.0, "sigma_s": 0.1, "delay_s": 1.0}
+    flights.add(0, "lost", 0.0, Flying(placed_at_s=0.0, due_at_s=2.0, **task))
+    assert flights.of(np.array([0]))[1] > 0.4
+    flights.add(0, "next", 100.0, Flying(placed_at_s=100.0, due_at_s=900.0, **task | {"ends_at_s": 102.0}))
+    assert flights.drop("lost", 101.0) is None
+    assert flights.of(np.array([0]))[1] < 0.01
 
 
 def test_outliers_neither_make_an_arm_a_lottery_nor_faster_than_light():
@@ -138,9 +183,9 @@ def test_outliers_neither_make_an_arm_a_lottery_nor_faster_than_light():
     assert pick(policy, world, deadline_s=12.0) == 0
 
 
-@pytest.mark.parametrize("rate_per_s", [2.25, 4.5, 6.75])
-def test_fewer_joules_per_met_deadline_at_better_attainment(rate_per_s):
-    """At half load, saturation and half as much again; `docs/policies.md` says where it does not hold."""
+@pytest.mark.parametrize(("rate_per_s", "share"), [(2.25, 0.95), (4.5, 0.9), (6.75, 0.9)])
+def test_fewer_joules_per_met_deadline_at_better_attainment(rate_per_s, share):
+    """At half load, saturation and half as much again, in a world without batching; docs/papers.md has the others."""
 
     def result(policy: str) -> tuple[float, float]:
         runs = []
@@ -153,4 +198,4 @@ def test_fewer_joules_per_met_deadline_at_better_attainment(rate_per_s):
     for rival in ("least_loaded", "cs_ucb", "cs_ucb.filter_only"):
         theirs = result(rival)
         assert attainment >= theirs[0], rival
-        assert joules <= 0.9 * theirs[1], rival
+        assert joules <= share * theirs[1], rival
