@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import fetch, ready
 from skyshore.catalogue.table import ENTRIES, Kind
 from skyshore.domain.errors import SkyshoreError
+from skyshore.nodemodel.clips import CLIP_MODEL
 
 MODELS = ("ssd-mobilenet", "nanodet", "smollm2-135m")
 """What the nodes of `cli.launcher.fleet` offer."""
@@ -77,8 +79,9 @@ def up_detached(options: UpOptions, ready_s: float) -> SystemState:
 
 
 def cached_models() -> set[str]:
-    """Names of the models that are ready in the cache."""
-    return {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and is_ready(entry.name)}
+    """Names of the models that are ready: those in the cache, and the one that comes along if torch can run it."""
+    carried = {CLIP_MODEL} if find_spec("torch") else set[str]()
+    return carried | {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and is_ready(entry.name)}
 
 
 def fetch_missing(names: tuple[str, ...], console: Console) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
+from skyshore.nodemodel.clips import CLIP_FRAMES
 from skyshore.nodemodel.energy import Account
 from skyshore.nodemodel.llm import Row
 from skyshore.nodemodel.video import Segment
@@ -68,7 +69,12 @@ class Flight:
 
 def frames_sent(arrival: Arrival, arm: Arm) -> int:
     """Frames left after the arm's stride."""
-    return -(-arrival.frames // arm.frame_stride)
+    return -(-frames_offered(arrival) // arm.frame_stride)
+
+
+def frames_offered(arrival: Arrival) -> int:
+    """Frames the gateway would send before striding: of a clip to be classified a sample, as `ClassifyWork` does."""
+    return min(arrival.frames, CLIP_FRAMES) if arrival.kind is TaskKind.VIDEO_CLASSIFY else arrival.frames
 
 
 def flight_of(arrival: Arrival, now_s: float) -> Flight:
@@ -88,7 +94,7 @@ def flight_of(arrival: Arrival, now_s: float) -> Flight:
     profile = TaskProfile(
         prompt_tokens=arrival.prompt_tokens,
         expected_output_tokens=float(arrival.output_tokens),
-        frame_count=arrival.frames,
+        frame_count=frames_offered(arrival),
         fps=arrival.fps,
         input_bytes=REQUEST_BYTES + arrival.prompt_tokens * CHARACTERS_PER_TOKEN,
     )

@@ -87,6 +87,15 @@ def test_a_missing_model_is_told_and_a_node_without_any_is_left_out(tmp_path: Pa
     assert "cloud-1 is left out" in notes
 
 
+def test_the_clip_classifier_is_offered_where_torch_is_and_missed_aloud_where_it_is_not(tmp_path: Path) -> None:
+    with_torch = specs_of(tmp_path, {"nanodet", "space-time-actions"})
+    assert with_torch["cloud-1"].env["SKYSHORE_NODE_MODELS"] == "nanodet,space-time-actions"
+    plan = plan_system(SystemOptions(tmp_path, redis_url="redis://r/0"), {"nanodet"})
+    assert any("does without space-time-actions: it needs torch" in note for note in plan.notes)
+    emulated = specs_of(tmp_path, set(), emulated=True)
+    assert emulated["cloud-1"].env["SKYSHORE_NODE_MODELS"].endswith(",space-time-actions")
+
+
 def test_with_no_model_at_all_the_ways_out_are_named(tmp_path: Path) -> None:
     with pytest.raises(LaunchFailed, match=r"skyshore up --fetch.*skyshore up --emulated"):
         specs_of(tmp_path, set())

@@ -88,6 +88,15 @@ def test_work_on_frames_overlaps_their_upload():
     assert outcome.latency_s == pytest.approx(0.003 + 0.01 + 20 * 0.05 + 0.01 + 0.002, abs=0.01)
 
 
+def test_of_a_clip_to_be_classified_a_sample_is_sent_and_worked_on_as_the_gateway_does():
+    speed = replace(VIDEO, kind=TaskKind.VIDEO_CLASSIFY, frame_s=0.05, bytes_per_frame=1000.0)
+    arrival = Arrival(0.0, "c", TaskKind.VIDEO_CLASSIFY, frames=200, fps=10.0)
+    run = Run(plan(profile=replace(PROFILE, video=(speed,))))
+    (outcome,) = run.play(arrival)
+    assert outcome.up_bytes == REQUEST_BYTES + 8 * 1000
+    assert outcome.worker.compute_s == pytest.approx(8 * 0.05)
+
+
 def test_a_deadline_ends_the_task_and_frees_the_slot():
     one = replace(PROFILE, llm=(replace(LLM, slots=1),))
     first, second = sorted(
