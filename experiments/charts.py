@@ -128,12 +128,12 @@ def joules_chart(groups: Sequence[Group]) -> str:
             axes.barh(names, widths, left=start, color=colour, height=0.62, label=label)
             start += widths
         for row, total in enumerate(start):
-            axes.text(total, row, f"  {total:.3g} J", va="center", fontsize=9)
+            axes.annotate(f"{total:.3g} J", (total, row), (5, 0), textcoords="offset points", va="center", fontsize=9)
         axes.set(title="Joules per deadline met", xlim=(0, max(float(start.max(initial=0)), 1e-9) * 1.15))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.25 / len(groups)), ncols=3)
+        figure.legend(loc="outside lower center", ncols=3)
 
     return _svg(draw, 10, 1.5 + 0.38 * len(groups))
 
@@ -156,9 +156,9 @@ def places_chart(curves: Curves) -> str:
         axes.invert_yaxis()
         axes.grid(visible=False)
         axes.tick_params(axis="y", length=0)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.25 / len(counts)), ncols=4, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
 
-    return _svg(draw, 10, 1.9 + 0.38 * len(curves))
+    return _svg(draw, 10, 2.2 + 0.38 * len(curves))
 
 
 def frontier_chart(groups: Sequence[Group], colours: Colours) -> str:
@@ -176,7 +176,9 @@ def frontier_chart(groups: Sequence[Group], colours: Colours) -> str:
             _frontier(axes, points, name, sign, colours)
             axes.set_xlabel(label)
             axes.locator_params(axis="x", nbins=4)
-        figure.axes[0].set_ylabel("joules per deadline met")
+        figure.axes[0].set(ylabel="joules per deadline met", title="Energy against the rest")
+        figure.axes[0].set_ylim(bottom=0)
+        figure.axes[3].set_xlim(right=min(1.005, figure.axes[3].get_xlim()[1]))
         figure.axes[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}")
         figure.axes[3].xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
