@@ -16,6 +16,8 @@ from skyshore.policies.risk import first_chance
 
 GONE_S = 5.0
 """A task unheard of this long after its deadline is taken for gone."""
+CAREFREE = 8.0
+"""Who can spare so many σ breaks no deadline that counts."""
 FIRST_ROOM = 16
 
 
@@ -54,14 +56,15 @@ class InFlight:
     def __init__(self) -> None:
         self._nodes: dict[int, _Node] = {}
         self._where: dict[str, int] = {}
-        self._ends_at_s: Floats = np.zeros(FIRST_ROOM)
-        self._crowding_out: Floats = np.zeros(FIRST_ROOM)
+        self._block: Floats = np.zeros((2, FIRST_ROOM))
 
-    def of(self, node: Integers) -> tuple[Floats, Floats]:
-        """For each row: when the node's last task is due to end, and how many deadlines one more would break."""
-        if len(node) and (most := int(node.max())) >= len(self._ends_at_s):
-            self._grow(most + 1)
-        return self._ends_at_s.take(node), self._crowding_out.take(node)
+    def of(self, node: Integers) -> Floats:
+        """[2, rows]: when the node's last task is due to end, and how many deadlines one more would break."""
+        try:
+            return self._block.take(node, axis=1)
+        except IndexError:  # a node nothing was ever placed on
+            self._grow(int(node.max()) + 1)
+            return self._block.take(node, axis=1)
 
     def add(self, number: int, task_id: str, now_s: float, flying: Flying) -> None:
         """A task was placed; those gone for good are forgotten."""
@@ -88,20 +91,19 @@ class InFlight:
         return (node.load_s - flying.load_s) / stay_s - 1.0 if stay_s > 0 else None
 
     def _refresh(self, number: int, node: _Node, now_s: float) -> None:
-        if number >= len(self._ends_at_s):
+        if number >= self._block.shape[1]:
             self._grow(number + 1)
-        if not node.tasks:
-            self._ends_at_s[number] = self._crowding_out[number] = 0.0
-            return
-        table = np.array([(t.placed_at_s, t.ends_at_s, t.due_at_s, t.sigma_s, t.delay_s) for t in node.tasks.values()])
-        placed_at_s, ends_at_s, due_at_s, sigma_s, delay_s = table.T
-        left = np.clip((ends_at_s - now_s) / (ends_at_s - placed_at_s), 0.0, 1.0)
-        spare = (due_at_s - ends_at_s) / sigma_s
-        self._ends_at_s[number] = ends_at_s.max()
-        more = first_chance(spare - left * delay_s / sigma_s) - first_chance(spare)
-        self._crowding_out[number] = more.sum()
+        ends_at_s = broken = 0.0
+        # A loop, because there are few tasks on a node and this runs twice for every one of them.
+        for task in node.tasks.values():
+            ends_at_s = max(ends_at_s, task.ends_at_s)
+            spare = (task.due_at_s - task.ends_at_s) / task.sigma_s
+            left = (task.ends_at_s - now_s) / (task.ends_at_s - task.placed_at_s)
+            later = min(max(left, 0.0), 1.0) * task.delay_s / task.sigma_s
+            if spare - later < CAREFREE:
+                broken += first_chance(spare - later) - first_chance(spare)
+        self._block[:, number] = ends_at_s, broken
 
     def _grow(self, room: int) -> None:
-        more = np.zeros(max(room, 2 * len(self._ends_at_s)) - len(self._ends_at_s))
-        self._ends_at_s = np.concatenate([self._ends_at_s, more])
-        self._crowding_out = np.concatenate([self._crowding_out, more])
+        more = np.zeros((2, max(room - self._block.shape[1], self._block.shape[1])))
+        self._block = np.concatenate([self._block, more], axis=1)

@@ -8,6 +8,8 @@ a task cut off at its deadline shows only that its score would have been larger.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from skyshore.policies.protocol import Floats
@@ -19,17 +21,16 @@ PRIOR_SCORES = 10.0
 """Weight of the first belief, in scores: bell-shaped, with a mean absolute error of one σ."""
 
 
-def first_chance(spare: Floats) -> Floats:
+def first_chance(spare: float) -> float:
     """Chance that a score exceeds `spare` before anything was learned: logistic, of the wanted spread; 1 at −∞."""
-    chance: Floats = 1.0 / (1.0 + np.exp(1.36 * np.minimum(spare, 100.0)))
-    return chance
+    return 1.0 / (1.0 + math.exp(1.36 * min(spare, 100.0)))
 
 
 class MissRisk:
     """Survival curve of one class's scores."""
 
     def __init__(self) -> None:
-        curve = first_chance(EDGES)
+        curve = np.array([first_chance(edge) for edge in EDGES.tolist()])
         self.alive: Floats = PRIOR_SCORES * curve
         """Scores seen that reached each interval."""
         self.ended: Floats = self.alive - np.append(self.alive[1:], 0.0)

@@ -1,13 +1,13 @@
 """`skyshore`: least marginal joules, deadlines priced by the chance of missing them. Our own, past both papers.
 
 For each arm the latency L, its spread σ and the joules are predicted from learned corrections of the estimates
-(`arm_models`); from L, σ and the class's past (`risk`) the chance p that the deadline is missed; from the tasks already on
-the node (`in_flight`) how many deadlines x a newcomer would break there. The arm with the least
+(`arm_models`); from L, σ and the class's past (`risk`) the chance p that the deadline is missed; from the tasks already
+on the node (`in_flight`) how many deadlines x a newcomer would break there. The arm with the least
 
     ΔJ·(1 − β / √(4 + n)) · (1 + 10·failures)  +  λ_k·J̄·(p + x)
 
-is taken. ΔJ is what the task adds to the node's bill: its own iterations, and the shared ones for as long as it would be
-alone there. So tasks gather on nodes that work anyway, until the deadlines of those before them stand against it.
+is taken. ΔJ is what the task adds to the node's bill: its own iterations, and the shared ones for as long as it would
+be alone there. So tasks gather on nodes that work anyway, until the deadlines of those before them stand against it.
 Further: optimism about arms seldom seen (n outcomes), distrust of arms that failed lately, and the Lagrange multiplier
 λ_k of "at most a share `miss_share` of class k misses", moved by dual ascent between bounds, so that caution is as dear
 as it has to be. J̄ is the running mean of joules. Arms whose learned quality is below floor + margin_k come last; a
@@ -228,7 +228,7 @@ class Skyshore(Policy):
     def _joules(self, context: Context, arms: Arms, learned: Floats, alone: Floats) -> Floats:
         """What one more task adds: its own iterations, and the shared ones for as long as it would be alone."""
         stated = np.where(arms.joules > 0, arms.joules, UNKNOWN_WATTS * arms.service_s)
-        joules: Floats = stated * np.maximum(learned[V0] + learned[V1] * np.clip(alone, 0.0, 1.0), 0.02)
+        joules: Floats = stated * np.maximum(learned[V0] + learned[V1] * np.minimum(np.maximum(alone, 0.0), 1.0), 0.02)
         joules *= 1.0 - self._optimism / np.sqrt(4.0 + learned[COUNT])
         if learned[FAILED].any():
             age_s = np.maximum(context.now_s - learned[FAILED_AT_S], 0.0)

@@ -159,7 +159,7 @@ def test_how_many_others_were_there_is_a_mean_over_the_stay():
     assert flights.drop("a", 10.0) == pytest.approx(0.6)
     assert flights.drop("b", 14.0) == pytest.approx(0.6)
     assert flights.drop("b", 15.0) is None
-    assert flights.of(np.array([3]))[0].tolist() == [0.0]
+    assert flights.of(np.array([3])).tolist() == [[0.0], [0.0]]
 
 
 def test_a_task_nobody_heard_of_again_is_forgotten():
