@@ -26,6 +26,7 @@ from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
+from skyshore.links.framing import REPLY_BYTES, REQUEST_BYTES, TOKEN_BYTES
 from skyshore.ports import ProfilerClient, SchedulerClient, WorkerClient
 from skyshore.runtime import telemetry
 
@@ -56,7 +57,6 @@ class LlmJob:
     request: LlmInput
     arrived_s: float
     """On `time.monotonic`."""
-    up_bytes: int
     fit_to_context: bool
     """Shrink the bound on the answer to what the model's context leaves, because the caller named none."""
 
@@ -88,9 +88,10 @@ class Answer:
         if event is None:
             event = await _next(self._events, self.placement)
         if isinstance(event, TokenChunk):
-            self._ledger.down_bytes += len(event.text.encode())
+            self._ledger.down_bytes += TOKEN_BYTES + len(event.text.encode())
             return event
         self._ledger.worker = event
+        self._ledger.down_bytes += REPLY_BYTES
         raise StopAsyncIteration
 
 
@@ -116,7 +117,7 @@ class Dispatcher:
         Raises:
             SkyshoreError: whatever ended the task.
         """
-        ledger = Ledger(self._records, job.task, job.arrived_s, self._price, job.up_bytes)
+        ledger = Ledger(self._records, job.task, job.arrived_s, self._price)
         used_s = time.monotonic() - job.arrived_s
         status, message, code = OutcomeStatus.CANCELLED, "the caller went away", ""
         try:
@@ -144,6 +145,7 @@ class Dispatcher:
 
     async def _first_event(self, job: LlmJob, ledger: Ledger) -> tuple[Placement, TokenChunk | WorkerOutcome, Events]:
         profile = await self._profiler.profile_llm(job.task, job.request)
+        ledger.up_bytes = REQUEST_BYTES + profile.input_bytes
         avoid: list[str] = []
         failure: SkyshoreError | None = None
         while True:

@@ -37,14 +37,12 @@ def status_of(error: SkyshoreError) -> OutcomeStatus:
 class Ledger:
     """Fill in the figures as they become known, then `close` once."""
 
-    def __init__(
-        self, records: RecordWriter, task: Task, arrived_s: float, price: JoulesPerByte, up_bytes: int = 0
-    ) -> None:
+    def __init__(self, records: RecordWriter, task: Task, arrived_s: float, price: JoulesPerByte) -> None:
         """`arrived_s` is on `time.monotonic`."""
         self._records, self._task, self._arrived_s, self._price = records, task, arrived_s, price
         self._placement: Placement | None = None
-        self.up_bytes = up_bytes
-        self.down_bytes = 0
+        self.up_bytes = self.down_bytes = 0
+        """On the node's link, framing (see `skyshore.links.framing`) included."""
         self.overhead_s = 0.0
         """Arrival to dispatch: what gateway, profiler and scheduler added."""
         self.ttft_s = 0.0

@@ -18,6 +18,7 @@ from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.links.framing import BOX_BYTES, FRAME_BYTES, REPLY_BYTES, REQUEST_BYTES
 from skyshore.ports import SchedulerClient, WorkerClient
 from skyshore.runtime import telemetry
 
@@ -130,7 +131,7 @@ class SegmentDispatcher:
             ledger.begin(placement)
             if encoded_for is None or _encoding(encoded_for) != _encoding(placement.arm):
                 frames, encoded_for = await segment.encode(placement.arm), placement.arm
-                ledger.up_bytes = sum(len(frame.data) for frame in frames)
+                ledger.up_bytes = REQUEST_BYTES + sum(FRAME_BYTES + len(frame.data) for frame in frames)
                 on_encoded()
             used_s = time.monotonic() - began_s
             task = replace(segment.task, deadline_s=max(0.001, segment.task.deadline_s - used_s))
@@ -172,12 +173,13 @@ class SegmentDispatcher:
                 match event:
                     case WorkerOutcome():
                         ledger.worker = event
+                        ledger.down_bytes += REPLY_BYTES
                     case Classification():
                         verdict = event
                         ledger.down_bytes += 16 + sum(len(label) + 12 for label in event.labels)
                     case _:
                         found.append(event)
-                        ledger.down_bytes += 16 + 32 * len(event.detections)
+                        ledger.down_bytes += BOX_BYTES * len(event.detections)
         expected = [] if task.kind is TaskKind.VIDEO_CLASSIFY else [frame.frame_index for frame in frames]
         if [frame.frame_index for frame in found] != expected:
             raise Internal(f"node '{placement.arm.node_id}' answered {len(found)} of {len(expected)} frames")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
+from skyshore.links.framing import BOX_BYTES, FRAME_BYTES, REPLY_BYTES, REQUEST_BYTES, TOKEN_BYTES
 from skyshore.nodemodel.clips import CLIP_FRAMES
 from skyshore.nodemodel.energy import Account
 from skyshore.nodemodel.llm import Row
@@ -19,12 +21,8 @@ if TYPE_CHECKING:
     from simulator.node import SimNode
 
 CHARACTERS_PER_TOKEN = 4
-REQUEST_BYTES = 200
-"""Headers and framing of one request or one reply (assumed)."""
-TOKEN_BYTES = 40
-"""One streamed token: its text and the framing of its message (assumed)."""
-BOX_BYTES = 40
-"""One detection (assumed)."""
+ANSWER_CHARACTERS_PER_TOKEN = 5
+"""Of an answer: a short word and the blank before it, as emulated engines and most English vocabularies give."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,15 +54,15 @@ class Flight:
     def down_bytes(self) -> int:
         """Bytes of the answer."""
         if self.task.kind is TaskKind.LLM:
-            return REQUEST_BYTES + self.arrival.output_tokens * TOKEN_BYTES
+            return REPLY_BYTES + self.arrival.output_tokens * (TOKEN_BYTES + ANSWER_CHARACTERS_PER_TOKEN)
         boxes = self.arrival.objects_per_frame * self.arrival.frames
-        return REQUEST_BYTES + int(boxes * BOX_BYTES)
+        return REPLY_BYTES + int(boxes * BOX_BYTES)
 
     def bytes_to(self, arm: Arm) -> int:
         """Bytes that reach the node when the task is placed on `arm`."""
         if self.task.kind is TaskKind.LLM:
             return REQUEST_BYTES + self.arrival.prompt_tokens * CHARACTERS_PER_TOKEN
-        return REQUEST_BYTES + int(frames_sent(self.arrival, arm) * arm.bytes_per_frame)
+        return REQUEST_BYTES + int(frames_sent(self.arrival, arm) * (FRAME_BYTES + arm.bytes_per_frame))
 
 
 def frames_sent(arrival: Arrival, arm: Arm) -> int:
@@ -91,11 +89,17 @@ def flight_of(arrival: Arrival, now_s: float) -> Flight:
         origin=arrival.origin,
         job_id=arrival.camera,
     )
-    profile = TaskProfile(
-        prompt_tokens=arrival.prompt_tokens,
-        expected_output_tokens=float(arrival.output_tokens),
-        frame_count=frames_offered(arrival),
-        fps=arrival.fps,
-        input_bytes=REQUEST_BYTES + arrival.prompt_tokens * CHARACTERS_PER_TOKEN,
-    )
+    profile = _profile(arrival.prompt_tokens, arrival.output_tokens, frames_offered(arrival), arrival.fps)
     return Flight(arrival, task, profile, now_s)
+
+
+@lru_cache(maxsize=4096)
+def _profile(prompt_tokens: int, output_tokens: int, frames: int, fps: float) -> TaskProfile:
+    """One object for all alike: a profile cannot change, and cameras ask for the same again and again."""
+    return TaskProfile(
+        prompt_tokens=prompt_tokens,
+        expected_output_tokens=float(output_tokens),
+        frame_count=frames,
+        fps=fps,
+        input_bytes=prompt_tokens * CHARACTERS_PER_TOKEN,
+    )

@@ -60,7 +60,7 @@ class LlmEndpoint:
             told |= {"x-request-id": demands.request_id, "traceparent": demands.traceparent}
             body = await read_json(headers, receive, self._max_body_bytes)
             request = self._request_type.model_validate_json(body)
-            jobs = self._jobs(request, demands, task_id, arrived_s, len(body))
+            jobs = self._jobs(request, demands, task_id, arrived_s)
             work = _Work(self._dispatcher, self._reply, request, jobs, told)
             async with WhileConnected(receive):
                 await (work.stream(send) if request.stream else work.whole(send))
@@ -69,9 +69,7 @@ class LlmEndpoint:
         except Exception as error:
             await send_error(send, error, told)
 
-    def _jobs(
-        self, request: OpenAiRequest, demands: Demands, task_id: str, arrived_s: float, body_bytes: int
-    ) -> list[LlmJob]:
+    def _jobs(self, request: OpenAiRequest, demands: Demands, task_id: str, arrived_s: float) -> list[LlmJob]:
         return [
             LlmJob(
                 task=Task(
@@ -86,7 +84,6 @@ class LlmEndpoint:
                 ),
                 request=prompt,
                 arrived_s=arrived_s,
-                up_bytes=body_bytes,
                 fit_to_context=not request.names_output_tokens,
             )
             for index, prompt in enumerate(request.inputs())

@@ -13,6 +13,7 @@ import pytest
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, QueueFull
 from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
+from skyshore.links.framing import REPLY_BYTES, TOKEN_BYTES
 from skyshore.ports import TaskState
 from tests.fakes.gateway_services import FakeNode, World, world
 from tests.fakes.memory_store import MemoryStore
@@ -255,7 +256,7 @@ async def test_outcome_and_record_tell_what_the_task_cost(tmp_path: Path) -> Non
         assert (outcome.quality, outcome.deadline_s) == (0.5, 600.0)
         assert (outcome.worker.queue_s, outcome.worker.output_tokens) == (0.004, 3)
         assert outcome.up_bytes > 50
-        assert outcome.down_bytes == len("Hello big world")
+        assert outcome.down_bytes == REPLY_BYTES + 3 * TOKEN_BYTES + len("Hello big world")
         assert outcome.transmission_joules == 0.0
         record = await w.store.task(outcome.task_id)
         assert record

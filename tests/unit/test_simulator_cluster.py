@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.cluster import Cluster, ClusterSettings
 from simulator.dispatch import CoreDispatcher
-from simulator.flight import CHARACTERS_PER_TOKEN, REQUEST_BYTES, TOKEN_BYTES
+from simulator.flight import ANSWER_CHARACTERS_PER_TOKEN, CHARACTERS_PER_TOKEN
 from simulator.node import NodePlan, Path, SimNode
 from simulator.tally import LogHistogram, Tally
 from simulator.timeline import Timeline
@@ -19,6 +19,7 @@ from skyshore.domain.node import Tier
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
+from skyshore.links.framing import FRAME_BYTES, REPLY_BYTES, REQUEST_BYTES, TOKEN_BYTES
 from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
@@ -68,7 +69,7 @@ def test_one_chat_takes_what_a_calculator_says():
     (outcome,) = Run(plan()).play(chat())
     up = (REQUEST_BYTES + 100 * CHARACTERS_PER_TOKEN) / 1e6 + 0.01
     prefill, decode = 0.02 + 100 * 1e-4, 9 * 0.021
-    down = (REQUEST_BYTES + 10 * TOKEN_BYTES) / 1e6 + 0.01
+    down = (REPLY_BYTES + 10 * (TOKEN_BYTES + ANSWER_CHARACTERS_PER_TOKEN)) / 1e6 + 0.01
     assert outcome.status is OutcomeStatus.OK
     assert outcome.latency_s == pytest.approx(0.003 + up + prefill + decode + down, abs=0.002)
     assert outcome.ttft_s == pytest.approx(0.003 + up + prefill + 0.01, abs=0.002)
@@ -93,7 +94,7 @@ def test_of_a_clip_to_be_classified_a_sample_is_sent_and_worked_on_as_the_gatewa
     arrival = Arrival(0.0, "c", TaskKind.VIDEO_CLASSIFY, frames=200, fps=10.0)
     run = Run(plan(profile=replace(PROFILE, video=(speed,))))
     (outcome,) = run.play(arrival)
-    assert outcome.up_bytes == REQUEST_BYTES + 8 * 1000
+    assert outcome.up_bytes == REQUEST_BYTES + 8 * (FRAME_BYTES + 1000)
     assert outcome.worker.compute_s == pytest.approx(8 * 0.05)
 
 
