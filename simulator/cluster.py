@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from simulator.deadlines import Deadlines
 from simulator.dispatch import Dispatcher, status_of
 from simulator.flight import Flight, flight_of
 from simulator.node import NodePlan, SimNode
@@ -14,6 +15,8 @@ from skyshore.domain.node import Arm
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
+
+NO_WORK = WorkerOutcome()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Cluster:
         self.open_tasks = 0
         self._timeline, self._dispatcher, self._on_outcome = timeline, dispatcher, on_outcome
         self._more = False
+        self._deadlines = Deadlines(timeline, self._expire)
         self._gathered: dict[str, Flight] = {}
         """Tasks that wait for the end of their slot."""
 
@@ -86,7 +90,7 @@ class Cluster:
         arrival, arrivals = planned
         flight = flight_of(arrival, self._timeline.now_s)
         self.open_tasks += 1
-        self._timeline.at(self._timeline.now_s + arrival.deadline_s, self._expire, flight)
+        self._deadlines.add(arrival.deadline_s, flight)
         self._plan_next(arrivals)
         self._place(flight)
 
@@ -171,8 +175,6 @@ class Cluster:
         self._place(flight)
 
     def _expire(self, flight: Flight) -> None:
-        if flight.over:
-            return
         if flight.node is not None and flight.arm is not None:
             flight.node.cancel(flight, flight.arm)
         self._end(flight, OutcomeStatus.DEADLINE_EXCEEDED)
@@ -219,7 +221,7 @@ class Cluster:
             transmission_joules=(flight.up_bytes + down_bytes) * node.path.joules_per_byte if node else 0.0,
             quality=arm.quality if arm else 0.0,
             service_class=flight.task.service_class,
-            worker=worker or WorkerOutcome(),
+            worker=worker or NO_WORK,
         )
 
     # ------------------------------------------------------------------------------------------- heartbeats

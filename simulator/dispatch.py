@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from simulator.flight import Flight
-from skyshore.domain.errors import QueueFull, SkyshoreError
+from skyshore.domain.errors import Internal, QueueFull, SkyshoreError
 from skyshore.domain.node import Arm, Node, NodeStatus
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import DecisionRecord
@@ -65,12 +65,13 @@ class CoreDispatcher:
 
     def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm | None:
         """See `Dispatcher`."""
-        event = TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid))
-        for _, answer in self._answers(self._core.handle(event)):
-            if isinstance(answer, SkyshoreError):
-                raise answer
-            return answer
-        return None
+        actions = self._core.handle(TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid)))
+        if not actions:
+            return None
+        answer = self._answer(actions[0])
+        if isinstance(answer, SkyshoreError):
+            raise answer
+        return answer
 
     def ended(self, now_s: float, outcome: Outcome) -> None:
         """See `Dispatcher`."""
@@ -87,26 +88,21 @@ class CoreDispatcher:
 
     def tick(self, now_s: float) -> Sequence[tuple[str, Arm | SkyshoreError]]:
         """See `Dispatcher`."""
-        return list(self._answers(self._core.handle(Tick(now_s))))
+        actions = self._core.handle(Tick(now_s))
+        return [(action.task_id, self._answer(action)) for action in actions if isinstance(action, Dispatch | Reject)]
 
-    def _answers(self, actions: Sequence[Action]) -> Iterator[tuple[str, Arm | SkyshoreError]]:
-        for action in actions:
-            if isinstance(action, Dispatch):
-                placement = action.placement
-                self._show(action.record)
-                self._note(placement.task_id, placement.arm.arm_id, placement.propensity)
-                yield placement.task_id, placement.arm
-            elif isinstance(action, Reject):
-                self._show(action.record)
-                self._note(action.task_id, "", 0.0)
-                yield action.task_id, action.error
-
-    def _show(self, record: DecisionRecord) -> None:
+    def _answer(self, action: Action) -> Arm | SkyshoreError:
+        if isinstance(action, Dispatch):
+            line = f"{action.task_id} {action.arm.arm_id} {action.propensity!r}\n"
+            answer: Arm | SkyshoreError = action.arm
+        elif isinstance(action, Reject):
+            line, answer = f"{action.task_id}  0.0\n", action.error
+        else:
+            raise Internal(f"the core answered an arrival with {type(action).__name__}")
+        self._digest.update(line.encode())
         if self._on_decision is not None:
-            self._on_decision(record)
-
-    def _note(self, task_id: str, arm_id: str, propensity: float) -> None:
-        self._digest.update(f"{task_id} {arm_id} {propensity!r}\n".encode())
+            self._on_decision(action.record)
+        return answer
 
 
 def status_of(error: SkyshoreError) -> OutcomeStatus:

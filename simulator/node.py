@@ -63,6 +63,7 @@ class SimNode:
         self._video: dict[str, VideoServer] = {}
         self._rows: dict[Row, Flight] = {}
         self._segments: dict[Segment, Flight] = {}
+        self._servers: tuple[LlmServer | VideoServer, ...] = ()
         self._ledger = EnergyLedger(0.0, {}, 0.0, 0.0)
 
     @property
@@ -89,7 +90,9 @@ class SimNode:
         self._video = {
             speed.model: VideoServer(speed, self._timeline, self._segment_done) for speed in self._profile.video
         }
-        lanes = {model: server.slots for model, server in self._servers().items()}
+        self._servers = (*self._llm.values(), *self._video.values())
+        lanes = {model: llm.slots for model, llm in self._llm.items()}
+        lanes |= {model: video.slots for model, video in self._video.items()}
         self._ledger = EnergyLedger(self._profile.idle_watts, lanes, now_s, 0.0)
 
     def stop(self) -> list[Flight]:
@@ -137,7 +140,7 @@ class SimNode:
 
     def status(self) -> NodeStatus:
         """Its heartbeat now."""
-        servers = list(self._servers().values())
+        servers = self._servers
         return NodeStatus(
             node_id=self._node.node_id,
             running=sum(server.running for server in servers),
@@ -150,13 +153,11 @@ class SimNode:
         """Energy it drew so far, in all its lives."""
         return self._spent_joules + (self._meter_joules() if self.alive else 0.0)
 
-    def _servers(self) -> dict[str, LlmServer | VideoServer]:
-        return {**self._llm, **self._video}
-
     def _meter_joules(self) -> float:
         now_s = self._timeline.now_s
-        busy = sum(server.busy_watts * server.busy_s(now_s) for server in self._llm.values())
-        busy += sum(server.busy_watts * server.busy_s(now_s) for server in self._video.values())
+        busy = 0.0
+        for server in self._servers:
+            busy += server.busy_watts * server.busy_s(now_s)
         return self._profile.idle_watts * (now_s - self._started_s) + busy
 
     def _charge(self, flight: Flight) -> Charge:
@@ -190,7 +191,7 @@ class SimNode:
         outcome = WorkerOutcome(
             queue_s=segment.started_s - segment.arrived_s,
             compute_s=segment.work_s,
-            frames=flight.arrival.frames,
+            frames=flight.profile.frame_count,
             inference_joules=charge.inference_joules,
             idle_joules=charge.idle_joules,
             energy_source=ENERGY_SOURCE,

@@ -92,8 +92,11 @@ class VideoServer:
 
     def busy_s(self, now_s: float) -> float:
         """Seconds at full power so far; one of several slots at work counts for its share."""
-        under_way = sum(min(now_s - segment.started_s, segment.work_s) for segment in self.queue.serving)
-        return (self._worked_s + under_way) / self.slots
+        worked_s = self._worked_s
+        for segment in self.queue.serving:
+            under_way_s = now_s - segment.started_s
+            worked_s += under_way_s if under_way_s < segment.work_s else segment.work_s
+        return worked_s / self.slots
 
     def offer(self, segment: Segment) -> bool:
         """Take a segment now. False when there is no room."""

@@ -16,21 +16,27 @@ SMALLEST_S = 1e-5
 LARGEST_S = 1e5
 STEP = 1.005
 """Width of one bin: any percentile is right within half a percent."""
+LOG_STEP = math.log(STEP)
+BINS = math.ceil(math.log(LARGEST_S / SMALLEST_S) / LOG_STEP) + 2
 
 
 class LogHistogram:
     """Counts durations in bins of equal ratio."""
 
     def __init__(self) -> None:
-        self._log_step = math.log(STEP)
-        self._counts = np.zeros(math.ceil(math.log(LARGEST_S / SMALLEST_S) / self._log_step) + 2, np.int64)
+        self._counts = [0] * BINS
         self.count = 0
 
     def add(self, seconds: float) -> None:
         """Count one duration; what lies outside 10 µs to 10⁵ s is counted at the border."""
-        place = math.ceil(math.log(max(seconds, SMALLEST_S) / SMALLEST_S) / self._log_step)
-        self._counts[min(place, len(self._counts) - 1)] += 1
+        place = math.ceil(math.log(seconds / SMALLEST_S) / LOG_STEP) if seconds > SMALLEST_S else 0
+        self._counts[place if place < BINS else BINS - 1] += 1
         self.count += 1
+
+    def merge(self, other: LogHistogram) -> None:
+        """Count what another one counted too."""
+        self._counts = [ours + theirs for ours, theirs in zip(self._counts, other._counts, strict=True)]
+        self.count += other.count
 
     def percentile_s(self, q: float) -> float:
         """Nearest-rank percentile; not a number without samples."""
@@ -61,20 +67,37 @@ class Sums:
     idle_joules: float = 0.0
     by_tier: Counter[Tier] = field(default_factory=Counter)
 
+    def merge(self, other: Sums) -> None:
+        """Add another's sums to these."""
+        for name in Sums.__slots__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, LogHistogram):
+                mine.merge(theirs)
+            elif isinstance(mine, Counter):
+                mine.update(theirs)
+            else:
+                setattr(self, name, mine + theirs)
+
 
 class Tally:
     """Takes outcomes one at a time and forgets them."""
 
     def __init__(self, tiers: Mapping[str, Tier]) -> None:
         """`tiers` by node id."""
-        self.all = Sums()
         self.by_class: defaultdict[str, Sums] = defaultdict(Sums)
         self._tiers = tiers
 
     def add(self, outcome: Outcome) -> None:
         """Count one task. Latencies are those of answers that came; the others are in `statuses`."""
-        for sums in (self.all, self.by_class[outcome.service_class]):
-            self._add(sums, outcome)
+        self._add(self.by_class[outcome.service_class], outcome)
+
+    @property
+    def all(self) -> Sums:
+        """All classes together."""
+        total = Sums()
+        for sums in self.by_class.values():
+            total.merge(sums)
+        return total
 
     def to_json(self, duration_s: float) -> dict[str, object]:
         """All figures as plain numbers; rates are over `duration_s`."""
@@ -90,7 +113,7 @@ class Tally:
         sums.transmission_joules += outcome.transmission_joules
         if outcome.status is not OutcomeStatus.OK:
             return
-        sums.met += outcome.met_deadline
+        sums.met += outcome.latency_s <= outcome.deadline_s
         sums.latency.add(outcome.latency_s)
         if outcome.ttft_s:
             sums.ttft.add(outcome.ttft_s)

@@ -27,7 +27,8 @@ class VideoQueue:
     def __init__(self, speed: VideoSpeed) -> None:
         self.speed = speed
         self.waiting: deque[Segment] = deque()
-        self.serving: set[Segment] = set()
+        self.serving: dict[Segment, None] = {}
+        """An ordered set: what is summed over it must not depend on where objects lie in memory."""
 
     @property
     def full(self) -> bool:
@@ -47,13 +48,13 @@ class VideoQueue:
         while self.waiting and len(self.serving) < self.speed.slots:
             segment = self.waiting.popleft()
             segment.started_s = now_s
-            self.serving.add(segment)
+            self.serving[segment] = None
             started.append(segment)
         return started
 
     def leave(self, segment: Segment) -> None:
         """Done or cancelled: its slot is free. Nothing happens when it has left already."""
         if segment in self.serving:
-            self.serving.remove(segment)
+            del self.serving[segment]
         elif segment in self.waiting:
             self.waiting.remove(segment)

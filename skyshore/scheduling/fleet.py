@@ -123,8 +123,9 @@ class Fleet:
         """Improve the guess at a link nobody measures."""
         member = self._members.get(outcome.node_id)
         if member is not None and member.guess is not None:
-            member.guess.observe(outcome)
-            self.columns.set_link(member.state, member.guess.link())
+            guess = member.guess
+            guess.observe(outcome)
+            self.columns.guess_link(member.state, guess.up_bytes_per_s, guess.rtt_s, guess.joules_per_byte)
 
     def reserve(self, context: Context, arm: ArmEstimate, attempt: int, grace_s: float) -> None:
         """Count a task against its node from now until `release`."""

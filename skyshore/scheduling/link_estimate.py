@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skyshore.domain.node import Link
 from skyshore.domain.outcome import Outcome
 
 LARGE_BYTES = 50_000
@@ -35,10 +34,6 @@ class LinkEstimate:
             self.rtt_s = _mean(self.rtt_s, on_link_s)
         if moved_bytes and outcome.transmission_joules:
             self.joules_per_byte = _mean(self.joules_per_byte, outcome.transmission_joules / moved_bytes)
-
-    def link(self) -> Link:
-        """The guess so far."""
-        return Link(up_bytes_per_s=self.up_bytes_per_s, rtt_s=self.rtt_s, joules_per_byte=self.joules_per_byte)
 
 
 def _mean(old: float, new: float) -> float:

@@ -110,8 +110,12 @@ class NodeColumns:
 
     def set_link(self, state: NodeState, link: Link) -> None:
         """Write a link; a rate of 0 means not measured."""
-        state.bytes_per_s = link.up_bytes_per_s or math.inf
-        state.rtt_s, state.joules_per_byte = link.rtt_s, link.joules_per_byte
+        self.guess_link(state, link.up_bytes_per_s, link.rtt_s, link.joules_per_byte)
+
+    def guess_link(self, state: NodeState, bytes_per_s: float, rtt_s: float, joules_per_byte: float) -> None:
+        """`set_link` with what a `Link` is made of."""
+        state.bytes_per_s = bytes_per_s or math.inf
+        state.rtt_s, state.joules_per_byte = rtt_s, joules_per_byte
         self._changed.add(state.number)
 
     def set_status(self, state: NodeState, *, foreign: float, capacity: float, kv_used: float, draining: bool) -> None:
