@@ -232,6 +232,8 @@ def _error(estimate: Estimate) -> list[list[float]] | None:
 
 
 def _per_met(group: Group, part: str) -> float:
+    if "attainment" not in group.figures:  # interrupted before a request had ended
+        return 0.0
     met = group.figures["attainment"].mean * group.figures["requests"].mean
     return group.figures[part].mean / met if met else 0.0
 

@@ -27,11 +27,13 @@ class Inputs:
         """Gather them.
 
         Raises:
-            InvalidScenario: the scenario cannot be used.
-            OSError: a file cannot be read.
+            InvalidScenario: the scenario cannot be read or used.
         """
         path = path.resolve()
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InvalidScenario(f"{error}; scenarios/ has examples") from error
         named = {path, *_named_files(read_scenario(text, str(path)), path.parent)}
         root = Path(os.path.commonpath([each.parent for each in named]))
         files = {each.relative_to(root).as_posix(): each.read_bytes() for each in sorted(named)}
