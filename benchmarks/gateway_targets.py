@@ -91,7 +91,7 @@ def start_own_system(
     group: Processes, node_settings: Mapping[str, str] = INSTANT_NODE, node_module: str = "edge_node"
 ) -> list[Target]:
     """Valkey, profiler, scheduler, one node, gateway: real processes on free ports."""
-    store, profiler, scheduler, node, gateway = (f"127.0.0.1:{port}" for port in _free_ports(5))
+    store, profiler, scheduler, node, gateway = (f"127.0.0.1:{port}" for port in free_ports(5))
     python = sys.executable
     env = {
         "SKYSHORE_REDIS_URL": f"redis://{store}/0",
@@ -110,7 +110,7 @@ def start_own_system(
     group.start("profiler", (python, "-m", "services.profiler"), env, _listens(profiler))
     group.start("scheduler", (python, "-m", "services.scheduler"), env, _listens(scheduler))
     group.start("node", (python, "-m", node_module), env, _listens(node))
-    group.start("gateway", (python, "-m", "gateway"), env, _answers(f"http://{gateway}/ready"))
+    group.start("gateway", (python, "-m", "gateway"), env, answers(f"http://{gateway}/ready"))
     return [
         Target("gateway", f"http://{gateway}{CHAT}", NODE_MODEL),
         Target("node", f"grpc://{node}", f"{NODE_ID}/{NODE_MODEL}"),
@@ -119,7 +119,7 @@ def start_own_system(
 
 def start_upstream(group: Processes) -> Target:
     """The model server behind the peers."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     argv = (sys.executable, "-m", "benchmarks.gateway_upstream", str(port))
     group.start("upstream", argv, {}, _listens(address))
@@ -128,20 +128,20 @@ def start_upstream(group: Processes) -> Target:
 
 def start_smg(group: Processes, upstream: Target) -> Target:
     """SMG, by its own launcher, one worker."""
-    port, metrics_port = _free_ports(2)
+    port, metrics_port = free_ports(2)
     argv = (
         *(str(_command("smg")), "launch", "--host", "127.0.0.1", "--port", str(port)),
         *("--worker-urls", upstream.url.removesuffix(CHAT), "--policy", "round_robin"),
         *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics_port), "--log-level", "warn"),
     )
     address = f"http://127.0.0.1:{port}"
-    group.start("smg", argv, {}, _answers(f"{address}/v1/models"))
+    group.start("smg", argv, {}, answers(f"{address}/v1/models"))
     return Target("smg", f"{address}{CHAT}", UPSTREAM_MODEL)
 
 
 def start_litellm(group: Processes, upstream: Target) -> Target:
     """LiteLLM's proxy, one worker, no database."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     config = group.folder / "litellm.yaml"
     base = upstream.url.removesuffix("/chat/completions")
     params = f"{{model: openai/{UPSTREAM_MODEL}, api_base: '{base}', api_key: none}}"
@@ -149,7 +149,7 @@ def start_litellm(group: Processes, upstream: Target) -> Target:
     argv = (*(str(_command("litellm")), "--config", str(config)), *("--host", "127.0.0.1", "--port", str(port)))
     env = {"LITELLM_MASTER_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     address = f"http://127.0.0.1:{port}"
-    group.start("litellm", argv, env, _answers(f"{address}/health/liveliness"))
+    group.start("litellm", argv, env, answers(f"{address}/health/liveliness"))
     return Target("litellm", f"{address}{CHAT}", UPSTREAM_MODEL)
 
 
@@ -192,7 +192,8 @@ def _valkey(address: str, folder: Path) -> tuple[str, ...]:
     return (str(get_binary_path()), *(part for key, value in wishes.items() for part in (f"--{key}", value)))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -214,7 +215,9 @@ def _listens(address: str) -> Callable[[], bool]:
     return probe
 
 
-def _answers(url: str) -> Callable[[], bool]:
+def answers(url: str) -> Callable[[], bool]:
+    """A probe: does the address answer 200."""
+
     def probe() -> bool:
         with suppress(URLError, OSError), urlopen(url, timeout=2) as response:
             return bool(response.status == 200)

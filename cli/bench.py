@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import benchmarks
 from benchmarks.result import BenchResult
-from skyshore.domain.errors import NotFound
+from skyshore.domain.errors import InvalidTask, NotFound
 
 
 def names() -> list[str]:
@@ -16,13 +17,17 @@ def names() -> list[str]:
     return sorted(path.stem for path in files if "\ndef run(" in path.read_text(encoding="utf-8"))
 
 
-def run_bench(name: str, *, as_json: bool) -> None:
-    """Run it and print what it found.
+def run_bench(name: str, *, as_json: bool, quick: bool = False) -> None:
+    """Run it and print what it found; `quick` asks for a smoke test.
 
     Raises:
         NotFound: there is no such bench.
+        InvalidTask: it has no quick form.
     """
     if name not in names():
         raise NotFound(f"no bench '{name}'; there are {', '.join(names()) or 'none'}", param="name")
-    result: BenchResult = import_module(f"benchmarks.{name}").run()
+    run = import_module(f"benchmarks.{name}").run
+    if quick and "quick" not in signature(run).parameters:
+        raise InvalidTask(f"bench '{name}' has no quick form", param="quick")
+    result: BenchResult = run(quick=True) if quick else run()
     result.show(as_json=as_json)

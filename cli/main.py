@@ -234,11 +234,15 @@ def explain(
 
 
 @app.command(rich_help_panel="Experiments")
-def bench(name: Annotated[str, typer.Argument(help="Name of a file in benchmarks/.")], as_json: AsJson = False) -> None:
+def bench(
+    name: Annotated[str, typer.Argument(help="Name of a file in benchmarks/.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke test, where the bench has one.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Run one bench beside its peers."""
     from cli.bench import run_bench  # noqa: PLC0415
 
-    run_bench(name, as_json=as_json)
+    run_bench(name, as_json=as_json, quick=quick)
 
 
 def _mount(name: str, module: str, about: str, panel: str) -> None:

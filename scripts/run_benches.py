@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHES = ("gateway", "scheduler", "llm", "video", "dsp", "sim", "loadgen", "links")
+BENCHES = ("gateway", "scheduler", "llm", "llm_serving", "video", "dsp", "sim", "loadgen", "links")
 
 
 def run(name: str) -> None:
