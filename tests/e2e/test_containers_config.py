@@ -6,8 +6,11 @@ import json
 import os
 import re
 import subprocess
+import sys
+import sysconfig
 import tomllib
 from itertools import chain, combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,6 +183,29 @@ def test_base_images_go_by_tag_and_images_run_as_an_ordinary_user() -> None:
         assert bases <= {"python:3.11-slim-bookworm", "redis:7-bookworm"}, path.name
         assert not text.startswith("# syntax="), path.name
         assert "USER 10001:10001" in text.rpartition("\nFROM ")[2] or "\nUSER 10001:10001" in text, path.name
+
+
+@pytest.mark.parametrize(
+    ("family", "modules"),
+    [
+        ("control", ["services.profiler.app", "services.scheduler.app", "services.spans.app"]),
+        ("gateway", ["gateway.serve", "services.links.app"]),
+        ("edge", ["edge_node.app", "cli.main", "cli.models"]),
+        ("cloud", ["cloud_node.app"]),
+    ],
+)
+def test_an_image_copies_every_package_of_ours_that_its_processes_import(
+    tmp_path: Path, family: str, modules: list[str]
+) -> None:
+    copied = re.findall(r"^COPY ((?!--)\S+) \S+$", (COMPOSE / f"{family}.Dockerfile").read_text(), re.M)
+    for name in set(copied) - {"pyproject.toml", "scripts/containers_requirements.py"}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    # Without `site` no editable install adds the packages that were not copied.
+    path = os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])
+    command = [sys.executable, "-S", "-c", "import " + ", ".join(modules)]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_image_is_asked_to_hold_only_what_its_process_needs() -> None:
