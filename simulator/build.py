@@ -17,16 +17,16 @@ from simulator.timeline import Timeline
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.links.capacity import Trace
-from skyshore.links.settings import Direction, Outage
+from skyshore.links.settings import Direction, LinkSettings
 from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
 from skyshore.links.trace_files import TraceError, parse_trace
+from skyshore.nodemodel.calibration import Calibration, Overheads, calibration_from_document
 from skyshore.nodemodel.document import ProfileError, profile_from_document
 from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.speed import NodeProfile
-from skyshore.scenario import DirectionTable, FaultTable, InvalidScenario, LinkTable, NodeTable, Scenario
+from skyshore.scenario import FaultTable, InvalidScenario, NodeTable, Scenario
+from skyshore.scenario_links import link_settings
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
-
-MBIT_BYTES = 1e6 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,34 @@ def build(
     dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)), on_decision)
     links = _Links(scenario, folder)
     plans = []
+    known = _calibration(scenario, folder)
     for table in scenario.nodes:
-        profile = _profile(table, folder)
-        plans += [NodePlan(node_id, table.tier, profile, links.path(node_id)) for node_id in table.ids]
-    cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings)
+        stated = profile_of(table, folder)
+        plans += [
+            NodePlan(node_id, table.tier, known.nodes.get(node_id, stated), links.path(node_id))
+            for node_id in table.ids
+        ]
+    cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings or _settings(known.overheads))
     for fault in scenario.faults:
         _plan_fault(fault, timeline, cluster)
     return Simulation(timeline, cluster, dispatcher)
 
 
-def _profile(table: NodeTable, folder: Path) -> NodeProfile:
+def _calibration(scenario: Scenario, folder: Path) -> Calibration:
+    if not scenario.calibration:
+        return Calibration("")
+    try:
+        return calibration_from_document(json.loads((folder / scenario.calibration).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InvalidScenario(f"calibration '{scenario.calibration}': {error}") from error
+
+
+def _settings(overheads: Overheads) -> ClusterSettings:
+    return ClusterSettings(gateway_s=overheads.gateway_s, hop_s=overheads.request_s / 2)
+
+
+def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
+    """What a scenario says of a node. Raises InvalidScenario for hardware or a file that cannot be used."""
     try:
         if table.profile in HARDWARE or table.profile == INSTANT:
             profile = modelled_profile(table.profile, table.models)
@@ -74,7 +92,7 @@ def _profile(table: NodeTable, folder: Path) -> NodeProfile:
     except (OSError, ProfileError, json.JSONDecodeError) as error:
         known = ", ".join([INSTANT, *HARDWARE])
         raise InvalidScenario(f"node '{table.id}': {error}; give a profile file, or one of {known}") from error
-    return profile.slowed(table.slowdown)
+    return profile.slowed(table.slowdown).hurried(table.time_scale)
 
 
 class _Links:
@@ -86,30 +104,13 @@ class _Links:
         self._shared: dict[str, tuple[Bucket, Bucket]] = {}
 
     def path(self, node_id: str) -> LinkPath:
-        table = self._scenario.link_of(node_id) or LinkTable(nodes=node_id)
-        outages = [
-            Outage(fault.at_s, fault.at_s + (fault.for_s or 0.0))
-            for fault in self._scenario.faults
-            if fault.kind == "outage" and fault.node == node_id
-        ]
-        ways = [self._direction(way, outages) for way in (table.up, table.down)]
-        buckets = self._buckets(table.shared, ways)
+        settings = link_settings(self._scenario, node_id) or LinkSettings()
+        ways = [settings.up, settings.down]
+        buckets = self._buckets(settings.shared, ways)
         rtt_s = sum(way.delay_s for way in ways)
         lines = [DelayLine(way, rtt_s, self._rng(node_id, i)) for i, way in enumerate(ways)]
         up, down = (OneWay(bucket, line) for bucket, line in zip(buckets, lines, strict=True))
-        return LinkPath(up, down, table.joules_per_mb / 1e6)
-
-    def _direction(self, table: DirectionTable, outages: list[Outage]) -> Direction:
-        rate = float("inf") if table.rate_mbit_s is None else table.rate_mbit_s * MBIT_BYTES
-        planned = [Outage(start_s, end_s) for start_s, end_s in table.outages_s]
-        return Direction(
-            rate_bytes_per_s=rate,
-            delay_s=table.delay_ms / 1000,
-            jitter_s=table.jitter_ms / 1000,
-            loss=table.loss,
-            outages=(*planned, *outages),
-            trace=table.trace,
-        )
+        return LinkPath(up, down, settings.joules_per_byte)
 
     def _buckets(self, word: str, ways: list[Direction]) -> tuple[Bucket, Bucket]:
         if word in self._shared:

@@ -25,6 +25,8 @@ class ClusterSettings:
 
     gateway_s: float = 0.003
     """From arrival to dispatch: profiling, deciding, the hops between."""
+    hop_s: float = 0.0
+    """Between gateway and node beyond the link, each way: remote calls and the client's own hops."""
     outcome_s: float = 0.02
     """From the end of a task to the policy's knowing of it."""
     heartbeat_s: float = 1.0
@@ -130,11 +132,12 @@ class Cluster:
         if flight.over:  # its deadline came before its slot's end: its room is not needed
             self._tell(self._outcome(flight, OutcomeStatus.CANCELLED))
             return
-        sent_s = node.path.up.deliver(now_s + self.settings.gateway_s, flight.up_bytes)
+        leaves_s = now_s + self.settings.gateway_s + self.settings.hop_s
+        sent_s = node.path.up.deliver(leaves_s, flight.up_bytes)
         reached_s = sent_s
         if flight.task.kind is not TaskKind.LLM:
             # Frames are worked on as they come; the segment queues from when its header has arrived.
-            reached_s = min(sent_s, now_s + self.settings.gateway_s + node.path.up.delay_s)
+            reached_s = min(sent_s, leaves_s + node.path.up.delay_s)
         self._timeline.at(reached_s, self._reach, (flight, flight.attempt, arm, sent_s))
 
     def _reach(self, sent: tuple[Flight, int, Arm, float]) -> None:
@@ -151,10 +154,10 @@ class Cluster:
     def _served(self, flight: Flight, worker: WorkerOutcome, first_token_s: float) -> None:
         """A node is done with a task; its answer travels back."""
         assert flight.node is not None, "a served task has a node"
-        arrived_s = flight.node.path.down.deliver(self._timeline.now_s, flight.down_bytes)
+        arrived_s = flight.node.path.down.deliver(self._timeline.now_s, flight.down_bytes) + self.settings.hop_s
         ttft_s = 0.0
         if flight.task.kind is TaskKind.LLM:
-            ttft_s = first_token_s + flight.node.path.down.delay_s - flight.arrived_s
+            ttft_s = first_token_s + flight.node.path.down.delay_s + self.settings.hop_s - flight.arrived_s
         self._timeline.at(arrived_s, self._arrived_back, (flight, flight.attempt, worker, ttft_s))
 
     def _arrived_back(self, back: tuple[Flight, int, WorkerOutcome, float]) -> None:

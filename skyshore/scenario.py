@@ -178,6 +178,8 @@ class Scenario(_Table):
     seed: int = Field(default=0, ge=0)
     duration_s: Positive
     policy: Name = "least_loaded"
+    calibration: str = ""
+    """File beside this one, made by `skyshore calibrate`: what simulation takes nodes and overheads to be."""
     nodes: tuple[NodeTable, ...] = Field(min_length=1)
     links: tuple[LinkTable, ...] = ()
     classes: tuple[ClassTable, ...] = ()

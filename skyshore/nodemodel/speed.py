@@ -124,6 +124,18 @@ class NodeProfile:
     llm: tuple[LlmSpeed, ...] = ()
     video: tuple[VideoSpeed, ...] = ()
 
+    def hurried(self, scale: float) -> NodeProfile:
+        """The same node when `scale` of its seconds pass in one of ours: faster and hungrier, a task's joules alike."""
+        if scale == 1.0:
+            return self
+        return replace(
+            self,
+            source=f"{self.source}, time x{scale:g}",
+            idle_watts=self.idle_watts * scale,
+            llm=tuple(replace(each.slowed(1 / scale), busy_watts=each.busy_watts * scale) for each in self.llm),
+            video=tuple(replace(each.slowed(1 / scale), busy_watts=each.busy_watts * scale) for each in self.video),
+        )
+
     def slowed(self, factor: float) -> NodeProfile:
         """The same node, every model `factor` times slower."""
         if factor == 1.0:
