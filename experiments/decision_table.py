@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
         pa.field("scores", pa.list_(pa.float64()), nullable=False),
         # What the policy looked at, in an order of its own.
         pa.field("features", pa.list_(pa.float64()), nullable=False),
+        # What it was shown, for `skyshore evaluate`; see `skyshore.scheduling.logged_context`.
+        pa.field("context", pa.string(), nullable=False),
         pa.field("status", pa.string()),
         pa.field("met_deadline", pa.bool_()),
         pa.field("latency_s", pa.float64()),
@@ -87,6 +89,7 @@ class DecisionWriter:
             "arm_ids": record.arm_ids,
             "scores": record.scores,
             "features": record.features,
+            "context": record.context,
         }
         if outcome is not None:
             row |= {

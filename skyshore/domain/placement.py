@@ -35,3 +35,5 @@ class DecisionRecord:
     arm_ids: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     features: tuple[float, ...] = ()
+    context: str = ""
+    """What the policy was shown, the task and a row for each of `arm_ids` (see `scheduling.logged_context`)."""

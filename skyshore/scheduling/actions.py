@@ -14,6 +14,7 @@ from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Arm, Node
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.policies.protocol import ArmEstimate, Arms, Context, Decision, FewArms
+from skyshore.scheduling.logged_context import encode_context
 
 
 class Choice(NamedTuple):
@@ -28,7 +29,9 @@ class Choice(NamedTuple):
     def record(self, chosen: str, logged_arms: int) -> DecisionRecord:
         """For the decision log, with at most so many arms: with more, those of the best scores."""
         task, decision = self.context.task, self.decision
-        arm_ids, scores = self._listed(logged_arms)
+        listed = self._listed(logged_arms)
+        arms, scores = self.arms, decision.scores if decision else None
+        estimates = [] if arms is None else [arms.estimate(index) for index in listed]
         return DecisionRecord(
             task_id=task.task_id,
             decided_at_s=self.context.now_s,
@@ -36,22 +39,23 @@ class Choice(NamedTuple):
             service_class=task.service_class,
             chosen=chosen,
             propensity=decision.propensity if decision else 0.0,
-            arm_ids=arm_ids,
-            scores=scores,
+            arm_ids=tuple(estimate.arm_id for estimate in estimates),
+            scores=() if scores is None else tuple(float(scores[index]) for index in listed),
             features=decision.features if decision else (),
+            context=encode_context(self.context, estimates) if estimates else "",
         )
 
-    def _listed(self, most: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    def _listed(self, most: int) -> list[int]:
+        """Indices of the arms to be logged."""
         if self.arms is None or self.decision is None:
-            return (), ()
-        names, rows, scores = self.arms.table.arm_ids, self.arms.rows, self.decision.scores
-        if len(rows) <= most:
-            listed = names if len(rows) == len(names) else tuple(names[row] for row in rows)
-            return listed, () if scores is None else tuple(np.asarray(scores).tolist())
+            return []
+        count, scores = len(self.arms.rows), self.decision.scores
+        if count <= most:
+            return list(range(count))
         if scores is None:
-            return (), ()
-        best = np.argpartition(scores, len(rows) - most)[-most:]
-        return tuple(names[rows[index]] for index in best), tuple(np.asarray(scores)[best].tolist())
+            return []
+        best: list[int] = np.argpartition(scores, count - most)[-most:].tolist()
+        return best
 
 
 class Dispatch(NamedTuple):

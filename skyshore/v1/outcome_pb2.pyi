@@ -212,6 +212,7 @@ class DecisionRecord(_message.Message):
     ARM_IDS_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Which task."""
     decided_at_s: _builtins.float
@@ -224,6 +225,8 @@ class DecisionRecord(_message.Message):
     """Arm chosen; empty if rejected."""
     propensity: _builtins.float
     """Probability with which it was chosen."""
+    context: _builtins.str
+    """What the policy was shown: the task and a row for each of arm_ids, as JSON. Empty when there was nothing to choose."""
     @_builtins.property
     def arm_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Arms that could have been chosen."""
@@ -248,10 +251,11 @@ class DecisionRecord(_message.Message):
         arm_ids: _abc.Iterable[_builtins.str] | None = ...,
         scores: _abc.Iterable[_builtins.float] | None = ...,
         features: _abc.Iterable[_builtins.float] | None = ...,
+        context: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_ids", b"arm_ids", "chosen", b"chosen", "decided_at_s", b"decided_at_s", "features", b"features", "policy", b"policy", "propensity", b"propensity", "scores", b"scores", "service_class", b"service_class", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_ids", b"arm_ids", "chosen", b"chosen", "context", b"context", "decided_at_s", b"decided_at_s", "features", b"features", "policy", b"policy", "propensity", b"propensity", "scores", b"scores", "service_class", b"service_class", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,6 +213,7 @@ def decision_to_proto(record: DecisionRecord) -> outcome_pb2.DecisionRecord:
         arm_ids=record.arm_ids,
         scores=record.scores,
         features=record.features,
+        context=record.context,
     )
 
 
@@ -228,4 +229,5 @@ def decision_from_proto(message: outcome_pb2.DecisionRecord) -> DecisionRecord:
         tuple(message.arm_ids),
         tuple(message.scores),
         tuple(message.features),
+        message.context,
     )

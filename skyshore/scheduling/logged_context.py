@@ -1,0 +1,73 @@
+"""What a policy was shown, as text in the decision log, so that another policy can be asked the same question later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from skyshore.domain.errors import InvalidTask
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task, TaskKind
+from skyshore.policies.protocol import ArmEstimate, Arms, ArmTable, Context, Floats
+
+WORTH_A_DIGIT = 6
+"""Significant digits kept of every estimate."""
+FIRST_NUMBER = ArmEstimate._fields.index("is_cloud")
+
+
+def encode_context(context: Context, estimates: Sequence[ArmEstimate]) -> str:
+    """One line: the task, its profile, and one row an arm in the order of the record's `arm_ids`."""
+    task, blank = context.task, TaskProfile()
+    profile = {name: value for name, value in asdict(context.profile).items() if value != getattr(blank, name)}
+    asked = [str(task.kind), task.deadline_s, task.min_quality, context.waited_s]
+    rows = [[row.node_id, *map(_short, row[FIRST_NUMBER:])] for row in estimates]
+    return json.dumps({"task": asked, "profile": profile, "arms": rows}, separators=(",", ":"))
+
+
+def decode_context(
+    text: str, arm_ids: Sequence[str], task_id: str, service_class: str, now_s: float
+) -> tuple[Context, Arms]:
+    """What `encode_context` wrote. Raises InvalidTask for anything else."""
+    try:
+        content = json.loads(text)
+        kind, deadline_s, min_quality, waited_s = content["task"]
+        profile = dict(content["profile"])
+        if "complexity" in profile:
+            profile["complexity"] = tuple(profile["complexity"])
+        task = Task(task_id, TaskKind(kind), service_class, float(deadline_s), float(min_quality))
+        node_ids = tuple(str(row[0]) for row in content["arms"])
+        numbers = np.array([[np.inf if value is None else value for value in row[1:]] for row in content["arms"]]).T
+        columns = dict(zip(ArmEstimate._fields[FIRST_NUMBER:], numbers, strict=True))
+        arms = _arms(_table(task.kind, tuple(arm_ids), node_ids), columns)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidTask(f"not a logged context: {text[:80]!r} ({error!r})", param="context") from error
+    return Context(now_s, task, TaskProfile(**profile), float(waited_s)), arms
+
+
+def _short(value: Any) -> float | None:
+    number = float(value)
+    return float(f"{number:.{WORTH_A_DIGIT}g}") if np.isfinite(number) else None
+
+
+@lru_cache(maxsize=256)
+def _table(kind: TaskKind, arm_ids: tuple[str, ...], node_ids: tuple[str, ...]) -> ArmTable:
+    """The same object for the same arms: policies number arms once a table. Its columns are those of any one row."""
+    numbers = {node_id: number for number, node_id in enumerate(dict.fromkeys(node_ids))}
+    node, room = np.array([numbers[node_id] for node_id in node_ids], dtype=np.intp), len(arm_ids)
+    return ArmTable(kind, arm_ids, node_ids, node, np.zeros(room, np.bool_), np.zeros(room), np.ones(room))
+
+
+def _arms(table: ArmTable, columns: dict[str, Floats]) -> Arms:
+    return Arms(
+        table=table,
+        rows=np.arange(len(table.arm_ids), dtype=np.intp),
+        node=table.node,
+        is_cloud=columns.pop("is_cloud") > 0,
+        latency_s=columns["transmission_s"] + columns["queue_s"] + columns["service_s"],
+        **columns,
+    )
