@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cli.extras import require
 from cli.render import show_table
 from cli.sweep_bars import SweepBars
 from experiments.bundle import REPORT, SUMMARY, Bundle, missing
@@ -102,11 +103,23 @@ def _experiment(options: CompareOptions) -> Experiment:
 
 
 def executor(options: CompareOptions) -> Execute:
-    """What runs the cells. Raises InvalidTask for a name that is none."""
-    if options.executor != "process":
-        raise InvalidTask(f"no executor '{options.executor}'; there are process and ray", param="executor")
+    """What runs the cells.
+
+    Raises:
+        InvalidTask: a name that is none.
+        NotFound: Ray is not installed.
+    """
     parallel = options.parallel or len(os.sched_getaffinity(0))
-    return lambda jobs, scratch: run_in_processes(jobs, scratch, parallel)
+    match options.executor:
+        case "process":
+            return lambda jobs, scratch: run_in_processes(jobs, scratch, parallel)
+        case "ray":
+            require("ray", "ray")
+            from experiments.ray_cluster import run_on_ray  # noqa: PLC0415 (an extra of its own)
+
+            return lambda jobs, scratch: run_on_ray(jobs, scratch, options.ray_address, parallel)
+        case other:
+            raise InvalidTask(f"no executor '{other}'; there are process and ray", param="executor")
 
 
 def _folder(experiment: Experiment) -> Path:

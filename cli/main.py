@@ -134,10 +134,24 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario in virtual time and print its figures; Ctrl-C keeps what there is."""
+    _needs_sim()
     from cli.simulate import run_simulate  # noqa: PLC0415
 
     if status := run_simulate(scenario, policy, seed, load, out, as_json=as_json):
         raise typer.Exit(status)
+
+
+@app.command(rich_help_panel="Experiments")
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="Folder made by `skyshore compare --driver live`.", metavar="RUN_DIR")],
+    *,
+    out: Annotated[Path, typer.Option(help="File to write; a scenario names it as `calibration`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fit node models and overheads to a live run, so that a simulation predicts the next one."""
+    from cli.calibrate import run_calibrate  # noqa: PLC0415
+
+    run_calibrate(run, out, as_json=as_json)
 
 
 @app.command(rich_help_panel="Experiments")
@@ -148,6 +162,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a run bundle's files, run its cells again and say what differs; exit 1 unless it holds."""
+    _needs_sim()
     from cli.verify import run_verify  # noqa: PLC0415
 
     if not run_verify(bundle, jobs, as_json=as_json):
@@ -173,6 +188,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Run policies on the same requests over several seeds; figures with intervals, a report, a run bundle."""
+    _needs_sim()
     from cli.compare import CompareOptions, run_compare  # noqa: PLC0415
 
     given = (scenario, policies, baseline, seeds, first_seed, loads, driver, jobs, executor, ray_address, out)
@@ -243,6 +259,12 @@ def bench(
     from cli.bench import run_bench  # noqa: PLC0415
 
     run_bench(name, as_json=as_json, quick=quick)
+
+
+def _needs_sim() -> None:
+    from cli.extras import require  # noqa: PLC0415
+
+    require("sim", "pyarrow", "matplotlib")
 
 
 def _mount(name: str, module: str, about: str, panel: str) -> None:

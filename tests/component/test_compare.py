@@ -214,7 +214,7 @@ async def test_simulate_prints_figures_and_ctrl_c_leaves_a_valid_partial_result(
     assert (whole["complete"], whole["policy"], whole["seed"]) == (True, "cs_ucb", 5)
     assert sum(whole["statuses"].values()) == whole["figures"]["requests"] > 50
     long = tmp_path / "long.toml"
-    long.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 20000"), encoding="utf-8")
+    long.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 6000"), encoding="utf-8")
     out = tmp_path / "run"
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli", "simulate", str(long), "--json", "--out", str(out),
@@ -232,7 +232,7 @@ async def test_simulate_prints_figures_and_ctrl_c_leaves_a_valid_partial_result(
     assert sum(partial["statuses"].values()) == partial["figures"]["requests"]
     bundle = Bundle.read(out)
     rows = parquet.read_table(bundle.cell_folder(bundle.jobs()[0].cell) / "outcomes.parquet")
-    assert 50_000 <= rows.num_rows == partial["figures"]["requests"] < 400_000
+    assert 50_000 <= rows.num_rows == partial["figures"]["requests"] < 150_000
 
 
 async def test_a_bundle_holds_when_run_again_and_not_when_touched(scenario, tmp_path):

@@ -1,0 +1,14 @@
+"""Parts of Skyshore that not every machine installs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from skyshore.domain.errors import NotFound
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raises NotFound, with the command that helps, if a module of an extra is missing."""
+    absent = [name for name in modules if find_spec(name) is None]
+    if absent:
+        raise NotFound(f"this needs {', '.join(absent)}: .venv/bin/pip install -e '.[{extra}]'")
