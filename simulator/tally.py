@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Sums:
 
     def merge(self, other: Sums) -> None:
         """Add another's sums to these."""
-        for name in Sums.__slots__:
+        for name in (entry.name for entry in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, LogHistogram):
                 mine.merge(theirs)
