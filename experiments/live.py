@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.node import NodeStatus
 from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.domain.placement import DecisionRecord
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
 from skyshore.report.load_audit import Verdict, audit_load
 from skyshore.report.request_record import RequestRecord
@@ -40,6 +41,7 @@ SAMPLE_S = 0.5
 LATE_OUTCOMES_S = 5.0
 """An outcome is on its way to the store a moment longer than its answer to the client."""
 OUTCOMES_AT_ONCE = 1000
+MOST_DECISIONS = 20_000
 INVALID = "INVALID"
 """First word of the note of a run whose figures must not be used."""
 
@@ -50,6 +52,8 @@ class Watched:
 
     outcomes: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
     """By task, segments under the task of their clip."""
+    decisions: list[DecisionRecord] = field(default_factory=list)
+    """Newest first."""
     fleet_joules: float = 0.0
     """Of all nodes: the power they reported, over time."""
     machine_busy: float = 0.0
@@ -60,10 +64,13 @@ def run_live(
     cell: Cell,
     *,
     on_row: RowSink | None = None,
+    on_decision: Callable[[DecisionRecord], None] | None = None,
     event_log: Path | None = None,
     progress: Progress | None = None,
 ) -> CellResult:
     """Start the system, play the cell's schedule, collect what came of it, stop; `on_row` is given every request.
+
+    `on_decision` is given the decisions first, the newest 20,000 as the state store keeps them.
 
     `event_log` is where to keep what the scheduler was told. A run that could not keep its schedule says so in its
     notes, with `INVALID` as first word.
@@ -80,6 +87,11 @@ def run_live(
         log = system.event_log.read_bytes() if event_log is not None and system.event_log.is_file() else b""
     if event_log is not None:
         event_log.write_bytes(log)
+    if on_decision is not None:
+        names = {record.task_id: record.request_id for record in run.records() if record.task_id}
+        for decision in reversed(watched.decisions):
+            task_id = decision.task_id.partition("-")[0]
+            on_decision(replace(decision, task_id=names.get(task_id, decision.task_id)))
     return _result(planned, run, watched, on_row, time.perf_counter() - started_s)
 
 
@@ -133,6 +145,7 @@ async def _play(run: Run, planned: Plan, system: LiveSystem, progress: Progress 
         await playing
         watched.machine_busy = psutil.cpu_percent() / 100
         await _await_outcomes(run.records(), watched)
+        watched.decisions = await store.decisions(MOST_DECISIONS)
     finally:
         for task in (watching, faults):
             task.cancel()

@@ -1,0 +1,231 @@
+"""Fits node models and overheads to what a live run saw of its requests.
+
+A language model's iteration takes `iteration_s + p * prefill_token_s + r * row_s` (see `LlmSpeed`). How many
+iterations, prompt tokens and rows fell into one request's time is known from everybody's times: a row makes one token
+an iteration. So each request gives two linear equations, for its prefill and for its decoding, in three unknowns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from experiments.bundle import Bundle
+from experiments.cell import Driver
+from experiments.outcome_table import OutcomeRow
+from experiments.work import OUTCOMES
+from simulator.build import profile_of
+from skyshore.domain.errors import InvalidTask
+from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.task import TaskKind
+from skyshore.links.settings import LinkSettings
+from skyshore.nodemodel.calibration import Calibration, Overheads
+from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
+from skyshore.scenario import NodeTable, Scenario
+from skyshore.scenario_links import link_settings
+
+Floats = NDArray[np.float64]
+
+LEAST_ANSWERS = 20
+"""Of one model on one node: fewer tell too little, and the stated figures stay."""
+APART_S = 1e6
+"""Far longer than any run."""
+FLOOR_S = 0.01
+"""Errors count relative to what was measured, but not below this: timers and schedulers blur what is shorter."""
+
+
+def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, source: str) -> Calibration:
+    """Fit every node that answered enough; the others keep what the scenario states. Files lie in `folder`.
+
+    Raises:
+        InvalidTask: nothing was answered.
+        InvalidScenario: a profile of the scenario cannot be used.
+    """
+    answered = [row for row in rows if row.status is OutcomeStatus.OK and row.latency_s is not None and row.node_id]
+    if not answered:
+        raise InvalidTask("the run holds no answers to learn from; calibrate a live run")
+    nodes = {}
+    for table in scenario.nodes:
+        for node_id in table.ids:
+            own = [row for row in answered if row.node_id == node_id]
+            nodes[node_id] = _node(own, _slotted(profile_of(table, folder), table), source)
+    return Calibration(source, _overheads(answered, scenario), nodes)
+
+
+def _slotted(profile: NodeProfile, table: NodeTable) -> NodeProfile:
+    """A real engine's slots are the scenario's, whatever hardware stands for it in simulation."""
+    if table.engine == "emulated":
+        return profile
+    return replace(profile, llm=tuple(replace(speed, slots=table.slots) for speed in profile.llm))
+
+
+def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
+    left = []
+    for row in rows:
+        if row.ttft_s is not None:
+            link = link_settings(scenario, row.node_id) or LinkSettings()
+            rate = link.up.rate_bytes_per_s
+            on_link_s = link.up.delay_s + link.down.delay_s + (0.0 if math.isinf(rate) else row.up_bytes / rate)
+            left.append(row.ttft_s - row.gateway_s - row.queue_s - row.prefill_s - on_link_s)
+    request_s = max(0.0, float(np.median(left))) if left else 0.0
+    return Overheads(gateway_s=float(np.median([row.gateway_s for row in rows])), request_s=request_s)
+
+
+def _node(rows: Sequence[OutcomeRow], stated: NodeProfile, source: str) -> NodeProfile:
+    by_model: defaultdict[str, list[OutcomeRow]] = defaultdict(list)
+    for row in rows:
+        by_model[row.arm_id.partition("/")[2].partition("@")[0]].append(row)
+    busy_s = _union_s([_span(row) for row in rows])
+    idle = sum(row.idle_joules for row in rows) / busy_s if busy_s else stated.idle_watts
+    return replace(
+        stated,
+        source=source,
+        idle_watts=idle,
+        llm=tuple(_llm(by_model[speed.model.partition(":")[0]], speed, source) for speed in stated.llm),
+        video=tuple(_video(by_model[speed.model], speed, source) for speed in stated.video),
+    )
+
+
+def calibrate_run(folder: Path) -> Calibration:
+    """From the live cells of a run bundle, as `skyshore compare --driver live` leaves it.
+
+    Raises:
+        BadBundle: it is none.
+        InvalidTask: it holds no rows of a live run.
+    """
+    bundle = Bundle.read(folder)
+    jobs = [job for job in bundle.jobs() if job.cell.driver is Driver.LIVE]
+    files = [path for job in jobs if (path := bundle.cell_folder(job.cell) / OUTCOMES).is_file()]
+    if not files:
+        raise InvalidTask(f"{folder} holds no rows of a live run; `skyshore compare SCENARIO --driver live` makes them")
+    # Cells one after the other, so that requests of different runs never seem to share a batch.
+    rows = [
+        replace(row, t_intended_s=row.t_intended_s + place * APART_S)
+        for place, path in enumerate(files)
+        for row in read_outcomes(path)
+    ]
+    source = f"measured: calibrated on {bundle.experiment.inputs.parse().name} {bundle.experiment.inputs.sha256[:8]}"
+    return calibrate(rows, bundle.experiment.inputs.parse(), bundle.scenario.parent, source)
+
+
+def read_outcomes(path: Path) -> list[OutcomeRow]:
+    """The rows of an `outcomes.parquet`."""
+    return [
+        OutcomeRow(**{**row, "kind": TaskKind(row["kind"]), "status": OutcomeStatus(row["status"])})
+        for row in parquet.read_table(path).to_pylist()
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- language models
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """Times of many requests on one node; [n] each, in seconds of the run."""
+
+    prefill: Floats
+    """Begin of the prefill."""
+    first: Floats
+    """First token."""
+    end: Floats
+    prompt: Floats
+    steps: Floats
+    """Iterations spent decoding: one a token after the first."""
+
+    @classmethod
+    def of(cls, rows: Sequence[OutcomeRow]) -> _Spans:
+        end = np.array([row.t_intended_s + (row.latency_s or 0.0) for row in rows])
+        first = end - np.array([row.compute_s for row in rows])
+        return cls(
+            prefill=first - np.array([row.prefill_s for row in rows]),
+            first=first,
+            end=end,
+            prompt=np.array([float(row.prompt_tokens) for row in rows]),
+            steps=np.array([float(max(0, row.output_tokens - 1)) for row in rows]),
+        )
+
+    def equations(self, chunk_tokens: int) -> tuple[Floats, Floats]:
+        """Matrix [2n, 3] (iterations, prompt tokens, rows) and seconds [2n]: prefills, then decodings."""
+        prefill_s, decode_s = self.first - self.prefill, self.end - self.first
+        chunks = np.ceil(self.prompt / chunk_tokens)
+        prompts = self.prompt + self._others(self.prefill, self.first, self.prefill, self.first, self.prompt)
+        rows = self._others(self.prefill, self.first, self.first, self.end, self.steps)
+        prefills = np.stack([chunks, prompts, rows], axis=1)
+        prompts = self._others(self.first, self.end, self.prefill, self.first, self.prompt)
+        rows = self.steps + self._others(self.first, self.end, self.first, self.end, self.steps)
+        decodings = np.stack([self.steps, prompts, rows], axis=1)
+        return np.concatenate([prefills, decodings]), np.concatenate([prefill_s, decode_s])
+
+    @staticmethod
+    def _others(begin: Floats, end: Floats, other_begin: Floats, other_end: Floats, amount: Floats) -> Floats:
+        """Of each other request's `amount`, spread evenly over its span, the part within each [begin, end]."""
+        overlap = np.minimum(end[:, None], other_end[None]) - np.maximum(begin[:, None], other_begin[None])
+        share = np.clip(overlap, 0.0, None) / np.maximum(other_end - other_begin, 1e-6)[None]
+        np.fill_diagonal(share, 0.0)
+        return np.asarray(share @ amount, dtype=np.float64)
+
+
+def _llm(rows: Sequence[OutcomeRow], stated: LlmSpeed, source: str) -> LlmSpeed:
+    rows = [row for row in rows if row.kind is TaskKind.LLM]
+    if len(rows) < LEAST_ANSWERS:
+        return stated
+    matrix, seconds = _Spans.of(rows).equations(stated.chunk_tokens)
+    weights = 1.0 / np.maximum(seconds, FLOOR_S)
+    iteration_s, prefill_token_s, row_s = _not_negative(matrix * weights[:, None], seconds * weights)
+    busy_s = _union_s([_span(row) for row in rows])
+    return replace(
+        stated,
+        source=f"{source}, {len(rows)} answers",
+        iteration_s=iteration_s,
+        prefill_token_s=prefill_token_s,
+        row_s=row_s,
+        busy_watts=sum(row.inference_joules for row in rows) / busy_s if busy_s else stated.busy_watts,
+    )
+
+
+def _not_negative(matrix: Floats, seconds: Floats) -> list[float]:
+    """Least squares; what comes out negative is left out and the rest is fitted again."""
+    kept = list(range(matrix.shape[1]))
+    while kept:
+        found = np.linalg.lstsq(matrix[:, kept], seconds, rcond=None)[0]
+        if (found >= 0).all():
+            break
+        kept.pop(int(found.argmin()))
+    values = [0.0] * matrix.shape[1]
+    if kept:
+        for place, value in zip(kept, found, strict=True):
+            values[place] = float(value)
+    return values
+
+
+# ------------------------------------------------------------------------------------------------------- video
+
+
+def _video(rows: Sequence[OutcomeRow], stated: VideoSpeed, source: str) -> VideoSpeed:
+    """Time per frame only: segments are too alike to tell what is paid once."""
+    frames = sum(row.frames for row in rows)
+    if len(rows) < LEAST_ANSWERS or not frames:
+        return stated
+    frame_s = float(np.median([row.compute_s / row.frames for row in rows if row.frames]))
+    return replace(stated, source=f"{source}, {len(rows)} segments", frame_s=frame_s, segment_s=0.0)
+
+
+def _span(row: OutcomeRow) -> tuple[float, float]:
+    end = row.t_intended_s + (row.latency_s or 0.0)
+    return end - row.compute_s - row.prefill_s, end
+
+
+def _union_s(spans: Sequence[tuple[float, float]]) -> float:
+    """Length of the time in which at least one span runs."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
