@@ -113,7 +113,9 @@ class Tokenizer:
 
     def count_chat(self, messages: Sequence[ChatMessage]) -> int:
         """How many prompt tokens a conversation is; same failures as `render_chat`."""
-        return len(self.encode_chat(messages))
+        # The batch call skips the offsets of tokens in the text, which are most of the work.
+        (counted,) = self._tokenizer.encode_batch_fast([self.render_chat(messages)], add_special_tokens=False)
+        return len(counted)
 
     def token_bytes(self) -> list[bytes]:
         """The bytes each token id stands for; special tokens stand for none."""

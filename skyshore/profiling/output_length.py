@@ -1,49 +1,142 @@
-"""How many tokens an answer will have, learned per service class from answers that were often cut short.
+"""How many tokens an answer will have: quantiles by service class, from features of the prompt, learned as answers end.
 
-A request with a low limit says only that the answer would have been at least that long. Averaging such answers as if
-they had ended by themselves makes every prediction too short, so lengths are treated as survival times: hazard per
-length interval from ended and still-running answers alike (Kaplan and Meier's idea on intervals), and the expectation
-E[min(L, limit)] is the area under the survival curve up to the limit.
+Quantile regression of the log length (Koenker and Bassett 1978), one linear model a quantile, trained online by
+stochastic subgradients of the pinball loss; crossing quantiles are put in order (Chernozhukov, Fernández-Val and
+Galichon 2010). An answer cut short by its limit says only that it would have been at least that long: its subgradient
+is the expected one under the model's own distribution beyond the limit (the redistribution of mass of Portnoy 2003),
+because taking the limit for the length would make every prediction too short. Rates and features are our choice.
+
+Plain floats, no arrays: at a dozen features this is several times faster, and it runs for every request.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-EDGES: NDArray[np.float64] = np.array([0, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 1e9])
-"""Token counts between which the hazard is taken as constant."""
-PRIOR_MEAN_TOKENS = 128.0
-"""Mean length believed before any answer was seen."""
-PRIOR_ANSWERS = 2.0
-"""Weight of that belief, in answers that crossed each interval."""
-_PRIOR_TOKENS = PRIOR_ANSWERS * np.minimum(np.diff(EDGES), 4096.0)
-FORGET = 0.998
-"""Kept of the past per answer of the same class: half is forgotten after some 350."""
+LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Quantiles that are predicted."""
+PRIOR_MEAN_TOKENS: Final = 128.0
+"""Of the exponential distribution believed before any answer was seen."""
+FIRST_RATE: Final = 0.8
+LEAST_RATE: Final = 0.01
+"""Steps shrink from the one to the other as answers come, and never to nothing: classes change."""
+RATE_POWER: Final = 0.6
+_MOST: Final = math.log(1e6)
+_PRIOR: Final = tuple(math.log(-PRIOR_MEAN_TOKENS * math.log1p(-level)) for level in LEVELS)
+_STEP: Final = tuple(1.0 / math.sqrt(level * (1.0 - level)) for level in LEVELS)
+"""Evens out how fast the quantiles move: far ones see their rarer side seldom."""
+_TAIL: Final = math.log((1.0 - LEVELS[-2]) / (1.0 - LEVELS[-1]))
+"""Distance between the last two quantiles, in means of an exponential distribution."""
+
+Features = tuple[float, float, float, float, float, float]
+
+
+def prompt_features(prompt_tokens: int, turns: int = 1, last_turn: str = "") -> Features:
+    """(1, log length with bends at some 250 and 1,100 tokens, log of the turns, does it end with a question?).
+
+    The bends are worth a fifth of the pinball loss on Azure's conversation trace, beside a straight line.
+    """
+    length = math.log1p(prompt_tokens)
+    return (
+        1.0,
+        (length - 6.0) / 4.0,
+        max(0.0, 5.5 - length) / 2.0,
+        max(0.0, length - 7.0) / 2.0,
+        math.log(turns) if turns > 1 else 0.0,
+        1.0 if last_turn[-64:].rstrip().endswith("?") else 0.0,
+    )
+
+
+PLAIN: Final = prompt_features(400)
+"""Features of a prompt that nothing is known of."""
+
+
+@dataclass(slots=True)
+class Coverage:
+    """How often answers stayed within a predicted quantile; a calibrated one is covered as often as its level says."""
+
+    level: float
+    answers: int = 0
+    within: int = 0
+
+    @property
+    def share(self) -> float:
+        """0..1; the level itself before any answer was seen."""
+        return self.within / self.answers if self.answers else self.level
 
 
 class OutputLength:
     """Length model of one service class."""
 
     def __init__(self) -> None:
-        self._ends: NDArray[np.float64] = np.zeros(len(EDGES) - 1)
-        self._tokens: NDArray[np.float64] = np.zeros(len(EDGES) - 1)
-        """Tokens generated within each interval, by all answers that came so far."""
+        width = len(PLAIN)
+        self._weights = [[prior] + [0.0] * (width - 1) for prior in _PRIOR]
+        self._ended = 0
+        self.coverage = tuple(Coverage(level) for level in LEVELS)
 
-    def observe(self, tokens: int, limit: int) -> None:
+    def quantiles(self, features: Features) -> list[float]:
+        """Tokens at `LEVELS`, ascending."""
+        return [math.exp(min(each, _MOST)) for each in sorted(self._logs(features))]
+
+    def observe(self, tokens: int, limit: int, features: Features = PLAIN) -> None:
         """Learn from an answer of `tokens` tokens that was allowed `limit`."""
-        self._ends *= FORGET
-        self._tokens *= FORGET
-        self._tokens += np.clip(tokens - EDGES[:-1], 0.0, np.diff(EDGES))
+        raw = self._logs(features)
+        logs = sorted(raw)
         if tokens < limit:  # it ended by itself
-            self._ends[np.searchsorted(EDGES, tokens, side="right") - 1] += 1.0
+            self._ended += 1
+            own = math.log(max(1, tokens))
+            pulls = [level - (own < value) for level, value in zip(LEVELS, raw, strict=True)]
+            for seen, value in zip(self.coverage, logs, strict=True):
+                seen.answers += 1
+                seen.within += own <= value
+        else:
+            own = math.log(max(1, limit))
+            before = _share_below(own, logs)
+            pulls = [
+                level if value <= own or before >= level else level - (level - before) / (1.0 - before)
+                for level, value in zip(LEVELS, raw, strict=True)
+            ]
+            for seen, value in zip(self.coverage, logs, strict=True):
+                if value <= own:  # longer than that quantile, by however much
+                    seen.answers += 1
+        rate = max(LEAST_RATE, FIRST_RATE * (1 + self._ended) ** -RATE_POWER)
+        norm = sum(feature * feature for feature in features)
+        for weights, pull, step in zip(self._weights, pulls, _STEP, strict=True):
+            move = rate * step * pull / norm
+            for index, feature in enumerate(features):
+                weights[index] += move * feature
 
-    def expect(self, limit: int) -> float:
-        """E[min(L, limit)] in tokens."""
-        hazard = (self._ends + _PRIOR_TOKENS / PRIOR_MEAN_TOKENS) / (self._tokens + _PRIOR_TOKENS)
-        spans = np.clip(limit - EDGES[:-1], 0.0, np.diff(EDGES))
-        reached = np.exp(-np.concatenate([[0.0], np.cumsum(hazard * spans)[:-1]]))
-        return float(np.sum(reached * -np.expm1(-hazard * spans) / hazard))
+    def expect(self, limit: int, features: Features = PLAIN) -> float:
+        """E[min(L, limit)] in tokens: the area under a quantile curve, straight between levels, exponential beyond."""
+        quantiles = self.quantiles(features)
+        total, low, below = 0.0, 0.0, 0.0
+        for level, high in zip(LEVELS, quantiles):  # noqa: B905 - a check that this hot loop need not pay for
+            if high > limit:
+                # Straight up to the limit, level from there on.
+                share = (level - below) * (limit - low) / (high - low)
+                return total + share * (low + limit) / 2 + (1.0 - below - share) * limit
+            total += (level - below) * (low + high) / 2
+            low, below = high, level
+        mean = max((low - quantiles[-2]) / _TAIL, 1.0)
+        return total + (1.0 - below) * (low - mean * math.expm1(-(limit - low) / mean))
+
+    def _logs(self, features: Features) -> list[float]:
+        """Log length at each level, in the levels' order, which need not be ascending."""
+        a, b, c, d, e, f = features
+        return [u * a + v * b + w * c + x * d + y * e + z * f for u, v, w, x, y, z in self._weights]
+
+
+def _share_below(value: float, quantiles: Sequence[float]) -> float:
+    """Probability of less than `value` under ascending `quantiles`; the last level beyond them."""
+    low, below = 0.0, 0.0
+    for level, high in zip(LEVELS, quantiles, strict=True):
+        if value < high:
+            return below + (level - below) * max(0.0, value - low) / (high - low) if high > low else below
+        low, below = high, level
+    return below
 
 
 class OutputLengths:
@@ -54,14 +147,23 @@ class OutputLengths:
         self._shared = OutputLength()
         self._most = most
 
-    def observe(self, service_class: str, tokens: int, limit: int) -> None:
-        """Learn from one answer."""
+    @property
+    def models(self) -> Mapping[str, OutputLength]:
+        """By service class."""
+        return self._models
+
+    def observe(self, service_class: str, tokens: int, limit: int, features: Features = PLAIN) -> OutputLength:
+        """Learn from one answer; the model that did."""
         if service_class not in self._models and len(self._models) < self._most:
             self._models[service_class] = OutputLength()
-        self._models.get(service_class, self._shared).observe(tokens, limit)
+        model = self._models.get(service_class, self._shared)
+        model.observe(tokens, limit, features)
+        return model
 
-    def expect(self, service_class: str, limit: int, *, to_the_limit: bool = False) -> float:
+    def expect(
+        self, service_class: str, limit: int, features: Features = PLAIN, *, to_the_limit: bool = False
+    ) -> float:
         """Expected tokens of an answer; exactly `limit` where the caller forbids it to end earlier."""
         if to_the_limit:
             return float(limit)
-        return self._models.get(service_class, self._shared).expect(limit)
+        return self._models.get(service_class, self._shared).expect(limit, features)

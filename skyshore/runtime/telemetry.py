@@ -21,6 +21,11 @@ DECISION_SECONDS = Histogram(
 )
 NODES = Gauge("skyshore_nodes", "Nodes with a running lease.", ["tier"])
 
+# profiler
+LENGTH_COVERAGE = Gauge(
+    "skyshore_output_length_coverage_ratio", "Share of answers within a predicted quantile.", ["service_class", "level"]
+)
+
 # nodes
 RUNNING = Gauge("skyshore_node_tasks_running", "Tasks being worked on.")
 QUEUED = Gauge("skyshore_node_tasks_queued", "Tasks admitted and waiting.")
