@@ -105,7 +105,7 @@ class Batcher:
         while batch := self._next_batch():
             started_at_s = time.monotonic()
             try:
-                answers = self._session.run({"frames": np.stack([request.planes for request in batch])})
+                answers = self._session.run({"frames": _stacked(batch)})
             except Exception as error:  # any failure of the runtime belongs to the batch, not to the thread
                 for request in batch:
                     request.result.set_exception(Internal(f"inference failed: {error}"))
@@ -146,3 +146,8 @@ class Batcher:
                 request.result.set_exception(Internal(f"post-processing failed: {error}"))
                 continue
             request.result.set_result(Inferred(detections, started_at_s, share_s + time.monotonic() - began_s))
+
+
+def _stacked(batch: Sequence[Request]) -> Array:
+    """Planes with a batch axis; those of a single frame are not copied, for the session waits while we hold the GIL."""
+    return batch[0].planes[None] if len(batch) == 1 else np.stack([request.planes for request in batch])
