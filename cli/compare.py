@@ -19,7 +19,7 @@ from experiments.comparison import Group
 from experiments.experiment import Execute, Experiment
 from experiments.inputs import Inputs
 from experiments.processes import run_in_processes
-from experiments.run import Sweep, finish, pending, run_cells
+from experiments.run import TOLERANCE, Sweep, fidelity_of, finish, pending, run_cells
 from experiments.tables import comparison_tables
 from skyshore.domain.errors import InvalidTask
 
@@ -68,6 +68,8 @@ def show(bundle: Bundle, groups: Sequence[Group], swept: Sweep) -> None:
     console = Console()
     for table in comparison_tables(groups, bundle.experiment.reference):
         show_table(console, table)
+    for judged in fidelity_of(bundle):
+        show_table(console, judged.table(TOLERANCE))
     for note in sorted({note for group in groups for result in group.results for note in result.notes}):
         console.print(note, style="yellow", markup=False, highlight=False)
     reasons = Counter(reason.strip().splitlines()[-1] for reason in swept.failures.values())

@@ -14,6 +14,7 @@ from experiments.cell import Driver
 from experiments.comparison import Estimate, Group
 from experiments.figures import FIGURES
 from experiments.tables import BETTER, SHOWN, WORSE, figure_text, mark, relative_difference
+from skyshore.report.tables import Table
 
 CSS = Path(__file__).with_name("report.css")
 MEANING = {
@@ -23,14 +24,23 @@ MEANING = {
 }
 
 
-def report_page(bundle: Bundle, groups: Sequence[Group], absent: Sequence[str], failures: Mapping[str, str]) -> str:
-    """The page as text."""
+def report_page(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    absent: Sequence[str],
+    failures: Mapping[str, str],
+    judged: Sequence[Table] = (),
+) -> str:
+    """The page as text; `judged` are tables of how far simulation and live runs differ."""
     colours = charts.policy_colours(bundle.experiment.policies)
     title = bundle.experiment.inputs.parse().name
     parts = [*_head(bundle, groups), *_warnings(groups, absent, failures), _legend(colours)]
     parts += _loads(groups, colours)
     for (driver, load), some in groupby(groups, key=lambda group: (group.driver, group.load)):
         parts += _section(bundle, driver, load, list(some), colours)
+    if judged:
+        parts.append("<h2>Simulation against live runs</h2>")
+        parts += [_text_table(table) for table in judged]
     parts += _foot(bundle)
     style = CSS.read_text(encoding="utf-8")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
@@ -138,6 +148,13 @@ def _table(groups: Sequence[Group], baseline: str, colours: charts.Colours) -> s
         f'<div class="scroll"><table><caption>{caption}{note}</caption>'
         f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _text_table(table: Table) -> str:
+    heads = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    body = f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>"
+    return f'<p class="soft">{escape(table.title)}</p><div class="scroll"><table>{body}</table></div>'
 
 
 def _cell(name: str, estimate: Estimate | None) -> str:

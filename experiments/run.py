@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.bundle import Bundle, missing
 from experiments.cell import Driver
@@ -14,7 +14,12 @@ from experiments.processes import Event, Failed, Finished, run_in_processes
 from experiments.report import report_page
 from experiments.work import CellJob
 
+if TYPE_CHECKING:
+    from experiments.fidelity import Fidelity
+
 SUMMARY_FORMAT = "skyshore.summary/1"
+TOLERANCE = 0.05
+"""A prediction is called right when it is this near to the live mean, or within what live runs differ by."""
 
 
 @dataclass(slots=True)
@@ -56,7 +61,8 @@ def finish(bundle: Bundle, failures: Mapping[str, str] | None = None) -> list[Gr
     experiment, results = bundle.experiment, bundle.results()
     groups = compare(results, experiment.policies, experiment.reference)
     absent = missing(bundle, results)
-    report = report_page(bundle, groups, absent, failures or {})
+    judged = [each.table(TOLERANCE) for each in fidelity_of(bundle)]
+    report = report_page(bundle, groups, absent, failures or {}, judged)
     bundle.seal(summary_of(bundle, groups, absent, failures or {}), report)
     return groups
 
@@ -73,7 +79,17 @@ def summary_of(
         "missing": list(absent),
         "failures": dict(failures),
         "groups": [group.to_json() for group in groups],
+        "fidelity": [each.to_json() for each in fidelity_of(bundle)],
     }
+
+
+def fidelity_of(bundle: Bundle) -> list[Fidelity]:
+    """Simulation against live runs, where the experiment has both."""
+    if len(bundle.experiment.drivers) < 2:
+        return []
+    from experiments.fidelity import fidelity  # noqa: PLC0415 (needs what the live system needs)
+
+    return fidelity(bundle.results())
 
 
 def _events(bundle: Bundle, execute: Execute) -> Iterator[Event]:

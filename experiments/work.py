@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from experiments.cell import Cell, CellResult, Driver
@@ -77,8 +76,8 @@ def _run(
 ) -> CellResult:
     if cell.driver is Driver.SIM:
         return run_simulated(cell, on_row=on_row, on_decision=on_decision, progress=progress)
-    # By name and late: it needs what the live system needs, and a simulation does not.
-    run_live: Callable[..., CellResult] = import_module("experiments.live").run_live
+    from experiments.live import run_live  # noqa: PLC0415 (needs what the live system needs; a simulation does not)
+
     return run_live(cell, on_row=on_row, on_decision=on_decision, progress=progress)
 
 
