@@ -9,6 +9,7 @@ from simulator.deadlines import Deadlines
 from simulator.dispatch import Dispatcher, status_of
 from simulator.flight import Flight, flight_of
 from simulator.node import NodePlan, SimNode
+from simulator.preferences import SegmentPictures
 from simulator.timeline import Timeline
 from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Arm
@@ -53,6 +54,7 @@ class Cluster:
         self._timeline, self._dispatcher, self._on_outcome = timeline, dispatcher, on_outcome
         self._more = False
         self._deadlines = Deadlines(timeline, self._expire)
+        self._pictures = SegmentPictures()
         self._gathered: dict[str, Flight] = {}
         """Tasks that wait for the end of their slot."""
 
@@ -90,7 +92,7 @@ class Cluster:
 
     def _arrive(self, planned: tuple[Arrival, Iterator[Arrival]]) -> None:
         arrival, arrivals = planned
-        flight = flight_of(arrival, self._timeline.now_s)
+        flight = flight_of(arrival, self._timeline.now_s, self._pictures)
         self.open_tasks += 1
         self._deadlines.add(arrival.deadline_s, flight)
         self._plan_next(arrivals)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from simulator.preferences import UNSEEN, Seen, SegmentPictures
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
@@ -75,7 +76,7 @@ def frames_offered(arrival: Arrival) -> int:
     return min(arrival.frames, CLIP_FRAMES) if arrival.kind is TaskKind.VIDEO_CLASSIFY else arrival.frames
 
 
-def flight_of(arrival: Arrival, now_s: float) -> Flight:
+def flight_of(arrival: Arrival, now_s: float, pictures: SegmentPictures) -> Flight:
     """Task and profile as the gateway and the profiler would make them.
 
     The expected length of an answer is its true one: a replay asks for exactly so many tokens and says so.
@@ -89,12 +90,13 @@ def flight_of(arrival: Arrival, now_s: float) -> Flight:
         origin=arrival.origin,
         job_id=arrival.camera,
     )
-    profile = _profile(arrival.prompt_tokens, arrival.output_tokens, frames_offered(arrival), arrival.fps)
+    seen = UNSEEN if arrival.kind is TaskKind.LLM else pictures.of(arrival, task)
+    profile = _profile(arrival.prompt_tokens, arrival.output_tokens, frames_offered(arrival), arrival.fps, seen)
     return Flight(arrival, task, profile, now_s)
 
 
 @lru_cache(maxsize=4096)
-def _profile(prompt_tokens: int, output_tokens: int, frames: int, fps: float) -> TaskProfile:
+def _profile(prompt_tokens: int, output_tokens: int, frames: int, fps: float, seen: Seen) -> TaskProfile:
     """One object for all alike: a profile cannot change, and cameras ask for the same again and again."""
     return TaskProfile(
         prompt_tokens=prompt_tokens,
@@ -102,4 +104,6 @@ def _profile(prompt_tokens: int, output_tokens: int, frames: int, fps: float) ->
         frame_count=frames,
         fps=fps,
         input_bytes=prompt_tokens * CHARACTERS_PER_TOKEN,
+        complexity=seen[0],
+        compute_preference=seen[1],
     )

@@ -19,6 +19,7 @@ from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import ready
 from skyshore.domain.errors import NodeUnavailable, NotFound
 from skyshore.ports import StateStore
+from skyshore.profiling.preference import PreferenceNetwork, PreferencePredictor
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
 from skyshore.runtime.telemetry import serve_metrics
 from skyshore.v1.profiler_service_pb2_grpc import add_ProfilerServiceServicer_to_server
@@ -36,7 +37,7 @@ async def profiler(
 ) -> AsyncIterator[RunningServer]:
     """A serving profiler. Raises OSError when the address is taken."""
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="profile") as executor:
-        profiling = TaskProfiler(tokenizer, executor)
+        profiling = TaskProfiler(tokenizer, executor, PreferencePredictor(PreferenceNetwork.shipped()))
         service = GrpcService(SERVICE, add_ProfilerServiceServicer_to_server, ProfilerServicer(profiling))
         async with asyncio.TaskGroup() as group:
             learning = group.create_task(learn(profiling, store))

@@ -16,7 +16,9 @@ from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
 from skyshore.profiling.complexity import complexity_vector
-from skyshore.profiling.output_length import OutputLengths
+from skyshore.profiling.output_length import Features, OutputLengths, prompt_features
+from skyshore.profiling.preference import PreferencePredictor
+from skyshore.runtime import telemetry
 
 INLINE_BYTES = 4096
 """Prompts up to this size are counted on the event loop: handing them over would take longer."""
@@ -28,11 +30,11 @@ MOST_LUMA_PIXELS = 4096 * 2304
 class TaskProfiler:
     """Profiles tasks; `executor` takes the work too long for the event loop."""
 
-    def __init__(self, tokenizer: PromptTokenizer, executor: Executor) -> None:
-        self._tokenizer, self._executor = tokenizer, executor
+    def __init__(self, tokenizer: PromptTokenizer, executor: Executor, preferences: PreferencePredictor) -> None:
+        self._tokenizer, self._executor, self._preferences = tokenizer, executor, preferences
         self._lengths = OutputLengths()
-        self._limits: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        """Task id → service class and max_tokens."""
+        self._limits: OrderedDict[str, tuple[str, int, Features]] = OrderedDict()
+        """Task id → service class, max_tokens and what the prompt looked like."""
 
     async def profile_llm(self, task: Task, request: LlmInput) -> TaskProfile:
         """Exact prompt tokens (or the guess that stands in) and the expected length of the answer.
@@ -48,13 +50,16 @@ class TaskProfiler:
         else:
             loop = asyncio.get_running_loop()
             tokens = await loop.run_in_executor(self._executor, count_tokens, self._tokenizer, request)
-        expected = self._lengths.expect(task.service_class, sampling.max_tokens, to_the_limit=sampling.ignore_eos)
-        if not sampling.ignore_eos:
-            self._remember(task, sampling.max_tokens)
+        last_turn = request.messages[-1].content if request.messages else request.prompt
+        features = prompt_features(tokens, len(request.messages), last_turn)
+        limit, forced = sampling.max_tokens, sampling.ignore_eos
+        expected = self._lengths.expect(task.service_class, limit, features, to_the_limit=forced)
+        if not forced:
+            self._remember(task, limit, features)
         return TaskProfile(prompt_tokens=tokens, expected_output_tokens=expected, input_bytes=size)
 
     async def profile_video(self, task: Task, facts: TaskProfile, width: int, height: int, luma: bytes) -> TaskProfile:
-        """`facts` with the complexity of a key frame's grey plane.
+        """`facts` with the complexity of a key frame's grey plane, and what the task needs most by it.
 
         Raises:
             InvalidMedia: the plane is empty, larger than 4096 × 2304, or not `width` × `height` bytes.
@@ -66,17 +71,19 @@ class TaskProfiler:
         plane = np.frombuffer(luma, dtype=np.uint8).reshape(height, width)
         loop = asyncio.get_running_loop()
         complexity = await loop.run_in_executor(self._executor, complexity_vector, plane)
-        return replace(facts, complexity=complexity)
+        return replace(facts, complexity=complexity, compute_preference=self._preferences.predict(task, complexity))
 
     def learn(self, outcome: Outcome) -> None:
         """Take in how long an answer was. Outcomes of tasks not profiled here say nothing."""
         known = self._limits.pop(outcome.task_id, None)
         if known is None or outcome.status is not OutcomeStatus.OK:
             return
-        service_class, limit = known
-        self._lengths.observe(service_class, outcome.worker.output_tokens, limit)
+        service_class, limit, features = known
+        model = self._lengths.observe(service_class, outcome.worker.output_tokens, limit, features)
+        for seen in model.coverage:
+            telemetry.LENGTH_COVERAGE.labels(service_class, f"{seen.level:g}").set(seen.share)
 
-    def _remember(self, task: Task, limit: int) -> None:
-        self._limits[task.task_id] = (task.service_class, limit)
+    def _remember(self, task: Task, limit: int, features: Features) -> None:
+        self._limits[task.task_id] = (task.service_class, limit, features)
         if len(self._limits) > REMEMBERED:
             self._limits.popitem(last=False)

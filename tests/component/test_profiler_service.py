@@ -109,7 +109,18 @@ async def test_a_busy_picture_is_more_complex_than_a_flat_one():
         busy = await client.profile_video(video_task(), facts, noise.tobytes())
         flat = await client.profile_video(video_task(), facts, bytes(320 * 240))
     assert sum(busy.complexity) > sum(flat.complexity) == pytest.approx(0.0, abs=1e-9)
-    assert replace(busy, complexity=()) == facts
+    assert replace(busy, complexity=(), compute_preference=0.5) == facts
+
+
+async def test_video_tasks_are_told_apart_by_what_they_need_most():
+    """The same picture under an accuracy that no edge model has, and under none to speak of."""
+    facts = TaskProfile(frame_count=30, width=320, height=240, fps=25.0, input_bytes=1000)
+    rows = np.linspace(40, 200, 240, dtype=np.uint8)
+    ramp = np.repeat(rows[:, None], 320, axis=1).tobytes()
+    async with live(MemoryStore()) as client:
+        strict = await client.profile_video(video_task("a", min_quality=0.9, deadline_s=5.0), facts, ramp)
+        lax = await client.profile_video(video_task("b", min_quality=0.2, deadline_s=5.0), facts, ramp)
+    assert 0 <= lax.compute_preference < 0.5 < strict.compute_preference <= 1
 
 
 @pytest.mark.parametrize(("width", "height", "size"), [(320, 240, 100), (0, 0, 0), (20_000, 20_000, 10)])

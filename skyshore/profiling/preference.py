@@ -1,0 +1,121 @@
+"""CDIO's preference predictor: does a video task want compute or bandwidth most? (arXiv 2502.04078, digest 2.3).
+
+A stacked LSTM over the tasks of one stream. Each task is x_t = (index, complexity vector, accuracy demand, delay
+demand), "+" in the paper read as concatenation; the output is the probability that compute is what the task needs.
+`training/preference.py` makes the weights, and says how tasks are labelled. The forward pass is numpy, one step a task
+with the stream's state carried along, so that the live profiler and the simulator compute the very same thing; the ONNX
+file beside the weights is the same network, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyshore.domain.task import Task
+
+COMPLEXITY_WIDTH = 9
+"""C_0 … C_7 and the two-dimensional entropy, as `complexity_vector` gives them."""
+WIDTH = COMPLEXITY_WIDTH + 3
+LONGEST_INDEX = 16
+"""Later tasks of a stream count as this one: training saw no longer streams."""
+LEAST_DEADLINE_S, MOST_DEADLINE_S = 0.05, 100.0
+WEIGHTS = "weights/preference.npz"
+
+Floats = NDArray[np.float32]
+State = tuple[Floats, Floats]
+"""Hidden and cell state, [layers, width] each."""
+
+
+def preference_features(
+    index: int, complexity: tuple[float, ...], min_quality: float, deadline_s: float
+) -> NDArray[np.float32]:
+    """One task as the network sees it: [WIDTH]. Entries of a complexity vector that is short count as 0."""
+    x = np.zeros(WIDTH, np.float32)
+    x[0] = min(index, LONGEST_INDEX) / LONGEST_INDEX
+    known = np.asarray(complexity[:COMPLEXITY_WIDTH], np.float32)
+    x[1 : 1 + len(known)] = known
+    x[1:COMPLEXITY_WIDTH] = np.log1p(1000.0 * x[1:COMPLEXITY_WIDTH]) / 5.0
+    x[COMPLEXITY_WIDTH] /= 10.0
+    x[-2] = min_quality
+    x[-1] = np.log10(min(max(deadline_s, LEAST_DEADLINE_S), MOST_DEADLINE_S)) / 1.5
+    return x
+
+
+@dataclass(frozen=True, slots=True)
+class LstmLayer:
+    """Gates in the order input, forget, cell, output; inputs and hidden state side by side."""
+
+    weight: Floats
+    """[4·width, inputs + width]."""
+    bias: Floats
+    """[4·width]."""
+
+
+class PreferenceNetwork:
+    """The weights and one step of the network."""
+
+    def __init__(self, layers: tuple[LstmLayer, ...], head: Floats, head_bias: float) -> None:
+        """`head` [width] makes the last layer's hidden state a logit."""
+        self._layers, self._head, self._head_bias = layers, head, head_bias
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PreferenceNetwork:
+        """Read what `training/preference.py` wrote. Raises KeyError or ValueError for anything else."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            depth = sum(name.startswith("weight") for name in stored.files)
+            layers = tuple(LstmLayer(stored[f"weight{i}"], stored[f"bias{i}"]) for i in range(depth))
+            return cls(layers, stored["head"], float(stored["head_bias"]))
+
+    @classmethod
+    def shipped(cls) -> PreferenceNetwork:
+        """The weights that come with Skyshore; read here and nowhere else."""
+        return cls.from_bytes(files("skyshore.profiling").joinpath(WEIGHTS).read_bytes())
+
+    def fresh_state(self) -> State:
+        """State before a stream's first task."""
+        shape = (len(self._layers), len(self._head))
+        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+
+    def step(self, x: Floats, state: State) -> tuple[float, State]:
+        """Probability that compute is preferred, and the state after this task."""
+        hidden, cell = np.empty_like(state[0]), np.empty_like(state[1])
+        width, below = len(self._head), x
+        for i, layer in enumerate(self._layers):
+            gates = layer.weight @ np.concatenate((below, state[0][i])) + layer.bias
+            opened = _sigmoid(gates)
+            wanted = np.tanh(gates[2 * width : 3 * width])
+            cell[i] = opened[width : 2 * width] * state[1][i] + opened[:width] * wanted
+            below = hidden[i] = opened[3 * width :] * np.tanh(cell[i])
+        logit = float(self._head @ below) + self._head_bias
+        return float(_sigmoid(np.float32(logit))), (hidden, cell)
+
+
+class PreferencePredictor:
+    """Carries the state of every stream; streams beyond `most` are forgotten, the one seen longest ago first."""
+
+    def __init__(self, network: PreferenceNetwork, most: int = 4096) -> None:
+        """A stream holds some 1 kB."""
+        self._network, self._most = network, most
+        self._streams: OrderedDict[str, tuple[int, State]] = OrderedDict()
+
+    def predict(self, task: Task, complexity: tuple[float, ...]) -> float:
+        """Probability that compute is what this video task needs most. Segments of one job are a stream, in order."""
+        known = self._streams.pop(task.job_id) if task.job_id in self._streams else None
+        index, state = known or (0, self._network.fresh_state())
+        x = preference_features(index, complexity, task.min_quality, task.deadline_s)
+        probability, state = self._network.step(x, state)
+        if task.job_id:
+            self._streams[task.job_id] = index + 1, state
+            if len(self._streams) > self._most:
+                self._streams.popitem(last=False)
+        return probability
+
+
+def _sigmoid(values: Floats | np.float32) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -30.0, 30.0))), np.float32)
