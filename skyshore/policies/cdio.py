@@ -33,13 +33,22 @@ from skyshore.policies.snapshot import join_parts, split_parts
 FORMAT = "cdio/1"
 COMPLEXITY_EDGES = (0.01, 0.03, 0.06)
 """Bins of Σ C_k from k = 1 on; the first entry alone is mere contrast."""
+COMPUTE_BELOW = 0.0125
+"""Without the LSTM: Σ C_k from k = 1 on below which a task is taken to prefer compute.
+
+Cut and direction are those of `preference.json`, chosen on the cameras learned from.
+"""
 NARROWER, WIDER, NARROWEST = 0.95, 1.005, 0.5
 RADIUS_OF_DEMANDS = 0.1
 """Weight of the radius in the feasibility tests, where a whole unit would let everything pass for long."""
 
 
 class Cdio(Policy):
-    """The bandit; `preference`, `complexity` and `bandit` switch off one part each."""
+    """The bandit; `preference`, `lstm`, `complexity` and `bandit` switch off one part each.
+
+    Without `lstm` the preference comes from a threshold on complexity; without `preference` no tier goes first; without
+    `complexity` all tasks share a bin, the preference staying as predicted; without `bandit` stated costs decide.
+    """
 
     def __init__(
         self,
@@ -49,13 +58,14 @@ class Cdio(Policy):
         discount: float = 0.995,
         slot_s: float = 0.05,
         preference: bool = True,
+        lstm: bool = True,
         complexity: bool = True,
         bandit: bool = True,
     ) -> None:
         """The generator is not needed: ties go to the first arm."""
         self.slot_s = slot_s
         self._phi, self._discount = phi, discount
-        self._preference, self._complexity, self._bandit = preference, complexity, bandit
+        self._preference, self._lstm, self._complexity, self._bandit = preference, lstm, complexity, bandit
         self._cost, self._accuracy, self._delay = self._fresh(), self._fresh(), self._fresh()
         self._share: dict[str, float] = {}
         """Share of the deadline that may be planned for, per key."""
@@ -115,10 +125,14 @@ class Cdio(Policy):
         return {kind: ClassStatistics(self._discount) for kind in TaskKind}
 
     def _key(self, context: Context) -> str:
-        wants_compute = self._preference and context.profile.compute_preference >= 0.5
         structure = sum(context.profile.complexity[1:8])
         bin_ = sum(structure > edge for edge in COMPLEXITY_EDGES) if self._complexity else 0
-        return f"{'compute' if wants_compute else 'bandwidth'}/{bin_}"
+        return f"{'compute' if self._preference and self._wants_compute(context) else 'bandwidth'}/{bin_}"
+
+    def _wants_compute(self, context: Context) -> bool:
+        if self._lstm or not context.profile.complexity:
+            return context.profile.compute_preference >= 0.5
+        return sum(context.profile.complexity[1:8]) < COMPUTE_BELOW
 
     def _scores(self, context: Context, arms: Arms) -> Floats:
         """CUCB index of the rows that are feasible in the tier to be tried first; −∞ for the rest."""
@@ -132,7 +146,7 @@ class Cdio(Policy):
             radius, index = np.zeros(len(arms)), 1.0 - stated
         feasible = self._feasible(context, arms, key, np.minimum(radius, 1.0) * RADIUS_OF_DEMANDS)
         if self._preference:
-            first = arms.is_cloud if context.profile.compute_preference >= 0.5 else ~arms.is_cloud
+            first = arms.is_cloud if self._wants_compute(context) else ~arms.is_cloud
             if (feasible & first).any():
                 feasible &= first
         # An arm never tried counts as infinite; the stated cost orders them.

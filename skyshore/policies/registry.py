@@ -43,6 +43,7 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "skyshore.serve_all": partial(Skyshore, floor=0.0, ceiling=0.0),
     "cdio": Cdio,
     "cdio.no_preference": partial(Cdio, preference=False),
+    "cdio.no_lstm": partial(Cdio, lstm=False),
     "cdio.no_complexity": partial(Cdio, complexity=False),
     "cdio.no_bandit": partial(Cdio, bandit=False),
     "cs_ucb": CsUcb,

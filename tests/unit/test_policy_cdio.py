@@ -1,6 +1,8 @@
 """CDIO: the order of tiers, the feasibility, the index, and the oracle against the exact optimum."""
 
+import json
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.policies.assignment import NOWHERE, Assignment
-from skyshore.policies.cdio import Cdio
+from skyshore.policies.cdio import COMPUTE_BELOW, Cdio
 from skyshore.policies.protocol import Context
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback
@@ -168,3 +170,18 @@ def test_it_runs_a_day_of_slots_and_loses_no_task(variant):
     run = QueueModel(digest_fleet(), CoreSettings(policy=variant), seed=1).play(llm_arrivals(6.0, 200, seed=1))
     assert len(run.outcomes) + len(run.rejected) == 200
     assert run.attainment > 0.2
+
+
+def test_without_the_lstm_a_threshold_on_complexity_orders_the_tiers():
+    world, plain, busy = arms_of(4), (0.3,) + (0.001,) * 7 + (4.0,), (0.3,) + (0.01,) * 7 + (7.0,)
+    bare = policy(lstm=False)
+    assert bare.select(video(0.1, complexity=plain), world).index in (1, 3)
+    assert bare.select(video(0.9, complexity=busy), world).index in (0, 2)
+    assert bare.select(video(0.9), world).index in (1, 3)  # a picture nobody looked at: what the profile says
+
+
+def test_the_threshold_is_the_one_the_model_card_names():
+    figures = json.loads(files("skyshore.profiling").joinpath("weights/preference.json").read_text())
+    figures = figures["shipped_seed_figures"]
+    assert pytest.approx(figures["complexity_threshold"], rel=1e-2) == COMPUTE_BELOW
+    assert figures["compute_above_threshold"] == 0.0
