@@ -49,7 +49,8 @@ def bash(system: Skyshore, script: str, folder: Path) -> str:
 
 def test_every_block_of_commands_is_run_by_a_test() -> None:
     run_elsewhere = [block for block in blocks("sh") if block.startswith("make ")]
-    run_here = [block_with("sh", words) for words in ("chat/completions", "video/detections", "skyshore status")]
+    words_of_each = ("chat/completions", "video/detections", "skyshore status", "skyshore compare")
+    run_here = [block_with("sh", words) for words in words_of_each]
     assert sorted(run_elsewhere + run_here) == sorted(blocks("sh"))
     for target in re.findall(r"^make (\S+)", "".join(run_elsewhere), re.M):
         planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -75,3 +76,9 @@ def test_the_commands_for_looking_around(real: Skyshore, tmp_path: Path) -> None
     said = bash(real, block_with("sh", "skyshore status"), tmp_path)
     for word in ("cloud-1", "round_robin", "VALID"):
         assert word in said
+
+
+def test_the_commands_for_comparing(real: Skyshore, tmp_path: Path) -> None:
+    (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
+    bash(real, block_with("sh", "skyshore compare"), tmp_path)
+    assert (tmp_path / "runs" / "demo" / "report.html").stat().st_size > 10_000
