@@ -28,7 +28,7 @@ from skyshore.domain.task import TaskKind
 from skyshore.links.settings import LinkSettings
 from skyshore.nodemodel.calibration import Calibration, Overheads
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
-from skyshore.scenario import NodeTable, Scenario
+from skyshore.scenario import Scenario
 from skyshore.scenario_links import link_settings
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,9 @@ FLOOR_S = 0.01
 
 
 def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, source: str) -> Calibration:
-    """Fit every node that answered enough; the others keep what the scenario states. Files lie in `folder`.
+    """Fit every real node that answered enough; the others keep what the scenario states. Files lie in `folder`.
+
+    An emulated node's profile is what it does: only the overheads around it are learned.
 
     Raises:
         InvalidTask: nothing was answered.
@@ -53,17 +55,12 @@ def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, sour
         raise InvalidTask("the run holds no answers to learn from; calibrate a live run")
     nodes = {}
     for table in scenario.nodes:
-        for node_id in table.ids:
+        for node_id in table.ids if table.engine != "emulated" else ():
             own = [row for row in answered if row.node_id == node_id]
-            nodes[node_id] = _node(own, _slotted(profile_of(table, folder), table), source)
+            stated = profile_of(table, folder)
+            slotted = replace(stated, llm=tuple(replace(speed, slots=table.slots) for speed in stated.llm))
+            nodes[node_id] = fit_node(own, slotted, source)
     return Calibration(source, _overheads(answered, scenario), nodes)
-
-
-def _slotted(profile: NodeProfile, table: NodeTable) -> NodeProfile:
-    """A real engine's slots are the scenario's, whatever hardware stands for it in simulation."""
-    if table.engine == "emulated":
-        return profile
-    return replace(profile, llm=tuple(replace(speed, slots=table.slots) for speed in profile.llm))
 
 
 def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
@@ -78,7 +75,8 @@ def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
     return Overheads(gateway_s=float(np.median([row.gateway_s for row in rows])), request_s=request_s)
 
 
-def _node(rows: Sequence[OutcomeRow], stated: NodeProfile, source: str) -> NodeProfile:
+def fit_node(rows: Sequence[OutcomeRow], stated: NodeProfile, source: str) -> NodeProfile:
+    """Speeds and power of one node from its answers; memory, slots and queues stay as stated."""
     by_model: defaultdict[str, list[OutcomeRow]] = defaultdict(list)
     for row in rows:
         by_model[row.arm_id.partition("/")[2].partition("@")[0]].append(row)

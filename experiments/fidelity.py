@@ -1,4 +1,4 @@
-"""How far a prediction lies from what live runs did, figure by figure, beside how far live runs lie from one another."""
+"""How far a prediction lies from what live runs did, beside how far live runs lie from one another."""
 
 from __future__ import annotations
 
