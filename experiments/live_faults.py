@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments.live_system import LiveSystem
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.scenario import FaultTable
+from skyshore.scenario import FaultTable, InvalidScenario
 
 HTTP_S = 5.0
 
@@ -48,6 +48,8 @@ async def play_faults(system: LiveSystem, faults: Sequence[FaultTable], zero_s: 
 
 def _acts(faults: Sequence[FaultTable]) -> Iterator[tuple[float, str, str]]:
     for fault in faults:
+        if fault.kind == "drift":
+            raise InvalidScenario("faults: a live node cannot drift; give it a slowdown for the whole run, or simulate")
         if fault.kind in ("crash", "boot"):
             yield fault.at_s, fault.kind, fault.node
         if fault.kind == "crash" and fault.for_s is not None:

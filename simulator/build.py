@@ -146,7 +146,14 @@ def _plan_fault(fault: FaultTable, timeline: Timeline, cluster: Cluster) -> None
         if not node.alive:
             cluster.boot(node)
 
-    if fault.kind == "boot":
+    def drift(slowdown: float) -> None:
+        node.drift(slowdown)
+
+    if fault.kind == "drift":
+        timeline.at(fault.at_s, drift, fault.slowdown)
+        if fault.for_s is not None:
+            timeline.at(fault.at_s + fault.for_s, drift, 1.0)
+    elif fault.kind == "boot":
         timeline.at(fault.at_s, boot, None)
     elif fault.kind == "crash":
         timeline.at(fault.at_s, crash, None)

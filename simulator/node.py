@@ -58,7 +58,7 @@ class SimNode:
         self._models = {arm.arm_id: arm.model for arm in arms}
         self._node = Node(plan.node_id, plan.tier, f"{plan.node_id}:0", tuple(arms), profile.idle_watts, "emulated")
         self._segment_s = {speed.model: speed.segment_s for speed in profile.video}
-        self._lives, self._started_s = 0, 0.0
+        self._lives, self._started_s, self._slowdown = 0, 0.0, 1.0
         self._llm: dict[str, LlmServer] = {}
         self._video: dict[str, VideoServer] = {}
         self._rows: dict[Row, Flight] = {}
@@ -90,10 +90,17 @@ class SimNode:
         self._video = {
             speed.model: VideoServer(speed, self._timeline, self._segment_done) for speed in self._profile.video
         }
+        self.drift(self._slowdown)
         self._servers = (*self._llm.values(), *self._video.values())
         lanes = {model: llm.slots for model, llm in self._llm.items()}
         lanes |= {model: video.slots for model, video in self._video.items()}
         self._ledger = EnergyLedger(self._profile.idle_watts, lanes, now_s, 0.0)
+
+    def drift(self, slowdown: float) -> None:
+        """Take so many times as long for what is begun from now on; what the node says of itself stays as it was."""
+        self._slowdown = slowdown
+        for server in self._llm.values():
+            server.drift(slowdown)
 
     def stop(self) -> list[Flight]:
         """Crash. Returns the tasks that were on it; what its engines had planned is void."""
@@ -117,7 +124,7 @@ class SimNode:
             flight.row = row
             self._rows[row] = flight
         else:
-            work_s = self._segment_s[model] + frames_sent(arrival, arm) * arm.frame_s
+            work_s = (self._segment_s[model] + frames_sent(arrival, arm) * arm.frame_s) * self._slowdown
             # Work overlaps the upload, but the last frame is worked on after it has come.
             segment = Segment(flight.task.task_id, work_s, now_s, ready_s=all_sent_s + arm.frame_s)
             if not self._video[model].offer(segment):

@@ -16,6 +16,7 @@ class LlmServer:
     def __init__(self, speed: LlmSpeed, timeline: Timeline, done: Callable[[Row], None]) -> None:
         self.busy_watts, self.slots, self.capacity = speed.busy_watts, speed.slots, speed.slots + speed.queue
         self.batch = LlmBatch(speed)
+        self._speed = speed
         self._timeline, self._done = timeline, done
         self._plan = 0
 
@@ -42,6 +43,12 @@ class LlmServer:
         elif self.batch.joins_now():
             self._cut()
         return True
+
+    def drift(self, slowdown: float) -> None:
+        """Be so many times slower than at first, from the next iteration on."""
+        self.batch.speed = self._speed.slowed(slowdown)
+        if self.batch.running is not None:
+            self._cut()
 
     def cancel(self, row: Row) -> None:
         """Forget a request; its slot is free at the next iteration's end."""

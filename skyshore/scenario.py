@@ -157,16 +157,20 @@ class FaultTable(_Table):
     """Something that goes wrong at a time."""
 
     at_s: Duration
-    kind: Literal["crash", "boot", "outage"]
-    """`crash` and `boot` act on a node, `outage` on its link."""
+    kind: Literal["crash", "boot", "outage", "drift"]
+    """`crash`, `boot` and `drift` act on a node, `outage` on its link. A node that is to join later crashes at 0."""
     node: Name
     for_s: Positive | None = None
-    """`outage`: how long; `crash`: time until the node boots again, if it does."""
+    """`outage`, `drift`: how long; `crash`: time until the node boots again, if it does."""
+    slowdown: Annotated[float, Field(ge=1)] = 1.0
+    """`drift`: work begun from then on takes so many times as long, which the node does not say of itself."""
 
     @model_validator(mode="after")
-    def _outage_ends(self) -> FaultTable:
+    def _is_whole(self) -> FaultTable:
         if self.kind == "outage" and self.for_s is None:
             raise ValueError("an outage needs for_s, its length in seconds")
+        if (self.kind == "drift") != (self.slowdown > 1):
+            raise ValueError("a drift, and nothing else, needs a slowdown above 1")
         return self
 
 
