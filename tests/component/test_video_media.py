@@ -199,7 +199,20 @@ def test_limits_hold_for_frames_and_their_size(tmp_path: Path) -> None:
         probe(path, ClipLimits(pixels_per_frame=1000))
 
 
-def test_two_hundred_damaged_clips_never_crash_hang_or_leak(tmp_path: Path) -> None:
+CODEC_NAMES = (b"avc1", b"hvc1", b"mp4v", b"FMP4", b"MJPG", b"H264", b"V_VP8", b"V_MPEG4/ISO/AVC")
+
+
+def mislabelled(data: bytearray, rng: np.random.Generator) -> bytearray:
+    """The clip says that it holds another codec than it does, and a few of its frames are no frames of either."""
+    for name in CODEC_NAMES:
+        other = CODEC_NAMES[int(rng.integers(len(CODEC_NAMES)))]
+        data = data.replace(name, other[: len(name)].ljust(len(name), b"1"))
+    at = int(rng.integers(len(data) // 2, len(data)))
+    data[at : at + 64] = rng.bytes(min(64, len(data) - at))
+    return data
+
+
+def test_three_hundred_damaged_clips_never_crash_hang_or_leak(tmp_path: Path) -> None:
     seeds = [
         write_clip(tmp_path / f"{i}.{suffix}", codec=codec, pix_fmt=pix_fmt).read_bytes()
         for i, (suffix, codec, pix_fmt) in enumerate(CONTAINERS)
@@ -210,9 +223,9 @@ def test_two_hundred_damaged_clips_never_crash_hang_or_leak(tmp_path: Path) -> N
     probe(write_clip(tmp_path / "warm.mp4"))  # whatever the libraries keep open for good is open now
     before = len(os.listdir("/proc/self/fd"))
     refused = 0
-    for number in range(240):
+    for number in range(300):
         data = bytearray(seeds[number % len(seeds)])
-        match number // len(seeds) % 4:
+        match number // len(seeds) % 5:
             case 0:
                 data = data[: int(rng.integers(1, len(data)))]
             case 1:
@@ -221,6 +234,8 @@ def test_two_hundred_damaged_clips_never_crash_hang_or_leak(tmp_path: Path) -> N
             case 2:
                 for at in rng.integers(0, min(len(data), 600), 8):
                     data[at] = int(rng.integers(256))
+            case 3:
+                data = mislabelled(data, rng)
             case _:
                 start, end = sorted(rng.integers(0, len(data), 2))
                 del data[start:end]
