@@ -124,12 +124,12 @@ class Cluster:
                 self._refused(flight, answer)
 
     def _refused(self, flight: Flight, error: SkyshoreError) -> None:
-        flight.arm = flight.node = None
+        flight.arm = None
         self._end(flight, status_of(error))
 
     def _send(self, flight: Flight, arm: Arm) -> None:
         now_s = self._timeline.now_s
-        node = flight.node = self.nodes[arm.node_id]
+        node = self.nodes[arm.node_id]
         flight.arm, flight.up_bytes = arm, flight.bytes_to(arm)
         if flight.over:  # its deadline came before its slot's end: its room is not needed
             self._tell(self._outcome(flight, OutcomeStatus.CANCELLED))
@@ -144,22 +144,24 @@ class Cluster:
 
     def _reach(self, sent: tuple[Flight, int, Arm, float]) -> None:
         flight, attempt, arm, sent_s = sent
-        if flight.over or attempt != flight.attempt or flight.node is None:
+        if flight.over or attempt != flight.attempt:
             return
-        if not flight.node.alive:
+        node = self.nodes[arm.node_id]
+        if not node.alive:
             self._attempt_failed(flight, OutcomeStatus.FAILED)
-        elif not flight.node.offer(flight, arm, sent_s):
+        elif not node.offer(flight, arm, sent_s):
             self._attempt_failed(flight, OutcomeStatus.REJECTED)
 
     # ------------------------------------------------------------------------------------------------ ends
 
     def _served(self, flight: Flight, worker: WorkerOutcome, first_token_s: float) -> None:
         """A node is done with a task; its answer travels back."""
-        assert flight.node is not None, "a served task has a node"
-        arrived_s = flight.node.path.down.deliver(self._timeline.now_s, flight.down_bytes) + self.settings.hop_s
+        assert flight.arm is not None, "a served task has an arm"
+        down = self.nodes[flight.arm.node_id].path.down
+        arrived_s = down.deliver(self._timeline.now_s, flight.down_bytes) + self.settings.hop_s
         ttft_s = 0.0
         if flight.task.kind is TaskKind.LLM:
-            ttft_s = first_token_s + flight.node.path.down.delay_s + self.settings.hop_s - flight.arrived_s
+            ttft_s = first_token_s + down.delay_s + self.settings.hop_s - flight.arrived_s
         self._timeline.at(arrived_s, self._arrived_back, (flight, flight.attempt, worker, ttft_s))
 
     def _arrived_back(self, back: tuple[Flight, int, WorkerOutcome, float]) -> None:
@@ -168,7 +170,7 @@ class Cluster:
             self._end(flight, OutcomeStatus.OK, worker, ttft_s)
 
     def _attempt_failed(self, flight: Flight, status: OutcomeStatus) -> None:
-        assert flight.node is not None, "an attempt has a node"
+        assert flight.arm is not None, "an attempt has an arm"
         if flight.over:
             return
         begun = flight.first_token_s <= self._timeline.now_s
@@ -176,12 +178,12 @@ class Cluster:
             self._end(flight, status)
             return
         self._tell(self._outcome(flight, status))
-        flight.avoid.append(flight.node.node.node_id)
+        flight.avoid.append(flight.arm.node_id)
         self._place(flight)
 
     def _expire(self, flight: Flight) -> None:
-        if flight.node is not None and flight.arm is not None:
-            flight.node.cancel(flight, flight.arm)
+        if flight.arm is not None:
+            self.nodes[flight.arm.node_id].cancel(flight, flight.arm)
         self._end(flight, OutcomeStatus.DEADLINE_EXCEEDED)
 
     def _end(
@@ -209,7 +211,8 @@ class Cluster:
     def _outcome(
         self, flight: Flight, status: OutcomeStatus, worker: WorkerOutcome | None = None, ttft_s: float = 0.0
     ) -> Outcome:
-        arm, node, now_s = flight.arm, flight.node, self._timeline.now_s
+        arm, now_s = flight.arm, self._timeline.now_s
+        joules_per_byte = self.nodes[arm.node_id].path.joules_per_byte if arm else 0.0
         down_bytes = flight.down_bytes if status is OutcomeStatus.OK else 0
         return Outcome(
             task_id=flight.task.task_id,
@@ -223,7 +226,7 @@ class Cluster:
             gateway_s=self.settings.gateway_s,
             up_bytes=flight.up_bytes,
             down_bytes=down_bytes,
-            transmission_joules=(flight.up_bytes + down_bytes) * node.path.joules_per_byte if node else 0.0,
+            transmission_joules=(flight.up_bytes + down_bytes) * joules_per_byte,
             quality=arm.quality if arm else 0.0,
             service_class=flight.task.service_class,
             worker=worker or NO_WORK,

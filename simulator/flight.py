@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from simulator.preferences import UNSEEN, Seen, SegmentPictures
 from skyshore.domain.node import Arm
@@ -17,9 +16,6 @@ from skyshore.nodemodel.energy import Account
 from skyshore.nodemodel.llm import Row
 from skyshore.nodemodel.video import Segment
 from skyshore.workload.arrival import Arrival
-
-if TYPE_CHECKING:
-    from simulator.node import SimNode
 
 CHARACTERS_PER_TOKEN = 4
 ANSWER_CHARACTERS_PER_TOKEN = 5
@@ -39,7 +35,7 @@ class Flight:
     over: bool = False
     """The outcome is out; whatever is still planned for it is void."""
     arm: Arm | None = None
-    node: SimNode | None = None
+    """Where it is; None when nobody took it."""
     up_bytes: int = 0
     row: Row | None = None
     segment: Segment | None = None

@@ -52,9 +52,13 @@ class EnergyLedger:
 
     def observe(self, now_s: float, joules: float) -> None:
         """Book what the meter rose by since the last event."""
-        spent = max(0.0, joules - self._joules)
+        spent = joules - self._joules
+        if spent > 0.0:
+            self._joules = joules
+        else:  # a meter that stands still, or that went back
+            spent = 0.0
         idle = min(spent, self._idle_watts * max(0.0, now_s - self._now_s))
-        self._now_s, self._joules = now_s, max(joules, self._joules)
+        self._now_s = now_s
         if self._paying:
             self._inference += (spent - idle) / self._paying
             self._idle += idle / self._paying
