@@ -98,26 +98,31 @@ def demo(
 
 @app.command(rich_help_panel="Experiments")
 def replay(
-    trace: Annotated[Path, typer.Argument(help="Schedule file, from `skyshore traces make`.")],
+    trace: Annotated[
+        Path, typer.Argument(help="Schedule file, from `skyshore traces make`, or the scenario that the system runs.")
+    ],
     *,
     url: Url = "",
     out: Annotated[Path | None, typer.Option(help="Report; by default beside the trace.")] = None,
     model: Annotated[str, typer.Option(help="Language model to insist on; by default the policy chooses.")] = "",
-    tokenizer: Annotated[str, typer.Option(help="Cached model whose tokenizer makes prompt lengths exact.")] = "",
+    tokenizer: Annotated[str, typer.Option(help="Makes prompt lengths exact: a cached model, or `emulated`.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Play a schedule in open loop against the gateway and report; Ctrl-C keeps what there is."""
+    """Play a schedule in open loop against the gateway and report; Ctrl-C keeps what there is.
+
+    A scenario's schedule is played with its faults, and its links follow the same clock.
+    """
     from rich.console import Console  # noqa: PLC0415
 
     from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
-    from cli.replay import play_schedule, show_result  # noqa: PLC0415
-    from cli.traces import read_schedule  # noqa: PLC0415
+    from cli.replay import play_schedule, read_play, show_result  # noqa: PLC0415
 
-    schedule = read_schedule(trace)
     address = gateway_url(url)
+    play = read_play(trace, address)
     policy = str(GatewayApi(address).get("/v1/policy")["policy"])
     console = Console(stderr=as_json)
-    result = play_schedule(schedule, address, policy, console, model=model, tokenizer=tokenizer)
+    tokens = tokenizer or play.tokenizer
+    result = play_schedule(play.schedule, address, policy, console, model=model, tokenizer=tokens, stage=play.stage)
     show_result(result, out or trace.with_suffix(".result.json"), console, as_json=as_json)
     if result.interrupted:
         raise typer.Exit(130)
@@ -226,17 +231,6 @@ def detect(
 
 
 @app.command(rich_help_panel="Decisions")
-def decisions(
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20, url: Url = "", as_json: AsJson = False
-) -> None:
-    """Show the newest placements."""
-    from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
-    from cli.decisions import show_decisions  # noqa: PLC0415
-
-    show_decisions(GatewayApi(gateway_url(url)), count, as_json=as_json)
-
-
-@app.command(rich_help_panel="Decisions")
 def explain(
     task: Annotated[str, typer.Argument(help="Task id, or the id of an upload for all its segments.")],
     url: Url = "",
@@ -247,6 +241,20 @@ def explain(
     from cli.decisions import explain as explain_task  # noqa: PLC0415
 
     explain_task(GatewayApi(gateway_url(url)), task, as_json=as_json)
+
+
+@app.command(rich_help_panel="Decisions")
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="Policy in question; see `skyshore policy show`.")],
+    *,
+    on: Annotated[Path, typer.Option(help="Decision log, from `decisions export` or `compare --decisions`.")],
+    seed: Annotated[int, typer.Option(help="For policies that draw.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate from another policy's log what this one would have achieved."""
+    from cli.evaluate import run_evaluate  # noqa: PLC0415
+
+    run_evaluate(policy, on, seed, as_json=as_json)
 
 
 @app.command(rich_help_panel="Experiments")
@@ -281,6 +289,7 @@ _mount("models", "cli.models", "Models and sample clips: list, fetch, verify, bu
 _mount("traces", "cli.traces", "Schedules of requests: make, show, check.", "Experiments")
 _mount("train", "cli.train", "Train the small models that ship with Skyshore.", "Models")
 _mount("profile", "cli.profile", "Measure this machine's arms: time, bytes, joules, quality.", "Models")
+_mount("decisions", "cli.decisions", "The decision log: newest placements, export.", "Decisions")
 _mount("policy", "cli.policy", "The policy that places tasks: show, set.", "Decisions")
 
 

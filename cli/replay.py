@@ -7,23 +7,33 @@ import gc
 import json
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from cli.connection import state_folder
 from cli.render import show_table
+from cli.traces import read_schedule
+from experiments.live_faults import play_faults, restart_links
 from loadgen.clips import find_file
-from loadgen.pacing import Run
+from loadgen.pacing import LEAD_S, Run
 from loadgen.replay import prepare
 from loadgen.result import ReplayResult
 from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
+from skyshore.domain.errors import InvalidTask, NotFound
+from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
+from skyshore.scenario import FaultTable, Scenario, read_scenario
+from skyshore.scenario_workload import make_schedule
 from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule
 
 REFRESH_S = 0.25
+STAGE_LEAD_S = 1.5
+"""Before the first request, so that links and client agree on time 0 by then."""
 
 
 def find_clip(name: str) -> Path:
@@ -35,23 +45,87 @@ def find_clip(name: str) -> Path:
     return clip(name) if name in ENTRIES else find_file(name)
 
 
+EMULATED = "emulated"
+"""Stands for the tokenizer of emulated engines, which count letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What else happens while a scenario's schedule is played: links that follow its clock, nodes that come and go."""
+
+    links_url: str = ""
+    door: str = ""
+    faults: tuple[FaultTable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What a file asks to be played."""
+
+    schedule: Schedule
+    stage: Stage = Stage()
+    tokenizer: str = ""
+
+
+def read_play(path: Path, url: str) -> Play:
+    """A schedule file; or a scenario, with the requests that `skyshore simulate` takes, by the same hash.
+
+    A scenario's faults and links need the system that was started from it here and answers at `url`.
+
+    Raises:
+        InvalidScenario, InvalidSchedule: a file that cannot be used.
+        NotFound: no such file.
+        InvalidTask: the scenario has faults or links, and another system answers.
+    """
+    if path.suffix != ".toml":
+        return Play(read_schedule(path))
+    try:
+        scenario = read_scenario(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}") from error
+    name = scenario.workload.schedule
+    schedule = read_schedule(path.parent / name) if name else make_schedule(scenario)
+    emulated = all(table.engine == "emulated" for table in scenario.nodes)
+    return Play(schedule, _stage(scenario, path, url), EMULATED if emulated else "")
+
+
+def _stage(scenario: Scenario, path: Path, url: str) -> Stage:
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (psutil, which a plain replay does without)
+
+    state = StateFile(state_folder()).read()
+    if state is not None and state.alive and state.gateway_url == url and state.scenario == str(path.absolute()):
+        return Stage(state.links_url, state.door, scenario.faults)
+    if scenario.links or scenario.faults:
+        raise InvalidTask(f"no system that runs {path} here answers at {url}; start it with `skyshore up {path}`")
+    return Stage()
+
+
 def play_schedule(
-    schedule: Schedule, url: str, policy: str, console: Console, *, model: str = "", tokenizer: str = ""
+    schedule: Schedule,
+    url: str,
+    policy: str,
+    console: Console,
+    *,
+    model: str = "",
+    tokenizer: str = "",
+    stage: Stage = Stage(),
 ) -> ReplayResult:
-    """Play it; Ctrl-C ends it early with what there is.
+    """Play it; Ctrl-C ends it early with what there is. `tokenizer` is a cached model's name, or `emulated`.
 
     Raises:
         NotFound, InvalidMedia: a clip of the schedule, or the tokenizer.
+        NodeUnavailable: a fault could not be played.
     """
     with console.status("making the requests"):
-        count_tokens = _counter(tokenizer) if tokenizer else None
-        run = prepare(schedule, url, find_clip, model=model, count_tokens=count_tokens)
+        letters = CHARACTERS_PER_TOKEN if tokenizer == EMULATED else 0
+        count_tokens = _counter(tokenizer) if tokenizer and not letters else None
+        run = prepare(schedule, url, find_clip, model=model, count_tokens=count_tokens, letters_per_token=letters)
     # What was made so far lives to the end: collecting garbage in it again and again would make the client late.
     gc.collect()
     gc.freeze()
     started_at_s = time.time()
     try:
-        uvloop.run(_play(run, schedule.duration_s, console))
+        uvloop.run(_play(run, schedule.duration_s, console, stage))
     finally:
         gc.unfreeze()
     return ReplayResult.of(schedule, run, url=url, policy=policy, started_at_s=started_at_s)
@@ -77,7 +151,7 @@ def _counter(model: str) -> TokenCounter:
     return lambda text: len(opened.encode(text))
 
 
-async def _play(run: Run, duration_s: float, console: Console) -> None:
+async def _play(run: Run, duration_s: float, console: Console, stage: Stage) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, run.stop)
@@ -90,10 +164,19 @@ async def _play(run: Run, duration_s: float, console: Console) -> None:
     )
     with Progress(*columns, console=console, auto_refresh=False) as bar:
         task = bar.add_task("", total=duration_s, counts="")
-        playing = asyncio.create_task(run.play())
+        zero_s = loop.time() + (STAGE_LEAD_S if stage.links_url or stage.faults else LEAD_S)
+        faults = asyncio.create_task(play_faults(stage.door, stage.faults, zero_s))
+        await asyncio.to_thread(restart_links, stage.links_url, zero_s - loop.time())
+        playing = asyncio.create_task(run.play(zero_s - loop.time()))
         while not playing.done():
             await asyncio.wait({playing}, timeout=REFRESH_S)
+            if faults.done() and faults.exception() is not None:
+                run.stop()
             now = run.progress()
             counts = f"{now.sent} sent, {now.in_flight} in flight, {now.succeeded} ok, {now.failed} failed"
             bar.update(task, completed=min(max(0.0, now.now_s), duration_s), counts=counts, refresh=True)
     await playing
+    faults.cancel()
+    await asyncio.wait([faults])
+    if not faults.cancelled():
+        faults.result()

@@ -7,26 +7,30 @@ import json
 import urllib.request
 from collections.abc import Iterator, Sequence
 
-from experiments.live_system import LiveSystem
 from skyshore.domain.errors import NodeUnavailable
 from skyshore.scenario import FaultTable, InvalidScenario
 
 HTTP_S = 5.0
 
 
-def restart_links(system: LiveSystem, in_s: float) -> None:
-    """Experiment time of all links will be 0 then, so that traces and planned outages begin with the workload."""
-    if not system.links_url:
+def restart_links(links_url: str, in_s: float) -> None:
+    """Experiment time of all links will be 0 then, so that traces and planned outages begin with the workload.
+
+    Nothing happens where no links are emulated, that is, for an empty address.
+    """
+    if not links_url:
         return
     body = json.dumps({"in_s": in_s}).encode()
-    request = urllib.request.Request(f"{system.links_url}/restart", body, {"content-type": "application/json"})
+    request = urllib.request.Request(f"{links_url}/restart", body, {"content-type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=HTTP_S):
         return
 
 
-async def play_faults(system: LiveSystem, faults: Sequence[FaultTable], zero_s: float) -> None:
+async def play_faults(door: str, faults: Sequence[FaultTable], zero_s: float) -> None:
     """Lose and boot nodes when the scenario says; `zero_s` is the loop's time at which the schedule begins.
+
+    `door` is the launcher's socket.
 
     Outages are not played here: the links plan them by their own clock.
 
@@ -36,7 +40,7 @@ async def play_faults(system: LiveSystem, faults: Sequence[FaultTable], zero_s: 
     loop = asyncio.get_running_loop()
     for at_s, act, node_id in sorted(_acts(faults)):
         await asyncio.sleep(max(0.0, zero_s + at_s - loop.time()))
-        reader, writer = await asyncio.open_unix_connection(system.door)
+        reader, writer = await asyncio.open_unix_connection(door)
         try:
             writer.write(json.dumps({"do": act, "process": node_id}).encode() + b"\n")
             said = json.loads(await reader.readline())

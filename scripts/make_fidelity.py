@@ -102,10 +102,9 @@ def _page(content: dict[str, Any]) -> str:
     parts.append(f"## Figures\n\nMeasured {content['at']} on {where}.")
     for study in content["studies"]:
         overheads = study["calibration"]["overheads"]
-        parts.append(
-            f"### `{study['scenario']}`\n\nLearned from one run with other requests: {1000 * overheads['gateway_s']:.1f} ms "
-            f"in the gateway, {1000 * overheads['request_s']:.1f} ms in other hops."
-        )
+        gateway_ms, other_ms = 1000 * overheads["gateway_s"], 1000 * overheads["request_s"]
+        learned = f"Learned from one run: {gateway_ms:.1f} ms in the gateway, {other_ms:.1f} ms in other hops."
+        parts.append(f"### `{study['scenario']}`\n\n{learned}")
         parts += [_section(each, study["tolerance"]) for each in study["judged"]]
     return "\n\n".join(parts) + "\n"
 
