@@ -16,7 +16,7 @@ from pyarrow import parquet
 from experiments.outcome_table import OutcomeRow
 from skyshore.domain.placement import DecisionRecord
 
-ROWS_IN_GROUP = 20_000
+ROWS_IN_GROUP = 5_000
 
 SCHEMA = pa.schema(
     [

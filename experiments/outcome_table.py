@@ -14,7 +14,7 @@ from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
 
-ROWS_IN_GROUP = 50_000
+ROWS_IN_GROUP = 20_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,8 @@ def test_a_killed_worker_costs_its_cell_which_is_tried_once_more(tmp_path, death
     for event in sweep(small(path).jobs(path), lambda some, at: run_in_processes(some, at, 1), tmp_path / "scratch"):
         events.append(event)
         cell = event.job.cell
-        if isinstance(event, Progressed) and (cell.policy, cell.seed) == ("random", 5) and left:
+        started = isinstance(event, Progressed) and event.share == 0
+        if started and left and (cell.policy, cell.seed) == ("random", 5):
             # The workers are the children of the fork server, which is our child.
             (worker,) = (each for each in psutil.Process().children(recursive=True) if each.ppid() != os.getpid())
             worker.kill()
@@ -214,14 +215,14 @@ async def test_simulate_prints_figures_and_ctrl_c_leaves_a_valid_partial_result(
     assert (whole["complete"], whole["policy"], whole["seed"]) == (True, "cs_ucb", 5)
     assert sum(whole["statuses"].values()) == whole["figures"]["requests"] > 50
     long = tmp_path / "long.toml"
-    long.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 6000"), encoding="utf-8")
+    long.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 3000"), encoding="utf-8")
     out = tmp_path / "run"
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli", "simulate", str(long), "--json", "--out", str(out),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     # The first row group is on disk: it is in the midst of it.
-    while not any(path.stat().st_size > 100_000 for path in out.glob(".part/*/outcomes.parquet")):
+    while not any(path.stat().st_size > 100_000 for path in out.glob(".part/*/decisions.parquet")):
         assert child.returncode is None
         await asyncio.sleep(0.05)
     child.send_signal(signal.SIGINT)
@@ -232,7 +233,7 @@ async def test_simulate_prints_figures_and_ctrl_c_leaves_a_valid_partial_result(
     assert sum(partial["statuses"].values()) == partial["figures"]["requests"]
     bundle = Bundle.read(out)
     rows = parquet.read_table(bundle.cell_folder(bundle.jobs()[0].cell) / "outcomes.parquet")
-    assert 50_000 <= rows.num_rows == partial["figures"]["requests"] < 150_000
+    assert 5_000 <= rows.num_rows == partial["figures"]["requests"] < 70_000
 
 
 async def test_a_bundle_holds_when_run_again_and_not_when_touched(scenario, tmp_path):
