@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
-from cli.connection import GatewayApi
+from cli.connection import GatewayApi, gateway_url, local_redis_url
 from cli.render import show_table
 from skyshore.domain.errors import NotFound
 from skyshore.report.tables import Table
+
+app = typer.Typer(help="The decision log: newest placements, export.", add_completion=False)
+Url = Annotated[str, typer.Option(help="Gateway; by default the one that runs here.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NEWEST = 1000
 """The most the gateway hands out."""
 SHOWN_ID = 12
 """Characters of a task id in a table; `explain` takes any beginning of one."""
+
+
+@app.callback(invoke_without_command=True)
+def newest(
+    context: typer.Context,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest placements."""
+    if context.invoked_subcommand is None:
+        show_decisions(GatewayApi(gateway_url(url)), count, as_json=as_json)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    redis_url: Annotated[str, typer.Option(help="Store of the system; by default of the one that runs here.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the whole log, every decision with its context and its outcome, for `skyshore evaluate`."""
+    from cli.export_decisions import run_export  # noqa: PLC0415 (pyarrow takes its time)
+
+    run_export(redis_url or local_redis_url(), out, as_json=as_json)
 
 
 def show_decisions(api: GatewayApi, count: int, *, as_json: bool) -> None:

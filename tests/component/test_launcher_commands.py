@@ -12,7 +12,23 @@ import pytest
 
 SYSTEM = ("up", "down", "status", "nodes")
 REST = (
-    *("demo", "detect", "replay", "bench", "traces", "decisions", "explain", "policy", "models", "train", "profile"),
+    *(
+        "demo",
+        "detect",
+        "replay",
+        "simulate",
+        "compare",
+        "verify",
+        "bench",
+        "traces",
+        "decisions",
+        "explain",
+        "evaluate",
+        "policy",
+        "models",
+        "train",
+        "profile",
+    ),
 )
 
 

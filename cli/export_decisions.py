@@ -1,0 +1,111 @@
+"""`skyshore decisions export`: the decision log of a running system as Parquet, each decision beside its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.decision_table import DecisionWriter
+from experiments.outcome_table import OutcomeRow
+from skyshore.adapters.redis_store import RedisStore
+from skyshore.domain.errors import NodeUnavailable
+from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.domain.placement import DecisionRecord
+from skyshore.domain.task import TaskKind
+from skyshore.ports import StateStore
+
+AT_ONCE = 5000
+MOST = 1_000_000
+"""More decisions than any store keeps."""
+
+
+def run_export(redis_url: str, out: Path, *, as_json: bool) -> None:
+    """Write `out` and say what is in it.
+
+    Raises:
+        NodeUnavailable: no system runs, or its store does not answer.
+        OSError: the file cannot be written.
+    """
+    if not redis_url:
+        raise NodeUnavailable("no system runs here; start one with `skyshore up`, or give its store with --redis-url")
+    decisions, outcomes = asyncio.run(_read(redis_url))
+    known = write_decisions(out, decisions, outcomes)
+    if as_json:
+        print(json.dumps({"file": str(out), "decisions": len(decisions), "with_outcome": known}))
+    else:
+        Console().print(f"{out}: {len(decisions)} decisions, {known} with their outcome", highlight=False)
+
+
+def write_decisions(out: Path, decisions: Sequence[DecisionRecord], outcomes: Iterable[Outcome]) -> int:
+    """Write decisions, oldest first, as `compare --decisions` does. Returns how many have an outcome.
+
+    A refusal is its own outcome. The store holds both a while only: a decision may outlive its outcome.
+    """
+    of_attempt = {(outcome.task_id, outcome.arm_id): outcome for outcome in outcomes}
+    known = 0
+    with DecisionWriter(out) as writer:
+        for record in decisions:
+            writer.decided(record)
+            outcome = of_attempt.get((record.task_id, record.chosen)) or _refusal(record)
+            if outcome is not None:
+                writer.ended(_row(record, outcome))
+                known += 1
+    return known
+
+
+async def _read(redis_url: str) -> tuple[list[DecisionRecord], list[Outcome]]:
+    store = RedisStore(redis_url)
+    try:
+        decisions = await store.decisions(MOST)
+        return decisions[::-1], await _outcomes(store)
+    finally:
+        await store.close()
+
+
+async def _outcomes(store: StateStore) -> list[Outcome]:
+    cursor, found = "0", list[Outcome]()
+    while True:
+        cursor, more = await store.read_outcomes(cursor, AT_ONCE, block_s=0.01)
+        if not more:
+            return found
+        found += more
+
+
+def _refusal(record: DecisionRecord) -> Outcome | None:
+    if record.chosen:
+        return None
+    status = OutcomeStatus.REJECTED
+    return Outcome(record.task_id, "", "", status, record.decided_at_s, latency_s=0.0, deadline_s=0.0)
+
+
+def _row(record: DecisionRecord, outcome: Outcome) -> OutcomeRow:
+    kind, deadline_s, min_quality = TaskKind.LLM, outcome.deadline_s, 0.0
+    if record.context:
+        asked = json.loads(record.context)["task"]
+        kind, deadline_s, min_quality = TaskKind(asked[0]), asked[1], asked[2]
+    answered = outcome.status is OutcomeStatus.OK
+    return OutcomeRow(
+        request_id=record.task_id,
+        kind=kind,
+        service_class=record.service_class,
+        origin="",
+        t_intended_s=record.decided_at_s,
+        deadline_s=deadline_s,
+        min_quality=min_quality,
+        status=outcome.status,
+        latency_s=outcome.latency_s if answered else None,
+        met_deadline=outcome.met_deadline,
+        up_bytes=outcome.up_bytes,
+        down_bytes=outcome.down_bytes,
+        transmission_joules=outcome.transmission_joules,
+        inference_joules=outcome.worker.inference_joules,
+        idle_joules=outcome.worker.idle_joules,
+        energy_source=outcome.worker.energy_source if answered else "",
+        quality=outcome.quality if answered else 0.0,
+        node_id=outcome.node_id,
+        arm_id=outcome.arm_id,
+    )
