@@ -1,4 +1,7 @@
-"""Regenerate docs/openapi.json from the gateway itself, and fail on a link between pages that leads nowhere."""
+"""Regenerate what pages hold of machines' words, and fail on a link between pages that leads nowhere.
+
+docs/openapi.json comes from the gateway itself, the arms in docs/video.md from a profile.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
+from scripts import video_table
 from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
@@ -45,9 +49,10 @@ def dead_links() -> list[str]:
 
 
 def main() -> None:
-    """Write the API description, then check the pages."""
+    """Write the API description and the table of arms, then check the pages."""
     document = asyncio.run(openapi_document())
     (ROOT / "docs" / "openapi.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    video_table.update()
     if dead := dead_links():
         sys.exit("\n".join(["links that lead nowhere:", *dead]))
 
