@@ -1,57 +1,41 @@
-"""Speed of the simulator on one core: the engine alone beside SimPy, then fleets through the live scheduler's core."""
+"""Speed of the simulator on one core: the engine alone beside SimPy, then fleets through the live scheduler's core.
+
+SimPy's model is a bare queue: no links, no energy, no deadlines, no scheduler. What a whole fleet costs beside it is
+printed too. Then how cost and memory grow with requests and with nodes (`benchmarks.sim_scale`).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata, util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.result import Aim, BenchResult, Metric
-from simulator.build import build
+from benchmarks.sim_scale import fleet, scale
 from simulator.servers import VideoServer
-from simulator.tally import Tally
 from simulator.timeline import Timeline
 from skyshore.domain.task import TaskKind
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.nodemodel.video import Segment
-from skyshore.scenario import Scenario, read_scenario
-from skyshore.workload.arrival import Arrival
 
 REPEATS = 5
 SERVERS = 8
 LOAD = 0.8
 QUEUE_REQUESTS = 50_000
-FLEET_REQUESTS = 4_000
+FLEET_REQUESTS = 10_000
 SIMPY = "simpy"
-
-SCENARIO = """
-name = "bench"
-duration_s = 1e6
-[[nodes]]
-id = "n"
-tier = "edge"
-count = 8
-profile = "a100"
-models = ["llama3-8b", "nanodet"]
-[[links]]
-nodes = "n"
-up = { rate_mbit_s = 1000, delay_ms = 2 }
-down = { rate_mbit_s = 1000, delay_ms = 2 }
-[[workload.llm]]
-rate_per_s = 1
-"""
 
 
 def run() -> BenchResult:
     """Alternate ours and SimPy's, then the fleets; CPU seconds, so that other processes on the core count less."""
     missing = () if util.find_spec(SIMPY) else ("simpy is not installed: pip install 'simpy>=4.1,<5'",)
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for repeat in range(REPEATS):
         work = _Work.drawn(repeat)
         ours.append(_rate(partial(_shortest_queue, work), QUEUE_REQUESTS))
@@ -72,9 +56,21 @@ def run() -> BenchResult:
         ("cs_ucb", TaskKind.VIDEO_DETECT, Aim(40_000, "at_least")),
         ("least_loaded", TaskKind.LLM, Aim(10_000, "at_least")),
     ):
-        rates = [_rate(_fleet(policy, kind, repeat), FLEET_REQUESTS) for repeat in range(REPEATS)]
-        level = "token level" if kind is TaskKind.LLM else "request level"
-        results.append(Metric.of_repeats(f"fleet of 8, {level}, {policy}", rates, "requests/s", aim=aim))
+        rates = [
+            _rate(partial(fleet, policy, kind, repeat, FLEET_REQUESTS), FLEET_REQUESTS) for repeat in range(REPEATS)
+        ]
+        level, beside = ("token level", []) if kind is TaskKind.LLM else ("request level", theirs)
+        results.append(
+            Metric.of_repeats(
+                f"fleet of 8, {level}, {policy}",
+                rates,
+                "requests/s",
+                against="simpy, bare queues" if beside else "",
+                against_samples=beside,
+                aim=aim,
+            )
+        )
+    results += scale()
     settings: dict[str, str | int | float | bool | None] = {
         "servers": SERVERS,
         "load": LOAD,
@@ -147,27 +143,3 @@ def _simpy_shortest_queue(work: _Work) -> None:
 
     env.process(arrivals())
     env.run()
-
-
-def _fleet(policy: str, kind: TaskKind, seed: int) -> Callable[[], None]:
-    scenario: Scenario = read_scenario(SCENARIO).model_copy(update={"policy": policy, "seed": seed})
-    arrivals = _arrivals(kind, seed)
-
-    def simulate() -> None:
-        tally = Tally({node_id: node.tier for node in scenario.nodes for node_id in node.ids})
-        simulation = build(scenario, Path(), tally.add)
-        simulation.cluster.start(arrivals)
-        simulation.timeline.run()
-        assert tally.all.requests == FLEET_REQUESTS
-
-    return simulate
-
-
-def _arrivals(kind: TaskKind, seed: int) -> list[Arrival]:
-    rng = np.random.default_rng([seed, 7])
-    llm = Arrival(0.0, "", TaskKind.LLM, prompt_tokens=128, output_tokens=128)
-    video = Arrival(0.0, "", TaskKind.VIDEO_DETECT, frames=10, fps=5.0)
-    # About 60 % of what eight such nodes can do.
-    per_s, model = (60.0, llm) if kind is TaskKind.LLM else (220.0, video)
-    times = np.cumsum(rng.exponential(1 / per_s, FLEET_REQUESTS))
-    return [replace(model, t_intended_s=float(at), request_id=f"r{i}") for i, at in enumerate(times)]

@@ -9,6 +9,7 @@ from experiments.cell import Cell, CellResult, plan
 from experiments.figures import FigureTally
 from experiments.outcome_table import RowSink, row_of
 from simulator.build import Simulation, build, joules_of
+from simulator.garbage import rare_collections
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 
@@ -72,7 +73,8 @@ def run_simulated(
 
 def _run(simulation: Simulation) -> bool:
     try:
-        simulation.timeline.run()
+        with rare_collections():
+            simulation.timeline.run()
     except _Stopped:
         return False
     return True

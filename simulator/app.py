@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from simulator.build import Simulation, build, joules_of
+from simulator.garbage import rare_collections
 from simulator.tally import Tally
 from skyshore.domain.errors import SkyshoreError
 from skyshore.scenario import InvalidScenario, Scenario, read_scenario
@@ -93,8 +94,9 @@ def _run(simulation: Simulation, schedule: Schedule) -> bool:
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        simulation.cluster.start(schedule.arrivals)
-        simulation.timeline.run()
+        with rare_collections():
+            simulation.cluster.start(schedule.arrivals)
+            simulation.timeline.run()
     except _Interrupted:
         return False
     finally:
