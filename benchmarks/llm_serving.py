@@ -130,7 +130,7 @@ def _own(name: str, models: Path, slots: int) -> Iterator[Target]:
             "SKYSHORE_NODE_THREADS": "1",
         }
         gateway = start_own_system(group, node)[0]
-        yield Target(name, gateway.url.partition("/v1/")[0], f"{MODEL}:{PRECISION}")
+        yield Target(name, gateway.url.partition("/v1/")[0], MODEL)
 
 
 @contextmanager

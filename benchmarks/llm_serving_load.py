@@ -64,8 +64,12 @@ async def ask(client: httpx.AsyncClient, url: str, model: str, request: Request,
         if response.status_code != httpx.codes.OK:
             raise RuntimeError(f"{url} answered {response.status_code}: {(await response.aread())[:400]!r}")
         async for line in response.aiter_lines():
-            if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["text"]:
-                seen.token_s.append(time.perf_counter() - start)
+            if line.startswith("data: {"):
+                event = json.loads(line[6:])
+                if "choices" not in event:
+                    raise RuntimeError(f"{url} broke an answer off: {line[:400]}")
+                if event["choices"][0]["text"]:
+                    seen.token_s.append(time.perf_counter() - start)
     seen.complete = True
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cli.profile_llm import llm
 from cli.render import show_table
 from cli.up import cached_models
 from skyshore.catalogue.errors import NotFetched, UnknownEntry
@@ -42,6 +43,9 @@ from skyshore.worker.video_profile import (
 from skyshore.workload.annotations import Annotations, read_annotations
 
 app = typer.Typer(help="Measure this machine's arms.", no_args_is_help=True)
+
+
+app.command("llm")(llm)
 
 
 @app.callback()

@@ -1,0 +1,188 @@
+"""Measures what one precision of a language model costs and is worth here: tokens per second, joules, perplexity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyshore.engines.llm.decoder import Decoder
+from skyshore.nodemodel.speed import LlmSpeed
+from skyshore.ports import EnergyMeter
+
+TEXT_FILE: Final = Path(__file__).parent / "texts" / "public_domain.txt"
+TEXT_SOURCE: Final = (
+    "openings of Carroll's Alice (1865), Melville's Moby-Dick (1851) and Austen's Pride and Prejudice (1813), from "
+    "Lincoln's Gettysburg Address (1863) and the United States' Declaration of Independence (1776), all public domain"
+)
+WINDOW_TOKENS: Final = 256
+DECODE_STEPS: Final = 8
+REPEATS: Final = 3
+CHUNK_TOKENS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measured point: a prompt of `context` tokens, or decode steps of `batch` rows that hold `context` tokens."""
+
+    kind: str
+    batch: int
+    context: int
+    run_s: float
+    """Seconds of the whole prompt, or of one step; median of the repeats."""
+    joules_per_token: float
+    """Above idle; mean over the repeats."""
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of all rows together."""
+        return (self.context if self.kind == "prefill" else self.batch) / self.run_s
+
+
+@dataclass(frozen=True, slots=True)
+class TextQuality:
+    """How well a precision predicts the bundled text."""
+
+    perplexity: float
+    agreement: float
+    """Share of positions at which its likeliest token is the reference's."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionProfile:
+    """Everything measured of one precision."""
+
+    model: str
+    precision: str
+    weight_bytes: int
+    cells: tuple[Cell, ...]
+    quality: TextQuality
+    energy_source: str
+    watts: float
+    """Mean power above idle while it computed."""
+
+    @property
+    def title(self) -> str:
+        """`model:precision`, as arms are named."""
+        return f"{self.model}:{self.precision}"
+
+
+def measure(
+    decoder: Decoder,
+    batches: Sequence[int],
+    contexts: Sequence[int],
+    *,
+    meter: EnergyMeter,
+    idle_watts: float,
+    on_cell: Callable[[], None] = lambda: None,
+) -> tuple[tuple[Cell, ...], float]:
+    """Prefill at every context, decode at every batch and context; also the mean power above idle."""
+    cells: list[Cell] = []
+    busy_s, joules = 0.0, 0.0
+    for context in contexts:
+        prompt = [(100 + 37 * place) % decoder.vocab for place in range(context)]
+        runs = [_metered(lambda: _prefill(decoder, prompt), meter, idle_watts) for _ in range(REPEATS)]  # noqa: B023
+        spent = [run_joules for _, run_joules in runs]
+        cells.append(Cell("prefill", 1, context, median(run_s for run_s, _ in runs), sum(spent) / REPEATS / context))
+        busy_s, joules = busy_s + sum(run_s for run_s, _ in runs), joules + sum(spent)
+        on_cell()
+        for batch in batches:
+            for row in range(1, batch):
+                decoder.kv.copy(0, row, 0, context)
+            _decode(decoder, batch, context)  # warms this batch size up
+            runs = [
+                _metered(lambda: _decode(decoder, batch, context), meter, idle_watts)  # noqa: B023 - called at once
+                for _ in range(REPEATS)
+            ]
+            spent = [run_joules for _, run_joules in runs]
+            per_token = sum(spent) / REPEATS / DECODE_STEPS / batch
+            cells.append(Cell("decode", batch, context, median(run_s for run_s, _ in runs) / DECODE_STEPS, per_token))
+            busy_s, joules = busy_s + sum(run_s for run_s, _ in runs), joules + sum(spent)
+            on_cell()
+    return tuple(cells), joules / busy_s
+
+
+def _prefill(decoder: Decoder, prompt: Sequence[int]) -> None:
+    for start in range(0, len(prompt), CHUNK_TOKENS):
+        decoder.extend(0, prompt[start : start + CHUNK_TOKENS], start)
+
+
+def _decode(decoder: Decoder, batch: int, context: int) -> None:
+    tokens = [5] * batch
+    for step in range(DECODE_STEPS):
+        tokens = decoder.decode(tokens, [context + step] * batch, context).greedy.tolist()
+
+
+def _metered(work: Callable[[], None], meter: EnergyMeter, idle_watts: float) -> tuple[float, float]:
+    """(seconds, joules above idle)."""
+    before, start = meter.joules(), time.perf_counter()
+    work()
+    elapsed_s = time.perf_counter() - start
+    return elapsed_s, max(0.0, meter.joules() - before - idle_watts * elapsed_s)
+
+
+# ------------------------------------------------------------------------------------------------------ quality
+
+
+def top_tokens_and_loss(decoder: Decoder, tokens: Sequence[int]) -> tuple[NDArray[np.int64], float, int]:
+    """(likeliest token at every position, summed loss in nats, positions that count) over windows of the text."""
+    tops, loss, counted = [], 0.0, 0
+    for start in range(0, len(tokens), WINDOW_TOKENS):
+        window = list(tokens[start : start + WINDOW_TOKENS])
+        logits = decoder.all_logits(window)
+        tops.append(logits.argmax(axis=1))
+        ahead = logits[:-1].astype(np.float64)
+        ahead -= ahead.max(axis=1, keepdims=True)
+        chosen = ahead[np.arange(len(window) - 1), window[1:]]
+        loss += float((np.log(np.exp(ahead).sum(axis=1)) - chosen).sum())
+        counted += len(window) - 1
+    return np.concatenate(tops), loss, counted
+
+
+def text_quality(decoder: Decoder, tokens: Sequence[int], reference_tops: NDArray[np.int64]) -> TextQuality:
+    """Perplexity on `tokens`, and agreement with the reference's likeliest tokens."""
+    tops, loss, counted = top_tokens_and_loss(decoder, tokens)
+    return TextQuality(float(np.exp(loss / counted)), float((tops == reference_tops).mean()), counted)
+
+
+# ---------------------------------------------------------------------------------------------------- node profile
+
+
+def to_speed(found: PrecisionProfile, base_quality: float, *, slots: int, context_tokens: int, source: str) -> LlmSpeed:
+    """The linear iteration-time model through the measured points, as nodes, scheduler and simulator read it.
+
+    `base_quality` is the unrounded model's; the share of equal likeliest tokens multiplies it.
+    """
+    decodes = [cell for cell in found.cells if cell.kind == "decode"]
+    rows = np.array([cell.batch for cell in decodes], float)
+    times = np.array([cell.run_s for cell in decodes])
+    # Relative errors count: a step of one row matters as much as one of sixteen.
+    design = np.stack([np.ones_like(rows), rows], axis=1) / times[:, None]
+    fixed_s, row_s = np.linalg.lstsq(design, np.ones_like(times), rcond=None)[0]
+    row_s = float(max(row_s, 0.0))
+    fixed_s = float(max(fixed_s, 0.0)) if row_s else float(times.mean())
+    prefills = [cell for cell in found.cells if cell.kind == "prefill"]
+    token_s = [
+        max(cell.run_s - fixed_s * -(-cell.context // CHUNK_TOKENS), cell.run_s * 0.1) / cell.context
+        for cell in prefills
+    ]
+    return LlmSpeed(
+        model=found.title,
+        source=source,
+        quality=round(base_quality * found.quality.agreement, 3),
+        iteration_s=fixed_s,
+        prefill_token_s=float(median(token_s)),
+        row_s=row_s,
+        slots=slots,
+        kv_tokens=slots * context_tokens,
+        context_tokens=context_tokens,
+        chunk_tokens=CHUNK_TOKENS,
+        busy_watts=found.watts,
+    )
