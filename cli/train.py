@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -45,3 +47,87 @@ def classify(
         f"{out}: {card.heldout_accuracy:.1%} of {card.heldout_clips} held-out clips named right, "
         f"{card.single_frame_accuracy:.1%} by the single-frame control"
     )
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the model card as JSON.")]
+
+
+@app.command()
+def preference(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for weights, ONNX and card.")] = Path("skyshore/profiling/weights"),
+    clips: Annotated[Path, typer.Option(help="Table of the clips' complexity, for virtual time.")] = Path(
+        "skyshore/workload/clip_complexity.json"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of cameras, demands and weights.")] = 7,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs that the held-out intervals are over.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the streams.")] = 15,
+    drawn: Annotated[int, typer.Option(min=2, help="Street clips to learn from; half as many to be judged by.")] = 24,
+    cameras: Annotated[int, typer.Option(min=1, help="Views of the real clip to learn from.")] = 8,
+    judged: Annotated[int, typer.Option(min=1, help="Views of the real clip to be judged by.")] = 6,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train CDIO's preference predictor; needs the clips and detectors (`skyshore models fetch`)."""
+    import torch  # noqa: PLC0415
+
+    from training import preference as job  # noqa: PLC0415
+    from training.clip_complexity import write_clip_table  # noqa: PLC0415
+    from training.export import write_card  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    settings = job.PreferenceSettings(
+        seed=seed,
+        seeds=seeds,
+        epochs=epochs,
+        drawn=drawn,
+        drawn_heldout=drawn // 2,
+        real=cameras,
+        real_heldout=judged,
+    )
+    model, card = job.train_preference(settings, _report)
+    job.save(model, out / "preference.npz")
+    job.export(model, out / "preference.onnx")
+    write_card(out / "preference.json", card)
+    write_clip_table(clips)
+    _print_card(card, as_json=as_json)
+
+
+@app.command()
+def agod(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for weights, ONNX and card.")] = Path("skyshore/policies/weights"),
+    seed: Annotated[int, typer.Option(help="Seed of fleets and weights.")] = 7,
+    fleets: Annotated[int, typer.Option(min=1, help="Random fleets to learn on.")] = 36,
+    judged: Annotated[int, typer.Option(min=1, help="Random fleets to be judged on, never learned from.")] = 12,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Virtual seconds of each fleet.")] = 30.0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train AGOD's diffusion actor on simulated fleets."""
+    import torch  # noqa: PLC0415
+
+    from training import agod as job  # noqa: PLC0415
+    from training.export import write_card  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    settings = job.AgodSettings(seed=seed, fleets=fleets, judged=judged, seconds=seconds)
+    actor, steps = job.train_agod(settings, _report)
+    job.save(actor, out / "agod.npz")
+    job.export(actor, out / "agod.onnx")
+    card = job.card(settings, steps, job.judge(settings, out / "agod.npz", _report))
+    write_card(out / "agod.json", card)
+    _print_card(card, as_json=as_json)
+
+
+def _report(line: str) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    Console(stderr=True).print(line, highlight=False)
+
+
+def _print_card(card: Mapping[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(card, indent=2, ensure_ascii=False))
+    else:
+        _report(f"{card['name']}: held out, {card['heldout_figures']}")

@@ -10,7 +10,8 @@ k the service class. ParetoBandit paces money spent for quality won; here joules
 are the share α of missed deadlines and the mean shortfall from the quality floor (row 1's covering constraints).
 
 Our choices: x is `arm_features`; joules are learned from answers alone, for a task that was cut off reports what it
-had used by then; J̄ is the running mean of theirs; η = 0.05, Λ = 10, γ = 0.99, confidence weight 0.3. Left out: the hot swap of models (the core's part here) and row 1's forecast of demand.
+had used by then; J̄ is the running mean of theirs; η = 0.05, Λ = 10, γ = 0.99, confidence weight 0.3. Left out: the hot
+swap of models (the core's part here) and row 1's forecast of demand.
 """
 
 from __future__ import annotations

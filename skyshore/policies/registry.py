@@ -10,6 +10,7 @@ import numpy as np
 from skyshore.domain.errors import NotFound
 from skyshore.domain.node import Tier
 from skyshore.policies.a2 import A2
+from skyshore.policies.agod import Agod
 from skyshore.policies.bad import Busiest, Slowest
 from skyshore.policies.cdio import Cdio
 from skyshore.policies.cs_ucb import CsUcb
@@ -53,6 +54,7 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "cs_ucb.reject": partial(CsUcb, infeasible="reject"),
     "cs_ucb.slotted": partial(CsUcb, slot_s=0.05),
     "fine_infer": FineInfer,
+    "agod": Agod,
     "rewardless_guidance": RewardlessGuidance,
     "jcab": Jcab,
     "a2": A2,
