@@ -1,24 +1,19 @@
-"""Fits node models and overheads to what a live run saw of its requests.
-
-A language model's iteration takes `iteration_s + p * prefill_token_s + r * row_s` (see `LlmSpeed`). How many
-iterations, prompt tokens and rows fell into one request's time is known from everybody's times: a row makes one token
-an iteration. So each request gives two linear equations, for its prefill and for its decoding, in three unknowns.
-"""
+"""Fits node models and overheads to what a live run saw of its requests."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pyarrow import parquet
 
 from experiments.bundle import Bundle
 from experiments.cell import Driver
+from experiments.fit_llm import fit_llm
 from experiments.outcome_table import OutcomeRow
 from experiments.work import OUTCOMES
 from simulator.build import profile_of
@@ -31,14 +26,10 @@ from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.scenario import Scenario
 from skyshore.scenario_links import link_settings
 
-Floats = NDArray[np.float64]
-
 LEAST_ANSWERS = 20
 """Of one model on one node: fewer tell too little, and the stated figures stay."""
 APART_S = 1e6
 """Far longer than any run."""
-FLOOR_S = 0.01
-"""Errors count relative to what was measured, but not below this: timers and schedulers blur what is shorter."""
 
 
 def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, source: str) -> Calibration:
@@ -121,89 +112,16 @@ def read_outcomes(path: Path) -> list[OutcomeRow]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------- language models
-
-
-@dataclass(frozen=True, slots=True)
-class _Spans:
-    """Times of many requests on one node; [n] each, in seconds of the run."""
-
-    prefill: Floats
-    """Begin of the prefill."""
-    first: Floats
-    """First token."""
-    end: Floats
-    prompt: Floats
-    steps: Floats
-    """Iterations spent decoding: one a token after the first."""
-
-    @classmethod
-    def of(cls, rows: Sequence[OutcomeRow]) -> _Spans:
-        end = np.array([row.t_intended_s + (row.latency_s or 0.0) for row in rows])
-        first = end - np.array([row.compute_s for row in rows])
-        return cls(
-            prefill=first - np.array([row.prefill_s for row in rows]),
-            first=first,
-            end=end,
-            prompt=np.array([float(row.prompt_tokens) for row in rows]),
-            steps=np.array([float(max(0, row.output_tokens - 1)) for row in rows]),
-        )
-
-    def equations(self, chunk_tokens: int) -> tuple[Floats, Floats]:
-        """Matrix [2n, 3] (iterations, prompt tokens, rows) and seconds [2n]: prefills, then decodings."""
-        prefill_s, decode_s = self.first - self.prefill, self.end - self.first
-        chunks = np.ceil(self.prompt / chunk_tokens)
-        prompts = self.prompt + self._others(self.prefill, self.first, self.prefill, self.first, self.prompt)
-        rows = self._others(self.prefill, self.first, self.first, self.end, self.steps)
-        prefills = np.stack([chunks, prompts, rows], axis=1)
-        prompts = self._others(self.first, self.end, self.prefill, self.first, self.prompt)
-        rows = self.steps + self._others(self.first, self.end, self.first, self.end, self.steps)
-        decodings = np.stack([self.steps, prompts, rows], axis=1)
-        return np.concatenate([prefills, decodings]), np.concatenate([prefill_s, decode_s])
-
-    @staticmethod
-    def _others(begin: Floats, end: Floats, other_begin: Floats, other_end: Floats, amount: Floats) -> Floats:
-        """Of each other request's `amount`, spread evenly over its span, the part within each [begin, end]."""
-        overlap = np.minimum(end[:, None], other_end[None]) - np.maximum(begin[:, None], other_begin[None])
-        share = np.clip(overlap, 0.0, None) / np.maximum(other_end - other_begin, 1e-6)[None]
-        np.fill_diagonal(share, 0.0)
-        return np.asarray(share @ amount, dtype=np.float64)
-
-
 def _llm(rows: Sequence[OutcomeRow], stated: LlmSpeed, source: str) -> LlmSpeed:
     rows = [row for row in rows if row.kind is TaskKind.LLM]
     if len(rows) < LEAST_ANSWERS:
         return stated
-    matrix, seconds = _Spans.of(rows).equations(stated.chunk_tokens)
-    weights = 1.0 / np.maximum(seconds, FLOOR_S)
-    iteration_s, prefill_token_s, row_s = _not_negative(matrix * weights[:, None], seconds * weights)
     busy_s = _union_s([_span(row) for row in rows])
     return replace(
-        stated,
+        fit_llm(rows, stated),
         source=f"{source}, {len(rows)} answers",
-        iteration_s=iteration_s,
-        prefill_token_s=prefill_token_s,
-        row_s=row_s,
         busy_watts=sum(row.inference_joules for row in rows) / busy_s if busy_s else stated.busy_watts,
     )
-
-
-def _not_negative(matrix: Floats, seconds: Floats) -> list[float]:
-    """Least squares; what comes out negative is left out and the rest is fitted again."""
-    kept = list(range(matrix.shape[1]))
-    while kept:
-        found = np.linalg.lstsq(matrix[:, kept], seconds, rcond=None)[0]
-        if (found >= 0).all():
-            break
-        kept.pop(int(found.argmin()))
-    values = [0.0] * matrix.shape[1]
-    if kept:
-        for place, value in zip(kept, found, strict=True):
-            values[place] = float(value)
-    return values
-
-
-# ------------------------------------------------------------------------------------------------------- video
 
 
 def _video(rows: Sequence[OutcomeRow], stated: VideoSpeed, source: str) -> VideoSpeed:
