@@ -207,8 +207,9 @@ def _percentile_s(histogram: LogHistogram, q: float, count: int) -> float | None
     """The `q`-th percentile of `count` values, those that the histogram does not hold being infinite."""
     if not count:
         return None
-    rank = max(1, math.ceil(q / 100 * count))
-    return math.inf if rank > histogram.count else histogram.percentile_s(100 * rank / histogram.count)
+    rank = max(1, math.ceil(round(q / 100 * count, 9)))
+    # Half a rank lower names the same value, and no rounding carries it past the next.
+    return math.inf if rank > histogram.count else histogram.percentile_s(100 * (rank - 0.5) / histogram.count)
 
 
 def _ratio(over: float | None, under: float) -> float | None:
