@@ -23,7 +23,7 @@ import numpy as np
 from skyshore.domain.task import TaskKind
 from skyshore.policies.best import draw_best
 from skyshore.policies.class_statistics import ClassStatistics
-from skyshore.policies.constraints import deadline_slack, least_slack, resource_slack
+from skyshore.policies.constraints import deadline_slack, least_slacks, resource_slack
 from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Policy
 from skyshore.policies.snapshot import join_parts, split_parts
 
@@ -72,7 +72,7 @@ class CsUcb(Policy):
 
     def select_few(self, context: Context, arms: FewArms) -> Decision:
         """See Policy."""
-        slack = [least_slack(arm, context) for arm in arms.estimates]
+        slack = least_slacks(arms.estimates, context)
         scores = self._index_few(context, arms, slack)
         if not self._constrain:
             return draw_best(scores, self._rng)
@@ -117,9 +117,9 @@ class CsUcb(Policy):
         counts, means, total = self._statistics[context.task.kind].read_few(context.task.service_class, arms)
         if total <= 0:
             return [math.inf] * len(slack)
-        log_total = max(float(np.log(total)), 0.0)
+        log_total, delta, theta = max(float(np.log(total)), 0.0), self._delta, self._theta
         return [
-            mean + self._delta * math.sqrt(log_total / count) + self._theta * min(left, 0.0) if count > 0 else math.inf
+            mean + delta * math.sqrt(log_total / count) + theta * (left if left < 0 else 0.0) if count > 0 else math.inf
             for count, mean, left in zip(counts, means, slack, strict=True)
         ]
 

@@ -72,12 +72,12 @@ class EstimatedFew:
     def estimates(self) -> list[ArmEstimate]:
         """See `FewArms`."""
         if self._estimates is None:
-            self._estimates = [estimate_row(row, self._context) for row in self._rows]
+            self._estimates = estimate_rows(self._rows, self._context)
         return self._estimates
 
     def estimate(self, index: int) -> ArmEstimate:
         """See `FewArms`."""
-        return self._estimates[index] if self._estimates else estimate_row(self._rows[index], self._context)
+        return self._estimates[index] if self._estimates else estimate_rows((self._rows[index],), self._context)[0]
 
     def arms(self) -> Arms:
         """See `FewArms`."""
@@ -86,41 +86,43 @@ class EstimatedFew:
         return estimate_arms(self._table, self._columns, rows, self._context)
 
 
-def estimate_row(row: ArmRow, context: Context) -> ArmEstimate:
-    """One row of `estimates.estimate_arms`, whose words hold here too."""
-    arm, state, profile = row.arm, row.state, context.profile
-    if context.task.kind is TaskKind.LLM:
-        service_s = profile.prompt_tokens * row.prefill_s_per_token
-        service_s = service_s + profile.expected_output_tokens * row.decode_s_per_token
-        up_bytes = float(profile.input_bytes)
-    else:
-        frames = math.ceil(profile.frame_count / row.stride)
-        service_s = frames * row.frame_s
-        up_bytes = frames * (arm.bytes_per_frame if arm.bytes_per_frame > 0 else _as_sent(context))
-    own, load = state.own, state.own + state.foreign
-    ahead = load - row.slots + 1.0
-    queue_s = 0.0
-    if ahead > 0:
-        queue_s = ahead * (state.backlog_s / own if own > 0 else service_s) / row.slots
-    return ArmEstimate(
-        arm.arm_id,
-        arm.node_id,
-        row.is_cloud,
-        arm.quality,
-        row.slots,
-        state.rtt_s + up_bytes / state.bytes_per_s,
-        queue_s,
-        service_s,
-        arm.busy_watts * service_s + state.joules_per_byte * up_bytes,
-        up_bytes,
-        load,
-        state.capacity,
-        state.kv_used,
-        state.bytes_per_s,
-        state.reserved_bytes_per_s,
-    )
-
-
-def _as_sent(context: Context) -> float:
-    """Bytes of one frame as the caller sent it."""
-    return context.profile.input_bytes / max(context.profile.frame_count, 1)
+def estimate_rows(rows: Sequence[ArmRow], context: Context) -> list[ArmEstimate]:
+    """Rows of `estimates.estimate_arms`, whose words hold here too."""
+    profile, llm = context.profile, context.task.kind is TaskKind.LLM
+    prompt_tokens, output_tokens = profile.prompt_tokens, profile.expected_output_tokens
+    frame_count, input_bytes = profile.frame_count, float(profile.input_bytes)
+    frame_as_sent = profile.input_bytes / (frame_count or 1)
+    estimates = []
+    for row in rows:
+        arm, state = row.arm, row.state
+        if llm:
+            service_s = prompt_tokens * row.prefill_s_per_token + output_tokens * row.decode_s_per_token
+            up_bytes = input_bytes
+        else:
+            frames = math.ceil(frame_count / row.stride)
+            service_s = frames * row.frame_s
+            up_bytes = frames * (arm.bytes_per_frame if arm.bytes_per_frame > 0 else frame_as_sent)
+        own, slots, rate = state.own, row.slots, state.bytes_per_s
+        load = own + state.foreign
+        ahead = load - slots + 1.0
+        queue_s = ahead * (state.backlog_s / own if own > 0 else service_s) / slots if ahead > 0 else 0.0
+        estimates.append(
+            ArmEstimate(
+                arm.arm_id,
+                arm.node_id,
+                row.is_cloud,
+                arm.quality,
+                slots,
+                state.rtt_s + up_bytes / rate,
+                queue_s,
+                service_s,
+                arm.busy_watts * service_s + state.joules_per_byte * up_bytes,
+                up_bytes,
+                load,
+                state.capacity,
+                state.kv_used,
+                rate,
+                state.reserved_bytes_per_s,
+            )
+        )
+    return estimates
