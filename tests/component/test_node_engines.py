@@ -14,10 +14,12 @@ from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.llm import LlmInput, Sampling, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
+from skyshore.domain.video import Classification, EncodedFrame, SegmentInfo
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
 from skyshore.engines.emulated.video import EmulatedVideoEngine
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
+from skyshore.worker.desk import ClassifyOffer, Desk, VideoOffer
 from skyshore.worker.engines import start_emulated
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.onnx_engines import start_onnx
@@ -104,6 +106,27 @@ async def test_a_profile_file_makes_the_arms_and_a_bad_one_is_refused(tmp_path):
     async with AsyncExitStack() as stack:
         with pytest.raises(ProfileError, match="source is missing; give a profile file, or one of instant"):
             await start_emulated(settings, stack)
+
+
+async def test_an_emulated_node_offers_the_clip_classifier_and_names_clips_in_its_time():
+    settings = EdgeNodeSettings(id="e", engine="emulated", models="nanodet,space-time-actions", profile="t4")
+    async with AsyncExitStack() as stack:
+        engines = await start_emulated(settings, stack)
+        offers = [offer for offer in engines.offers if isinstance(offer, ClassifyOffer)]
+        assert {offer.arm.model for offer in offers} == {"space-time-actions"}
+        assert all(isinstance(offer, VideoOffer) for offer in engines.offers if offer not in offers)
+        desk = Desk("e", engines.offers, engines.meter, engines.idle_watts)
+        arm = offers[0].arm
+
+        async def frames():
+            for index in range(8):
+                yield EncodedFrame(index, index / 4, b"x")
+
+        task = Task("t", TaskKind.VIDEO_CLASSIFY, deadline_s=10.0)
+        found, outcome = [e async for e in desk.execute_segment(task, arm.arm_id, SegmentInfo(0, 8, 48, 48), frames())]
+    assert isinstance(found, Classification)
+    assert outcome.compute_s == pytest.approx(8 * arm.frame_s)
+    assert outcome.inference_joules > 0
 
 
 @pytest.mark.timeout(180)

@@ -62,6 +62,22 @@ def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
     assert detected.movie[4:8] == b"ftyp"
 
 
+def test_a_clip_is_named_by_the_sharded_classifier_of_the_cloud_node(real: Skyshore, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed (extra [cloud])")
+    import httpx
+
+    from tests.fakes.clips import make_action_clip
+
+    clip = make_action_clip(tmp_path / "clip.mp4", "drive_left", 5)
+    with httpx.Client(base_url=real.url, timeout=90) as client, clip.open("rb") as file:
+        answer = client.post(
+            "/v1/video/classifications", params={"wait": 60}, files={"file": file}, data={"min_quality": "0.95"}
+        )
+    assert answer.status_code == 200
+    assert answer.json()["label"] == "drive_left"
+    assert answer.json()["segments"][0]["node"] == "cloud-1"
+
+
 def test_a_mixed_trace_is_served_by_real_models(real: Skyshore, tmp_path: Path) -> None:
     trace = tmp_path / "mixed.jsonl"
     llm = "poisson rate=0.3 prompt_tokens=32 output_tokens=12 max_output_tokens=24 deadline_s=60"

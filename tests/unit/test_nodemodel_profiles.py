@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 from skyshore.nodemodel.arms import video_arms
 from skyshore.nodemodel.document import ProfileError, profile_from_document, profile_to_document
@@ -43,6 +44,19 @@ def test_a_mistake_is_named(change, said):
     with pytest.raises(ProfileError) as raised:
         profile_from_document(profile_to_document(PROFILE) | change)
     assert said in str(raised.value)
+
+
+def test_a_modelled_node_classifies_clips_with_one_arm_per_measured_encoding():
+    profile = modelled_profile("t4", ["nanodet", "space-time-actions"])
+    assert profile_from_document(json.loads(json.dumps(profile_to_document(profile)))) == profile
+    arms = video_arms("n", profile.video)
+    clips = [arm for arm in arms if arm.kind is TaskKind.VIDEO_CLASSIFY]
+    assert {arm.model for arm in clips} == {"space-time-actions"}
+    assert {arm.kind for arm in arms if arm not in clips} == {TaskKind.VIDEO_DETECT}
+    assert max(arm.bytes_per_frame for arm in clips) > 5 * min(arm.bytes_per_frame for arm in clips)
+    assert len({arm.quality for arm in clips}) == len(clips) > 2
+    with pytest.raises(ProfileError, match=r"kind must be one of video\.detect, video\.classify, not 'llm'"):
+        profile_from_document(profile_to_document(profile) | {"video": [{"model": "m", "source": "s", "kind": "llm"}]})
 
 
 def test_decoding_is_bound_by_memory_and_prefill_by_arithmetic():

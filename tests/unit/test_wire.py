@@ -15,8 +15,8 @@ from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
-from skyshore.domain.video import Codec, Detection, EncodedFrame, FrameDetections, SegmentInfo
-from skyshore.v1 import node_pb2, outcome_pb2, task_pb2
+from skyshore.domain.video import Classification, Codec, Detection, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.v1 import node_pb2, outcome_pb2, task_pb2, worker_service_pb2
 from skyshore.wire import demand, fleet, result
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -45,6 +45,7 @@ SAMPLING = st.builds(
     ignore_eos=st.booleans(),
     logprobs=st.none() | COUNT,
     json_schema=TEXT,
+    regex=TEXT,
 )
 PROMPTS = st.one_of(
     st.builds(
@@ -181,3 +182,21 @@ def test_messages_that_say_nothing_are_refused() -> None:
         fleet.tier_from_proto(node_pb2.TIER_UNSPECIFIED)
     with pytest.raises(Internal):
         result.outcome_from_proto(outcome_pb2.Outcome())
+
+
+CLASSIFICATIONS = st.lists(st.tuples(TEXT, st.floats(0, 1)), max_size=5).flatmap(
+    lambda pairs: st.builds(
+        Classification, st.just(tuple(p[0] for p in pairs)), st.just(tuple(p[1] for p in pairs)), COUNT, COUNT
+    )
+)
+
+
+@given(CLASSIFICATIONS)
+def test_a_verdict_on_a_clip_comes_back_and_is_told_from_boxes_and_outcomes(found: Classification) -> None:
+    for event in (found, FrameDetections(3, 0.5, ()), WorkerOutcome(queue_s=1.0, frames=2)):
+        assert result.segment_event_from_proto(result.segment_event_to_proto(event)) == event
+
+
+def test_a_message_about_a_segment_that_says_nothing_is_an_error() -> None:
+    with pytest.raises(Internal, match="same version"):
+        result.segment_event_from_proto(worker_service_pb2.ExecuteSegmentResponse())
