@@ -13,6 +13,8 @@ from simulator.garbage import rare_collections
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 
+APART = 1_000_003
+"""Between seeds that share their requests and nothing else."""
 STEPS = 200
 """How often a run says how far it is, and asks whether to stop."""
 
@@ -30,8 +32,11 @@ def run_simulated(
     on_row: RowSink | None = None,
     on_decision: Callable[[DecisionRecord], None] | None = None,
     progress: Progress | None = None,
+    chance: int = 0,
 ) -> CellResult:
     """Simulate a cell; `on_row` is given every request as it ends.
+
+    Another `chance` is the same requests with other draws of everything else: the policy's, the links'.
 
     Raises:
         SkyshoreError: the scenario, its schedule or the policy cannot be used.
@@ -49,7 +54,8 @@ def run_simulated(
         if on_row is not None:
             on_row(row)
 
-    simulation = build(planned.scenario, planned.folder, ended, on_decision=on_decision)
+    scenario = planned.scenario.model_copy(update={"seed": planned.scenario.seed + chance * APART})
+    simulation = build(scenario, planned.folder, ended, on_decision=on_decision)
     if progress is not None:
         _report(simulation, schedule.duration_s, progress)
     simulation.cluster.start(schedule.arrivals)

@@ -35,6 +35,8 @@ FIGURES = ROOT / "docs/benchmarks/fidelity.json"
 EMULATED, REAL = ROOT / "scenarios/fidelity.toml", ROOT / "scenarios/fidelity-ort.toml"
 TOLERANCE = {EMULATED: 0.05, REAL: 0.10}
 OTHER_SEED = 1000
+DRAWS = 10
+"""Simulations of the same requests that differ in chance alone (ties, jitter); their mean is the prediction."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,7 +75,8 @@ def _study(scenario: Path, loads: Sequence[float], repeats: int) -> dict[str, An
         (path.parent / "fitted.json").write_text(json.dumps(document), encoding="utf-8")
         fitted = path.with_name("fitted.toml")
         fitted.write_text(f'calibration = "fitted.json"\n{inputs.text}', encoding="utf-8")
-        results = [run_simulated(Cell(fitted, read.policy, read.seed, load)) for load in loads]
+        foreseen = [Cell(fitted, read.policy, read.seed, load) for load in loads]
+        results = [run_simulated(cell, chance=draw) for cell in foreseen for draw in range(DRAWS)]
         for turn in range(repeats):
             for load in loads:
                 results.append(_live(Cell(path, read.policy, read.seed, load, Driver.LIVE), turn, console))
