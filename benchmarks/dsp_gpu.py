@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from benchmarks.result import BenchResult, Metric, Setting
+from benchmarks.result import BenchResult, Metric
 from cloud_node.classify.model import SPACE, TIME, Block
 from cloud_node.dsp.baselines.methods import METHODS
 from cloud_node.dsp.codec import decode, encode, wire_buffers
@@ -21,6 +21,7 @@ from cloud_node.dsp.switch import split
 from cloud_node.dsp.transports.nccl import NcclTransport
 from cloud_node.dsp.transports.port import SoloTransport, Transport
 from cloud_node.dsp.wire import Wire
+from skyshore.report.host import Setting
 
 REPEATS = 20
 SHAPE, HEADS = (1, 16, 1024, 1152), 16

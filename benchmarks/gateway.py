@@ -29,7 +29,8 @@ from benchmarks.gateway_targets import (
     start_upstream,
     why_missing,
 )
-from benchmarks.result import Aim, BenchResult, Metric, Setting
+from benchmarks.result import Aim, BenchResult, Metric
+from skyshore.report.host import Setting
 
 REPEATS = 5
 CONCURRENCY = (1, 16, 64)
