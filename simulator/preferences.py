@@ -33,5 +33,5 @@ class SegmentPictures:
         while len(answers) <= wanted:
             complexity = clip_complexity(arrival.clip, len(answers) * arrival.frames)
             stream = Task("", task.kind, deadline_s=task.deadline_s, min_quality=task.min_quality, job_id=str(key))
-            answers.append((complexity, self._predictor.predict(stream, complexity)))
+            answers.append((complexity, self._predictor.predict(stream, arrival.frames, complexity)))
         return answers[wanted]

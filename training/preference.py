@@ -22,13 +22,12 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skyshore.profiling.preference import COMPLEXITY_WIDTH, WIDTH, preference_features
+from skyshore.profiling.preference import COMPLEXITY_WIDTH, FRAMES, WIDTH, preference_features
 from training.export import export_onnx
 from training.preference_cameras import Camera, Report, drawn_cameras, frame_seconds, real_cameras
 
 Floats = NDArray[np.float64]
 
-FRAMES = 10
 RATE_BYTES_PER_S = 0.9e6 / 8
 RTT_S = 0.04
 PHI = 1.0

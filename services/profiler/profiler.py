@@ -71,7 +71,8 @@ class TaskProfiler:
         plane = np.frombuffer(luma, dtype=np.uint8).reshape(height, width)
         loop = asyncio.get_running_loop()
         complexity = await loop.run_in_executor(self._executor, complexity_vector, plane)
-        return replace(facts, complexity=complexity, compute_preference=self._preferences.predict(task, complexity))
+        preference = self._preferences.predict(task, facts.frame_count, complexity)
+        return replace(facts, complexity=complexity, compute_preference=preference)
 
     def learn(self, outcome: Outcome) -> None:
         """Take in how long an answer was. Outcomes of tasks not profiled here say nothing."""

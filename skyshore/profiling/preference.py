@@ -24,6 +24,8 @@ COMPLEXITY_WIDTH = 9
 WIDTH = COMPLEXITY_WIDTH + 3
 LONGEST_INDEX = 16
 """Later tasks of a stream count as this one: training saw no longer streams."""
+FRAMES = 10
+"""Frames of a task in training; a task of fewer or more counts with its deadline stretched or cut in proportion."""
 LEAST_DEADLINE_S, MOST_DEADLINE_S = 0.05, 100.0
 WEIGHTS = "weights/preference.npz"
 
@@ -35,7 +37,7 @@ State = tuple[Floats, Floats]
 def preference_features(
     index: int, complexity: tuple[float, ...], min_quality: float, deadline_s: float
 ) -> NDArray[np.float32]:
-    """One task as the network sees it: [WIDTH]. Entries of a complexity vector that is short count as 0."""
+    """One task as the network sees it: [WIDTH]. `deadline_s` is for `FRAMES` frames; unknown complexity counts as 0."""
     x = np.zeros(WIDTH, np.float32)
     x[0] = min(index, LONGEST_INDEX) / LONGEST_INDEX
     known = np.asarray(complexity[:COMPLEXITY_WIDTH], np.float32)
@@ -104,11 +106,11 @@ class PreferencePredictor:
         self._network, self._most = network, most
         self._streams: OrderedDict[str, tuple[int, State]] = OrderedDict()
 
-    def predict(self, task: Task, complexity: tuple[float, ...]) -> float:
+    def predict(self, task: Task, frames: int, complexity: tuple[float, ...]) -> float:
         """Probability that compute is what this video task needs most. Segments of one job are a stream, in order."""
         known = self._streams.pop(task.job_id) if task.job_id in self._streams else None
         index, state = known or (0, self._network.fresh_state())
-        x = preference_features(index, complexity, task.min_quality, task.deadline_s)
+        x = preference_features(index, complexity, task.min_quality, task.deadline_s * FRAMES / max(frames, 1))
         probability, state = self._network.step(x, state)
         if task.job_id:
             self._streams[task.job_id] = index + 1, state

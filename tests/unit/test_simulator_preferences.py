@@ -22,7 +22,7 @@ def test_a_camera_is_told_what_the_profilers_predictor_says_of_its_stream():
         profile = flight_of(arrival, 0.0, pictures).profile
         task = video_task(job_id="upload", deadline_s=2.0, min_quality=0.5)
         assert profile.complexity == clip_complexity("vtest", 10 * segment)
-        assert profile.compute_preference == live.predict(task, profile.complexity)
+        assert profile.compute_preference == live.predict(task, 10, profile.complexity)
 
 
 def test_demands_and_clips_are_kept_apart():
