@@ -60,20 +60,28 @@ class JsonSchema(BaseModel):
 class ResponseFormat(BaseModel):
     """Form the answer must have."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "regex"]
     json_schema: JsonSchema | None = None
+    pattern: str | None = Field(None, min_length=1, max_length=4096, description="with type regex; not OpenAI's own")
 
     @model_validator(mode="after")
     def _schema_is_there(self) -> ResponseFormat:
         if self.type == "json_schema" and self.json_schema is None:
             raise ValueError("response_format.json_schema is missing")
+        if self.type == "regex" and self.pattern is None:
+            raise ValueError("response_format.pattern is missing")
         return self
 
     def as_schema_text(self) -> str:
         """The schema as text; empty for free text."""
         if self.type == "json_object":
             return '{"type":"object"}'
-        return orjson.dumps(self.json_schema.schema_).decode() if self.json_schema else ""
+        asked = self.json_schema if self.type == "json_schema" else None
+        return orjson.dumps(asked.schema_).decode() if asked else ""
+
+    def as_regex(self) -> str:
+        """The regular expression; empty for any other form."""
+        return self.pattern or "" if self.type == "regex" else ""
 
 
 class LlmRequest(BaseModel):
@@ -144,6 +152,7 @@ class LlmRequest(BaseModel):
             ignore_eos=bool(self.ignore_eos),
             logprobs=logprobs,
             json_schema=self.response_format.as_schema_text() if self.response_format else "",
+            regex=self.response_format.as_regex() if self.response_format else "",
         )
 
 

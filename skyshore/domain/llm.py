@@ -36,6 +36,8 @@ class Sampling:
     """Number of alternatives to report per token; None means no log-probabilities at all."""
     json_schema: str = ""
     """JSON schema (as text) the answer must satisfy; empty means free text."""
+    regex: str = ""
+    """Regular expression the whole answer must match; empty means free text. Not beside `json_schema`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def sampling_to_proto(sampling: Sampling) -> task_pb2.Sampling:
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
         json_schema=sampling.json_schema,
+        regex=sampling.regex,
     )
 
 
@@ -91,6 +92,7 @@ def sampling_from_proto(message: task_pb2.Sampling) -> Sampling:
         ignore_eos=message.ignore_eos,
         logprobs=message.logprobs if message.HasField("logprobs") else None,
         json_schema=message.json_schema,
+        regex=message.regex,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -276,6 +277,14 @@ async def test_json_schema_holds_at_any_temperature(engine: OnnxLlmEngine) -> No
         assert 0 <= parsed["n"] <= 99
 
 
+async def test_a_regex_holds_at_any_temperature(engine: OnnxLlmEngine) -> None:
+    for seed in range(3):
+        chosen = Sampling(max_tokens=60, temperature=1.5, seed=seed, regex=r"[a-f]{3}-[0-9]{4}")
+        found = await answer(engine, ids(9, 8, 7, sampling=chosen))
+        assert found.chunks[-1].finish_reason is FinishReason.STOP
+        assert re.fullmatch(r"[a-f]{3}-[0-9]{4}", found.text)
+
+
 # ------------------------------------------------------------------------------------------------ cancellation
 
 
@@ -368,6 +377,12 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_return(model_dir: P
         (ids(5, sampling=Sampling(temperature=-1)), InvalidTask, "temperature"),
         (ids(5, sampling=Sampling(json_schema="{")), InvalidTask, "schema"),
         (ids(5, sampling=Sampling(json_schema='{"type": "wombat"}')), InvalidTask, "schema"),
+        (ids(5, sampling=Sampling(regex="(unclosed")), InvalidTask, "regex"),
+        (ids(5, sampling=Sampling(regex="a", json_schema="{}")), InvalidTask, "not both"),
+        (LlmInput(messages=()), InvalidTask, "empty one"),
+        (ids(5, sampling=Sampling(top_p=0)), InvalidTask, "top_p"),
+        (ids(5, sampling=Sampling(temperature=float("nan"))), InvalidTask, "temperature"),
+        (ids(5, sampling=Sampling(logprobs=1000)), InvalidTask, "logprobs"),
     ],
 )
 async def test_bad_requests_are_refused_and_others_go_on(

@@ -38,7 +38,7 @@ def draft(task_id: str, request: LlmInput, context_tokens: int, mean_tokens: flo
     sampling = request.sampling
     if sampling.logprobs is not None:
         raise InvalidTask("an emulated engine has no log-probabilities; leave logprobs out", param="logprobs")
-    if sampling.json_schema:
+    if sampling.json_schema or sampling.regex:
         raise InvalidTask("an emulated engine follows no schema; leave response_format out", param="response_format")
     prompt_tokens = _prompt_tokens(request)
     longest = min(sampling.max_tokens, context_tokens - prompt_tokens)

@@ -1,4 +1,4 @@
-"""Holds an answer to a JSON schema: which tokens may come next."""
+"""Holds an answer to a JSON schema or a regular expression: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.domain.errors import Internal, InvalidTask
+from skyshore.domain.llm import Sampling
 
 _BLANKS: Final = r"[ \n]{0,6}"
 """Bounded, for a small model left to itself may answer with blanks until its tokens run out."""
@@ -36,34 +37,42 @@ class Constraint:
         """
         self._matcher.consume_token(token)
         if self._matcher.is_error():
-            raise Internal(f"the JSON constraint failed: {self._matcher.get_error()}")
+            raise Internal(f"the constraint on the answer failed: {self._matcher.get_error()}")
         return bool(self._matcher.is_stopped())
 
 
 class ConstraintCompiler:
-    """Compiles schemas against one tokenizer, whose index is built at the first use. Safe to call from any thread."""
+    """Compiles schemas and expressions against one tokenizer, whose index is built at the first use. Safe to call from any thread."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._index: Any = None
 
-    def compile(self, json_schema: str) -> Constraint:
+    def compile(self, sampling: Sampling) -> Constraint:
         """A fresh constraint.
 
         Raises:
-            InvalidTask: the schema is no JSON, no schema, or uses what the library does not support.
+            InvalidTask: schema or expression cannot be read, uses what the library does not support, or both are given.
         """
+        if sampling.json_schema and sampling.regex:
+            raise InvalidTask("an answer follows a JSON schema or a regex, not both", param="response_format")
         with self._lock:
             if self._index is None:
                 ends = sorted(self._tokenizer.description.eos_token_ids)
                 self._index = llguidance.LLTokenizer(self._tokenizer.to_json(), eos_token=ends)
         try:
-            blanks: Any = {"whitespace_pattern": _BLANKS}
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(json_schema, defaults=blanks)
+            grammar = _grammar(sampling)
         except ValueError as error:
-            raise InvalidTask(f"the JSON schema cannot be read: {error}", param="response_format") from error
+            raise InvalidTask(f"the JSON schema or regex cannot be read: {error}", param="response_format") from error
         matcher = llguidance.LLMatcher(self._index, grammar)
         if matcher.is_error():
-            raise InvalidTask(f"the JSON schema cannot be used: {matcher.get_error()}", param="response_format")
+            raise InvalidTask(f"the JSON schema or regex cannot be used: {matcher.get_error()}", param="response_format")
         return Constraint(matcher, self._tokenizer.description.vocab)
+
+
+def _grammar(sampling: Sampling) -> Any:
+    if sampling.regex:
+        return llguidance.LLMatcher.grammar_from_regex(sampling.regex)
+    blanks: Any = {"whitespace_pattern": _BLANKS}
+    return llguidance.LLMatcher.grammar_from_json_schema(sampling.json_schema, defaults=blanks)

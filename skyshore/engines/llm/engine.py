@@ -132,11 +132,12 @@ class OnnxLlmEngine:
             raise QueueFull(f"{len(self._streams)} requests are running or waiting already", retry_after_s=wait_s)
 
     async def _prepare(self, request: LlmInput) -> tuple[list[int], Constraint | None]:
-        """Prompt tokens and JSON constraint; both can be long work, then done off the event loop."""
+        """Prompt tokens and constraint; both can be long work, then done off the event loop."""
         text = sum(len(message.content) for message in request.messages) + len(request.prompt)
         tokens = await asyncio.to_thread(self._encode, request) if text > _INLINE_CHARS else self._encode(request)
-        schema = request.sampling.json_schema
-        constraint = await asyncio.to_thread(self._constraints.compile, schema) if schema else None
+        chosen = request.sampling
+        constrained = chosen.json_schema or chosen.regex
+        constraint = await asyncio.to_thread(self._constraints.compile, chosen) if constrained else None
         total = len(tokens) + request.sampling.max_tokens
         if total > self._context_tokens:
             raise PromptTooLong(

@@ -55,6 +55,8 @@ def request_body(model: str, request: LlmInput) -> tuple[str, dict[str, Any]]:
     if sampling.json_schema:
         schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if sampling.regex:
+        raise InvalidTask("this engine's protocol knows no regex; use a JSON schema", param="response_format")
     if request.messages:
         body["messages"] = [{"role": turn.role, "content": turn.content} for turn in request.messages]
         if sampling.logprobs is not None:
