@@ -70,7 +70,7 @@ def fit_node(rows: Sequence[OutcomeRow], stated: NodeProfile, source: str) -> No
     """Speeds and power of one node from its answers; memory, slots and queues stay as stated."""
     by_model: defaultdict[str, list[OutcomeRow]] = defaultdict(list)
     for row in rows:
-        by_model[row.arm_id.partition("/")[2].partition("@")[0]].append(row)
+        by_model[_model(row)].append(row)
     busy_s = _union_s([_span(row) for row in rows])
     idle = sum(row.idle_joules for row in rows) / busy_s if busy_s else stated.idle_watts
     return replace(
@@ -122,6 +122,11 @@ def _llm(rows: Sequence[OutcomeRow], stated: LlmSpeed, source: str) -> LlmSpeed:
         source=f"{source}, {len(rows)} answers",
         busy_watts=sum(row.inference_joules for row in rows) / busy_s if busy_s else stated.busy_watts,
     )
+
+
+def _model(row: OutcomeRow) -> str:
+    """The model of `node/model:precision@size/…`, without its precision."""
+    return row.arm_id.partition("/")[2].partition("@")[0].partition(":")[0]
 
 
 def _video(rows: Sequence[OutcomeRow], stated: VideoSpeed, source: str) -> VideoSpeed:
