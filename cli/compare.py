@@ -15,7 +15,7 @@ from cli.render import show_table
 from cli.sweep_bars import SweepBars
 from experiments.bundle import REPORT, SUMMARY, Bundle, missing
 from experiments.cell import Driver
-from experiments.comparison import Group
+from experiments.comparison import Group, warnings_of
 from experiments.experiment import Execute, Experiment
 from experiments.inputs import Inputs
 from experiments.processes import run_in_processes
@@ -43,6 +43,7 @@ class CompareOptions:
     out: Path | None = None
     rows: bool = True
     decisions: bool = False
+    bound: bool = False
 
 
 def run_compare(options: CompareOptions, *, as_json: bool) -> int:
@@ -70,8 +71,8 @@ def show(bundle: Bundle, groups: Sequence[Group], swept: Sweep) -> None:
         show_table(console, table)
     for judged in fidelity_of(bundle):
         show_table(console, judged.table(TOLERANCE))
-    for note in sorted({note for group in groups for result in group.results for note in result.notes}):
-        console.print(note, style="yellow", markup=False, highlight=False)
+    for note in warnings_of(groups):
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     reasons = Counter(reason.strip().splitlines()[-1] for reason in swept.failures.values())
     for reason, count in reasons.items():
         console.print(f"{count} cells failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -101,6 +102,7 @@ def _experiment(options: CompareOptions) -> Experiment:
         baseline=options.baseline,
         rows=options.rows,
         decisions=options.decisions,
+        bound=options.bound,
     )
 
 

@@ -190,6 +190,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder; by default out/NAME-HASH.")] = None,
     rows: Annotated[bool, typer.Option(help="Keep a row a request (Parquet).")] = True,
     decisions: Annotated[bool, typer.Option("--decisions", help="Keep a row a decision too.")] = False,
+    bound: Annotated[bool, typer.Option("--bound", help="Work out the clairvoyant bound, for regret.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run policies on the same requests over several seeds; figures with intervals, a report, a run bundle."""
@@ -197,7 +198,7 @@ def compare(
     from cli.compare import CompareOptions, run_compare  # noqa: PLC0415
 
     given = (scenario, policies, baseline, seeds, first_seed, loads, driver, jobs, executor, ray_address, out)
-    if status := run_compare(CompareOptions(*given, rows, decisions), as_json=as_json):
+    if status := run_compare(CompareOptions(*given, rows, decisions, bound), as_json=as_json):
         raise typer.Exit(status)
 
 

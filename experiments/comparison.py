@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.cell import CellResult, Driver
 from experiments.figures import FIGURES
+from skyshore.report.load_audit import Verdict
 from skyshore.report.request_record import in_json
 from skyshore.report.statistics import PairedDifference, mean_interval, paired_difference
 
@@ -71,6 +72,12 @@ class Group:
                 for service_class, figures in self.by_class.items()
             },
         }
+
+
+def warnings_of(groups: Sequence[Group]) -> list[str]:
+    """Notes that say a run must not be trusted, or not quite; a note's first word is its verdict, if it has one."""
+    notes = {note for group in groups for result in group.results for note in result.notes}
+    return sorted(note for note in notes if note.startswith((Verdict.INVALID, Verdict.DEGRADED)))
 
 
 def compare(results: Sequence[CellResult], policies: Sequence[str], baseline: str) -> list[Group]:

@@ -38,6 +38,8 @@ class Experiment:
     """Policy that the others are held against; by default the first."""
     rows: bool = True
     decisions: bool = False
+    bound: bool = False
+    """Regret against the clairvoyant bound."""
 
     def __post_init__(self) -> None:
         """Find mistakes before the first hour of work, not after it."""
@@ -74,6 +76,7 @@ class Experiment:
             "drivers": [str(driver) for driver in self.drivers],
             "rows": self.rows,
             "decisions": self.decisions,
+            "bound": self.bound,
         }
 
     @classmethod
@@ -88,10 +91,12 @@ class Experiment:
             baseline=content["baseline"],
             rows=content["rows"],
             decisions=content["decisions"],
+            bound=content["bound"],
         )
 
     def _job(self, cell: Cell) -> CellJob:
-        return CellJob(cell, self.inputs.sha256, sources_sha256(), rows=self.rows, decisions=self.decisions)
+        kept = {"rows": self.rows, "decisions": self.decisions, "bound": self.bound}
+        return CellJob(cell, self.inputs.sha256, sources_sha256(), **kept)
 
 
 def sweep(jobs: Sequence[CellJob], execute: Execute, scratch: Path) -> Iterator[Event]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments import charts
 from experiments.bundle import Bundle
 from experiments.cell import Driver
-from experiments.comparison import Estimate, Group
+from experiments.comparison import Estimate, Group, warnings_of
 from experiments.figures import FIGURES
 from experiments.tables import BETTER, SHOWN, WORSE, figure_text, mark, relative_difference
 from skyshore.report.tables import Table
@@ -77,7 +77,7 @@ def _warnings(groups: Sequence[Group], absent: Sequence[str], failures: Mapping[
     for name, reason in failures.items():
         last = reason.strip().splitlines()[-1]
         yield f'<div class="warning"><b>{escape(name)}</b> failed: {escape(last)}</div>'
-    for note in sorted({note for group in groups for result in group.results for note in result.notes}):
+    for note in warnings_of(groups):
         yield f'<div class="warning">{escape(note)}</div>'
 
 
@@ -180,9 +180,12 @@ def _foot(bundle: Bundle) -> Iterator[str]:
         f"requests of seed {result.cell.seed}, load {result.cell.load:g}": result.schedule_sha256
         for result in bundle.results()
     }
+    notes = {result.cell.name: "; ".join(result.notes) for result in bundle.results() if result.notes}
     yield "<h2>What made this</h2>"
     yield f"<dl>{_terms({name: str(value) for name, value in facts.items()})}</dl>"
     yield f"<details><summary>Digests of the schedules</summary><dl>{_terms(schedules)}</dl></details>"
+    if notes:
+        yield f"<details><summary>Notes of the runs</summary><dl>{_terms(notes)}</dl></details>"
     yield f"<details><summary>All figures</summary>{_glossary()}</details>"
     text = escape(bundle.experiment.inputs.text)
     yield f"<details open><summary>{escape(bundle.experiment.inputs.scenario)}</summary><pre>{text}</pre></details>"

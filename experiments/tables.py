@@ -28,6 +28,7 @@ SHOWN = {
     "rejected": "refused",
     "failed": "failed",
     "expired": "past their deadline",
+    "regret_met": "deadlines short of the bound",
 }
 """Columns of the tables a terminal shows; `summary.json` has all figures."""
 

@@ -31,6 +31,8 @@ class CellJob:
     """Keep a row a request."""
     decisions: bool = False
     """Keep a row a decision, with scores and features."""
+    bound: bool = False
+    """Work out how many deadlines no schedule could have exceeded (simulated cells)."""
 
     @property
     def marks(self) -> dict[str, object]:
@@ -41,6 +43,7 @@ class CellJob:
             "sources_sha256": self.sources_sha256,
             "rows": self.rows,
             "decisions": self.decisions,
+            "bound": self.bound,
         }
 
 
@@ -65,20 +68,20 @@ def perform(job: CellJob, folder: Path, progress: Progress | None = None) -> Cel
             for sink in sinks:
                 sink(row)
 
-        result = _run(job.cell, on_row, on_decision, progress)
+        result = _run(job, on_row, on_decision, progress)
     _write(folder / CURVES, curves.to_json())
     _write(folder / RESULT, {**job.marks, **result.to_json()})
     return result
 
 
 def _run(
-    cell: Cell, on_row: RowSink, on_decision: Callable[[DecisionRecord], None] | None, progress: Progress | None
+    job: CellJob, on_row: RowSink, on_decision: Callable[[DecisionRecord], None] | None, progress: Progress | None
 ) -> CellResult:
-    if cell.driver is Driver.SIM:
-        return run_simulated(cell, on_row=on_row, on_decision=on_decision, progress=progress)
+    if job.cell.driver is Driver.SIM:
+        return run_simulated(job.cell, on_row=on_row, on_decision=on_decision, progress=progress, bound=job.bound)
     from experiments.live import run_live  # noqa: PLC0415 (needs what the live system needs; a simulation does not)
 
-    return run_live(cell, on_row=on_row, on_decision=on_decision, progress=progress)
+    return run_live(job.cell, on_row=on_row, on_decision=on_decision, progress=progress)
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -132,7 +132,7 @@ def test_deliberately_bad_policies_come_out_worst(tmp_path):
     path = tmp_path / "busy.toml"
     path.write_text(SCENARIO.replace("RATE", "40"), encoding="utf-8")
     policies = ("least_loaded", "shortest_delay", "busiest", "slowest")
-    bundle = Bundle.begin(tmp_path / "run", small(path, policies=policies, seeds=(1, 2, 3)))
+    bundle = Bundle.begin(tmp_path / "run", small(path, policies=policies, seeds=(1, 2, 3), bound=True))
     run(bundle)
     groups = {group.policy: group.figures for group in finish(bundle)}
     good, bad = ("least_loaded", "shortest_delay"), ("busiest", "slowest")
@@ -140,6 +140,9 @@ def test_deliberately_bad_policies_come_out_worst(tmp_path):
         worst_of_good = (min if better is max else max)(groups[policy][name].mean for policy in good)
         best_of_bad = better(groups[policy][name].mean for policy in bad)
         assert better(worst_of_good, best_of_bad) == worst_of_good != best_of_bad, name
+    regret = {policy: figures["regret_met"] for policy, figures in groups.items()}
+    assert min(min(estimate.values.values()) for estimate in regret.values()) >= 0, "nobody beats the bound"
+    assert min(regret[policy].mean for policy in bad) > max(regret[policy].mean for policy in good)
     against = groups["slowest"]["attainment"].versus
     assert against is not None and against.distinguishable and against.mean < -0.1
 
