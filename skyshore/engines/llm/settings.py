@@ -34,7 +34,7 @@ class LlmEngineSettings:
     """Finished prompts kept for reuse; 0 turns the prefix cache off."""
     prefill_chunk_tokens: int = 256
     """Most prompt tokens computed in one step."""
-    stall_ratio: float = 0.8
+    stall_ratio: float = 0.7
     """How much a prompt may delay running answers, per step, as a multiple of their decode time."""
     service_classes: Mapping[str, ServiceClass] = field(default_factory=lambda: dict(SERVICE_CLASSES))
     """Where a task's priority comes from."""
