@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from skyshore.domain.errors import InvalidTask, NotFound
+from skyshore.domain.task import TaskKind
 from skyshore.workload import arrivals
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.cameras import Camera, camera_arrivals, objects_per_frame
+from skyshore.workload.cameras import Camera, VideoKind, camera_arrivals, objects_per_frame
 from skyshore.workload.llm_traces import read_azure, read_mooncake, spread_ticks, tick_of
 from skyshore.workload.mix import LlmDemand, llm_arrivals, with_demand
 from skyshore.workload.scaling import cap_tokens, compress, thin, window
@@ -103,6 +104,7 @@ class _Cameras:
 
     __pydantic_config__: ClassVar[dict[str, str]] = _CLOSED
     count: int = 1
+    kind: VideoKind = TaskKind.VIDEO_DETECT
     clip: str = "bikes"
     fps: float = 5.0
     segment_s: float = 2.0
@@ -167,6 +169,7 @@ def camera_stream(words: str, seconds: float, seed: int, number: int) -> Stream:
                 wish.deadline_s,
                 origin=wish.origin,
                 service_class=wish.service_class,
+                kind=wish.kind,
                 min_quality=wish.min_quality,
                 objects=objects,
             )

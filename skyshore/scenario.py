@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Tier
-from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
+from skyshore.domain.task import SERVICE_CLASSES, ServiceClass, TaskKind
+from skyshore.workload.cameras import VideoKind
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -124,6 +125,7 @@ class CameraTable(_Table):
     """`count` cameras alike, each with a phase of its own."""
 
     count: int = Field(default=1, ge=1)
+    kind: VideoKind = TaskKind.VIDEO_DETECT
     clip: str = "bikes"
     fps: Positive = 5.0
     segment_s: Positive = 2.0

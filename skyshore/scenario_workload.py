@@ -70,6 +70,7 @@ def _camera(table: CameraTable, demands: ServiceClass, name: str) -> Camera:
         deadline_s=demands.deadline_s,
         origin=table.origin,
         service_class=demands.name,
+        kind=table.kind,
         min_quality=demands.min_quality,
         objects=(table.objects_per_frame,),
     )

@@ -10,12 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.llm_traces import InvalidTrace
+
+VideoKind: TypeAlias = Literal[TaskKind.VIDEO_DETECT, TaskKind.VIDEO_CLASSIFY]
+"""What a camera's segments are sent for; each is a clip of its own to a classifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Camera:
     deadline_s: float
     origin: str = ""
     service_class: str = "standard"
-    kind: TaskKind = TaskKind.VIDEO_DETECT
+    kind: VideoKind = TaskKind.VIDEO_DETECT
     min_quality: float = 0.0
     phase_s: float | None = None
     """Offset of the first segment; None draws it uniformly from one segment's length."""

@@ -8,10 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from loadgen.payloads import ClipCut, payloads
 from skyshore.domain.errors import InvalidMedia, NodeUnavailable
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.wire.demand import KIND_TO_PROTO
+from skyshore.workload.arrival import Arrival
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, World, world
 from tests.fakes.memory_store import MemoryStore
@@ -123,3 +125,18 @@ async def test_the_deadline_counts_from_acceptance_and_what_ended_the_task_is_to
         bad = await upload(w, clip, wait=20.0)
         assert (bad.status_code, bad.json()["error"]["code"]) == (422, "invalid_media")
         assert {placed.task.kind for placed in w.scheduler.placed} == {KIND_TO_PROTO[TaskKind.VIDEO_CLASSIFY]}
+
+
+async def test_what_the_load_generator_sends_is_taken_and_answered_as_it_reads_it(tmp_path: Path, clip: Path) -> None:
+    arrival = Arrival(0.0, "r-1", TaskKind.VIDEO_CLASSIFY, camera="gate", clip="c", frames=20, fps=10.0, deadline_s=9.0)
+    cuts = {ClipCut.of(arrival): await asyncio.to_thread(clip.read_bytes)}
+    payload = payloads([arrival], cuts, seed=1)["r-1"]
+    assert payload.path == CLASSIFY
+    async with world(tmp_path / "s", FakeNode("n")) as w:
+        answer = await w.client.post(payload.path, headers=payload.headers, content=b"".join(payload.parts))
+        assert answer.status_code == 202
+        task_id = answer.json()["task_id"]
+        assert (await ended(w, task_id))["state"] == "done"
+        (segment,) = (await w.client.get(f"/v1/tasks/{task_id}/result")).json()["segments"]
+        assert {"node", "tier", "policy", "frames", "queue_ms", "joules", "up_bytes", "energy_source"} <= set(segment)
+        assert w.nodes[0].segments[0].task.deadline_s <= 9.0

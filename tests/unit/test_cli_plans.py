@@ -19,11 +19,13 @@ def test_a_trace_is_made_shown_and_checked_and_one_seed_gives_one_file(tmp_path:
     runner, file, again = CliRunner(), tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     words = ["--seconds", "60", "--seed", "5", "--llm", "poisson rate=1", "--llm", "on-off rate=0.5 on_s=2 off_s=4"]
     words += ["--cameras", "count=2 fps=5 segment_s=2 clip=x.mp4"]
+    words += ["--cameras", "kind=video.classify fps=4 segment_s=2 clip=x.mp4"]
     for path in (file, again):
         assert runner.invoke(traces, ["make", str(path), *words]).exit_code == 0
     assert file.read_bytes() == again.read_bytes()
     shown = json.loads(runner.invoke(traces, ["show", str(file), "--json"]).stdout)
     assert shown["kinds"]["video.detect"]["count"] == 58  # 2 cameras x 60 s / 2 s, less the phase each begins with
+    assert shown["kinds"]["video.classify"]["count"] == 29
     assert 50 < shown["kinds"]["llm"]["count"] < 140
     assert shown["provenance"][0] == "llm poisson rate=1"
     assert runner.invoke(traces, ["check", str(file)]).exit_code == 0
@@ -48,6 +50,7 @@ def test_another_camera_leaves_the_llm_requests_as_they_were(tmp_path: Path) -> 
         (["--llm", "poisson rate=fast"], InvalidTask, "--llm poisson: rate: "),
         (["--llm", "poisson rate=0"], InvalidTask, "rate_per_s must be above 0"),
         (["--cameras", "fps=0.1"], InvalidTask, "at least one frame"),
+        (["--cameras", "kind=llm"], InvalidTask, "kind: Input should be"),
         (["--llm", "azure file=/nowhere.csv"], NotFound, "cannot read /nowhere.csv"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from skyshore.domain.node import Tier
+from skyshore.domain.task import TaskKind
 from skyshore.scenario import InvalidScenario, read_scenario
 from skyshore.scenario_workload import make_schedule
 
@@ -102,3 +103,12 @@ def test_requests_of_a_source_may_have_deadlines_of_their_own():
     assert 2.0 <= min(deadlines_s) < 2.5 < 5.5 < max(deadlines_s) <= 6.0
     with pytest.raises(InvalidScenario, match=r"workload\.llm\.0: deadline_range_s must be the shortest"):
         read_scenario(GOOD.replace("rate_per_s = 1", wish.replace("2.0, 6.0", "6.0, 2.0")))
+
+
+def test_cameras_may_send_clips_to_be_named():
+    cameras = '\n[[workload.cameras]]\nkind = "video.classify"\nsegment_s = 2.0\n'
+    schedule = make_schedule(read_scenario(GOOD + cameras))
+    kinds = {arrival.kind for arrival in schedule.arrivals}
+    assert kinds == {TaskKind.LLM, TaskKind.VIDEO_CLASSIFY}
+    with pytest.raises(InvalidScenario, match=r"workload\.cameras\.0\.kind"):
+        read_scenario(GOOD + cameras.replace("video.classify", "llm"))
