@@ -1,8 +1,8 @@
 """The kernel's own shaper, where it has one and this user may: `python -m services.links.tc FILE NAME --device eth0`.
 
 To be run in the network namespace of a node (its container) with CAP_NET_ADMIN. What leaves the device is the link's
-way down, what comes in is its way up, shaped on an `ifb` device. Rates are token buckets (`tbf`); delay, jitter and loss
-need `netem`, which not every kernel has. Traces, outages and shared uplinks stay with the relay.
+way down, what comes in is its way up, shaped on an `ifb` device. Rates are token buckets (`tbf`); delay, jitter and
+loss need `netem`, which not every kernel has. Traces, outages and shared uplinks stay with the relay.
 """
 
 from __future__ import annotations
