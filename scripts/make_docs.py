@@ -1,6 +1,7 @@
 """Regenerate what pages hold of machines' words, and fail on a link between pages that leads nowhere.
 
-docs/openapi.json comes from the gateway itself, the arms in docs/video.md from a profile.
+docs/openapi.json comes from the gateway itself, the arms in docs/video.md from a profile, the tables of docs/llm.md
+from benches and a profile.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
-from scripts import video_table
+from scripts import llm_table, video_table
 from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
@@ -53,6 +54,7 @@ def main() -> None:
     document = asyncio.run(openapi_document())
     (ROOT / "docs" / "openapi.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     video_table.update()
+    llm_table.update()
     if dead := dead_links():
         sys.exit("\n".join(["links that lead nowhere:", *dead]))
 
