@@ -79,7 +79,8 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         openapi_extra={"requestBody": _documented_body(DetectFields), "parameters": demand_parameters()},
     )
     async def detections(request: Request, wait: _Wait = 0.0) -> Response:
-        return await _answer(store, await accept(request, TaskKind.VIDEO_DETECT, DetectFields), wait)
+        record = await accept(request, TaskKind.VIDEO_DETECT, DetectFields)
+        return await _answer(store, record, request, wait)
 
     @router.post(
         "/classifications",
@@ -90,7 +91,8 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         openapi_extra={"requestBody": _documented_body(ClassifyFields), "parameters": demand_parameters()},
     )
     async def classifications(request: Request, wait: _Wait = 0.0) -> Response:
-        return await _answer(store, await accept(request, TaskKind.VIDEO_CLASSIFY, ClassifyFields), wait)
+        record = await accept(request, TaskKind.VIDEO_CLASSIFY, ClassifyFields)
+        return await _answer(store, record, request, wait)
 
     return router
 
@@ -105,11 +107,14 @@ def _demands(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, 
     )
 
 
-async def _answer(store: StateStore, record: TaskRecord, wait_s: float) -> Response:
+async def _answer(store: StateStore, record: TaskRecord, request: Request, wait_s: float) -> Response:
     """The result if it is there within `wait_s`, else where it will be. Raises what ended the task."""
-    ends_s = asyncio.get_running_loop().time() + wait_s
-    while record.state not in (TaskState.DONE, TaskState.FAILED) and asyncio.get_running_loop().time() < ends_s:
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + wait_s
+    while record.state not in (TaskState.DONE, TaskState.FAILED) and loop.time() < ends_s:
         await asyncio.sleep(POLL_S)
+        if await request.is_disconnected():
+            break  # the job goes on; nobody is left to be told here
         record = await store.task(record.task_id) or record
     if record.state is TaskState.FAILED:
         raise to_domain(grpc.StatusCode.INTERNAL, record.error, word=record.error_code)

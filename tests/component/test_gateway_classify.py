@@ -12,6 +12,7 @@ from loadgen.payloads import ClipCut, payloads
 from skyshore.domain.errors import InvalidMedia, NodeUnavailable
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
+from skyshore.ports import TaskRecord
 from skyshore.wire.demand import KIND_TO_PROTO
 from skyshore.workload.arrival import Arrival
 from tests.fakes.clips import make_clip
@@ -92,6 +93,32 @@ async def test_a_caller_that_waits_gets_the_labels_at_once(tmp_path: Path, clip:
         for bad in ({"wait": "61"}, {"wait": "soon"}):
             assert (await w.client.post(CLASSIFY, params=bad, json={"url": "file:///x"})).status_code == 400
         assert (await upload(w, clip, frames="65")).status_code == 400
+
+
+async def test_a_caller_that_stops_waiting_is_forgotten_and_its_job_goes_on(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = FakeNode("n", hold=asyncio.Event())
+    async with world(tmp_path / "s", node) as w:
+        with pytest.raises(httpx.ReadTimeout):
+            files = {"file": (clip.name, await asyncio.to_thread(clip.read_bytes), "video/mp4")}
+            await w.client.post(CLASSIFY, files=files, params={"wait": 60}, timeout=httpx.Timeout(30.0, read=1.0))
+        assert isinstance(w.store, MemoryStore)
+        (task_id,) = w.store._tasks
+        reads = 0
+        task = w.store.task
+
+        async def counted(name: str) -> TaskRecord | None:
+            nonlocal reads
+            reads += 1
+            return await task(name)
+
+        monkeypatch.setattr(w.store, "task", counted)
+        await asyncio.sleep(0.3)
+        assert reads <= 1, "nobody polls for a caller that left"
+        assert node.hold
+        node.hold.set()
+        assert (await ended(w, task_id))["state"] == "done"
 
 
 async def test_a_clip_shorter_than_the_sample_is_sent_whole(tmp_path: Path) -> None:
