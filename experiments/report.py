@@ -138,7 +138,7 @@ def _table(groups: Sequence[Group], baseline: str, colours: charts.Colours) -> s
     )
     several = max(len(group.results) for group in groups) > 1
     caption = (
-        f"Mean over the seeds and its 95 % bootstrap interval; below it the difference to <b>{escape(baseline)}</b> "
+        f"Mean over the seeds and its 95 % interval; below it the difference to <b>{escape(baseline)}</b> "
         f"on the same seeds: {BETTER} better, {WORSE} worse, ≈ not distinguishable. g is Hedges' effect size."
         if several
         else "One seed only: no intervals, and differences may be chance."

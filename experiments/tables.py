@@ -101,7 +101,7 @@ def _has(group: Group, name: str) -> bool:
 def _figures(title: str, names: Sequence[str], groups: Sequence[Group]) -> Table:
     rows = tuple((SHOWN[name], *(_with_margin(name, group.figures.get(name)) for group in groups)) for name in names)
     seeds = max(len(group.results) for group in groups)
-    note = f"mean of {seeds} seeds ± half of its 95 % bootstrap interval; a request that failed is infinitely late"
+    note = f"mean of {seeds} seeds ± half of its 95 % interval; a request that failed is infinitely late"
     return Table(title, ("", *(group.policy for group in groups)), rows, note if seeds > 1 else "")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
+FEWEST_RESAMPLED = 6
 
 
 def percentile(values: Sequence[float] | Values, q: float) -> float:
@@ -67,12 +68,16 @@ def mean_interval(
     """Interval of the mean of independent values, such as one figure over several seeds; nan of fewer than two.
 
     The expanded percentile bootstrap (Hesterberg 2015, "What teachers should know about the bootstrap"): a plain one is
-    too narrow for few values, so its tails are moved out to where Student's t and n / (n - 1) put them.
+    too narrow for few values, so its tails are moved out to where Student's t and n / (n - 1) put them. Of fewer than
+    `FEWEST_RESAMPLED` values no resampling reaches far enough, and the interval is Student's.
     """
     sample = np.asarray(values, dtype=np.float64)
     count = len(sample)
     if count < 2 or not np.isfinite(sample).all():
         return math.nan, math.nan
+    if count < FEWEST_RESAMPLED:
+        margin = _t_quantile((1 + level) / 2, count - 1) * float(sample.std(ddof=1)) / math.sqrt(count)
+        return float(sample.mean()) - margin, float(sample.mean()) + margin
     means = sample[rng.integers(count, size=(resamples, count))].mean(axis=1)
     tail = _expanded_tail((1 - level) / 2, count)
     low, high = np.quantile(means, (tail, 1 - tail))

@@ -22,22 +22,26 @@ def test_the_t_quantile_agrees_with_scipy(freedom: int, probability: float) -> N
     assert statistics._t_quantile(probability, freedom) == pytest.approx(peer.t.ppf(probability, freedom), rel=1e-6)
 
 
-@pytest.mark.parametrize("count", [5, 10, 20])
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 10, 20])
 def test_nineteen_in_twenty_intervals_hold_the_true_mean(count: int) -> None:
     rng = np.random.default_rng(11)
     held = 0
     for _ in range(600):
         low, high = mean_interval(rng.normal(3.0, 2.0, count), rng, resamples=2000)
         held += low <= 3.0 <= high
-    # For five values the plain percentile bootstrap holds it in about 83 % of the cases, and no bootstrap in all 95 %.
-    assert (0.90 if count == 5 else 0.925) <= held / 600 <= 0.985
+    # For five values the plain percentile bootstrap holds it in about 83 % of the cases, and for two in half of them.
+    assert 0.92 <= held / 600 <= 0.98
 
 
 @given(values)
-def test_an_interval_lies_around_the_mean_and_within_the_values(sample: list[float]) -> None:
+def test_a_bootstrap_interval_lies_within_the_values(sample: list[float]) -> None:
     low, high = mean_interval(sample, np.random.default_rng(0), resamples=500)
     slack = 1e-9 * max(1.0, *map(abs, sample))
-    assert min(sample) - slack <= low <= high <= max(sample) + slack
+    assert low <= high
+    if len(sample) >= statistics.FEWEST_RESAMPLED:
+        assert min(sample) - slack <= low <= high <= max(sample) + slack
+    else:
+        assert low <= np.mean(sample) <= high, "Student's interval lies around the mean"
 
 
 @settings(max_examples=40)
