@@ -24,6 +24,7 @@ from skyshore.policies.snapshot import join_parts, split_parts
 FORMAT = "a2/1"
 DISCOUNT = 0.98
 LARGEST_RATIO = 5.0
+CUT_OFF = 1.5
 ANY = "any"
 """One factor per arm, whatever the class."""
 
@@ -50,10 +51,11 @@ class A2(Policy):
         return Decision(int(scores.argmax()), scores=scores)
 
     def update(self, feedback: Feedback) -> None:
-        """Learn measured over estimated latency; a task cut off took at least this long."""
+        """Learn measured over estimated latency; one cut off would have taken longer, by half as is assumed."""
         if feedback.outcome.status is OutcomeStatus.FAILED:
             return
-        ratio = min(feedback.outcome.latency_s / max(feedback.arm.latency_s, 1e-3), LARGEST_RATIO)
+        took_s = feedback.outcome.latency_s * (1.0 if feedback.outcome.status is OutcomeStatus.OK else CUT_OFF)
+        ratio = min(took_s / max(feedback.arm.latency_s, 1e-3), LARGEST_RATIO)
         self._ratios[feedback.context.task.kind].learn(ANY, feedback.arm.arm_id, ratio)
 
     def snapshot(self) -> bytes:

@@ -29,6 +29,7 @@ PASSES = 2
 BOUND = 0.8
 """Mean share of the deadline that the virtual queue allows."""
 MOST_QUEUE = 20.0
+STEP = 0.3
 SMOOTHING = 0.02
 LATEST = 4.0
 """Delays count up to this many deadlines."""
@@ -75,7 +76,7 @@ class Jcab(Policy):
         """Feed the virtual queue and the mean of joules."""
         kind, outcome = feedback.context.task.kind, feedback.outcome
         over = min(outcome.latency_s / outcome.deadline_s, LATEST) - BOUND
-        self._queue[kind] = min(max(self._queue[kind] + 0.1 * over, 0.0), MOST_QUEUE)
+        self._queue[kind] = min(max(self._queue[kind] + STEP * over, 0.0), MOST_QUEUE)
         before = self._mean_joules[kind]
         self._mean_joules[kind] = before + SMOOTHING * (outcome.joules - before) if before else outcome.joules
 
@@ -99,6 +100,6 @@ class Jcab(Policy):
         crowd_s = np.sqrt(arms.up_bytes) * shared / arms.up_bytes_per_s + company * arms.service_s / arms.slots
         delay = np.minimum((arms.latency_s + crowd_s) / allowed_s, LATEST)
         mean_joules = self._mean_joules[kind] or float(arms.joules.mean()) or 1.0
-        worth = self._tradeoff * (arms.quality - self._energy_weight * arms.joules / mean_joules)
-        late = np.maximum(delay - 1.0, 0.0)  # a whole deadline lost is worth no accuracy, however short Q is
-        return np.asarray(worth - self._queue[kind] * delay - late, np.float64)
+        accuracy = np.where(delay <= 1.0, arms.quality, 0.0)  # an answer that comes too late says nothing
+        worth = self._tradeoff * (accuracy - self._energy_weight * arms.joules / mean_joules)
+        return np.asarray(worth - self._queue[kind] * delay, np.float64)

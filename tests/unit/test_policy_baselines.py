@@ -1,7 +1,5 @@
 """The papers' baselines: each does what its paper is known for, in a world where that can be seen."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -203,5 +201,5 @@ def test_dds_forgets_streams_beyond_its_bound():
     policy, world = Dds(rng()), arms_of(2)
     for number in range(5000):
         ctx = context(task_id=f"s{number}", job_id=f"camera{number}")
-        policy.update(feedback(replace(ctx), world, 1, quality=0.1))
+        policy.update(feedback(ctx, world, 1, quality=0.1))
     assert len(policy._asked) == 4096
