@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from simulator.node import Path as LinkPath
 from simulator.timeline import Timeline
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.links.capacity import Trace
-from skyshore.links.settings import Direction, LinkSettings
-from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
+from skyshore.links.capacity import Constant, Trace
+from skyshore.links.meter import MeteredWay
+from skyshore.links.settings import Direction
+from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of, chunk_bytes
 from skyshore.links.trace_files import TraceError, parse_trace
 from skyshore.nodemodel.calibration import Calibration, Overheads, calibration_from_document
 from skyshore.nodemodel.document import ProfileError, profile_from_document
@@ -104,12 +106,17 @@ class _Links:
         self._shared: dict[str, tuple[Bucket, Bucket]] = {}
 
     def path(self, node_id: str) -> LinkPath:
-        settings = link_settings(self._scenario, node_id) or LinkSettings()
+        settings = link_settings(self._scenario, node_id)
+        if settings is None:
+            return LinkPath(
+                *(OneWay(Bucket(Constant(math.inf)), DelayLine(Direction(), 0.0, self._rng(node_id, 0))),) * 2
+            )
         ways = [settings.up, settings.down]
         buckets = self._buckets(settings.shared, ways)
         rtt_s = sum(way.delay_s for way in ways)
         lines = [DelayLine(way, rtt_s, self._rng(node_id, i)) for i, way in enumerate(ways)]
-        up, down = (OneWay(bucket, line) for bucket, line in zip(buckets, lines, strict=True))
+        chunks = [chunk_bytes(way, self._trace(way.trace)) for way in ways]
+        up, down = (MeteredWay(*parts) for parts in zip(buckets, lines, chunks, strict=True))
         return LinkPath(up, down, settings.joules_per_byte)
 
     def _buckets(self, word: str, ways: list[Direction]) -> tuple[Bucket, Bucket]:

@@ -12,7 +12,7 @@ from simulator.node import NodePlan, SimNode
 from simulator.preferences import SegmentPictures
 from simulator.timeline import Timeline
 from skyshore.domain.errors import SkyshoreError
-from skyshore.domain.node import Arm
+from skyshore.domain.node import Arm, Link
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
@@ -53,6 +53,8 @@ class Cluster:
         self.open_tasks = 0
         self._timeline, self._dispatcher, self._on_outcome = timeline, dispatcher, on_outcome
         self._more = False
+        self._links: dict[tuple[str, str], Link] = {}
+        """Node id, incarnation → its link as last told."""
         self._deadlines = Deadlines(timeline, self._expire)
         self._pictures = SegmentPictures()
         self._gathered: dict[str, Flight] = {}
@@ -239,8 +241,15 @@ class Cluster:
         for node in self.nodes.values():
             if node.alive:
                 self._dispatcher.reported(now_s, node.node, node.status())
+                self._tell_link(node)
         self._end_slot(None)
         self._timeline.at(now_s + self.settings.heartbeat_s, self._beat, None)
+
+    def _tell_link(self, node: SimNode) -> None:
+        link, life = node.path.measured(), (node.node.node_id, node.node.incarnation)
+        if link is not None and self._links.get(life) != link:
+            self._links[life] = link
+            self._dispatcher.measured(self._timeline.now_s, node.node.node_id, link)
 
     def _lapse(self, life: tuple[SimNode, str]) -> None:
         node, incarnation = life

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from simulator.flight import Flight
 from skyshore.domain.errors import Internal, QueueFull, SkyshoreError
-from skyshore.domain.node import Arm, Node, NodeStatus
+from skyshore.domain.node import Arm, Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import DecisionRecord
 from skyshore.scheduling.actions import Action, Dispatch, Reject
 from skyshore.scheduling.core import SchedulerCore
-from skyshore.scheduling.events import NodeLost, NodeReported, TaskArrived, TaskFailed, TaskFinished, Tick
+from skyshore.scheduling.events import LinkChanged, NodeLost, NodeReported, TaskArrived, TaskFailed, TaskFinished, Tick
 
 
 class Dispatcher(Protocol):
@@ -34,6 +34,10 @@ class Dispatcher(Protocol):
 
     def reported(self, now_s: float, node: Node, status: NodeStatus) -> None:
         """A node's heartbeat."""
+        ...
+
+    def measured(self, now_s: float, node_id: str, link: Link) -> None:
+        """A node's link turned out to be so."""
         ...
 
     def lost(self, now_s: float, node_id: str) -> None:
@@ -81,6 +85,10 @@ class CoreDispatcher:
     def reported(self, now_s: float, node: Node, status: NodeStatus) -> None:
         """See `Dispatcher`."""
         self._core.handle(NodeReported(now_s, node, status))
+
+    def measured(self, now_s: float, node_id: str, link: Link) -> None:
+        """See `Dispatcher`."""
+        self._core.handle(LinkChanged(now_s, node_id, link))
 
     def lost(self, now_s: float, node_id: str) -> None:
         """See `Dispatcher`."""

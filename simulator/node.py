@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from simulator.flight import Flight, frames_sent
 from simulator.servers import LlmServer, VideoServer
 from simulator.timeline import Timeline
-from skyshore.domain.node import Arm, Node, NodeStatus, Tier
+from skyshore.domain.node import Arm, Link, Node, NodeStatus, Tier
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import TaskKind
+from skyshore.links.meter import MeteredWay
 from skyshore.links.shaper import OneWay
 from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.energy import Charge, EnergyLedger
@@ -28,6 +29,15 @@ class Path:
     up: OneWay
     down: OneWay
     joules_per_byte: float = 0.0
+
+    def measured(self) -> Link | None:
+        """What its bytes say of it, as the live relay would; None before any went both ways, or if nobody measures."""
+        if not isinstance(self.up, MeteredWay) or not isinstance(self.down, MeteredWay):
+            return None
+        up, down = self.up.meter, self.down.meter
+        if not (up.delay_s and down.delay_s):
+            return None
+        return Link(up.bytes_per_s, down.bytes_per_s, up.delay_s + down.delay_s, self.joules_per_byte)
 
 
 @dataclass(frozen=True, slots=True)

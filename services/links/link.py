@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,7 @@ from skyshore.domain.node import Link as MeasuredLink
 from skyshore.links.capacity import Capacity
 from skyshore.links.meter import WayMeter
 from skyshore.links.settings import Direction, LinkSettings
-from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of
-
-LEAST_CHUNK_BYTES = 1500
-MOST_CHUNK_BYTES = 128 * 1024
-CHUNK_S = 0.01
-"""A chunk takes about this long on its link: short enough to share fairly, long enough to be cheap."""
+from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of, chunk_bytes
 
 
 @dataclass(slots=True)
@@ -110,15 +104,8 @@ def shape(
     for i, direction in enumerate((settings.up, settings.down)):
         trace = traces.get(direction.trace)
         bucket = buckets[i] if buckets else Bucket(capacity_of(direction, trace))
-        made.append(Shaping(direction, bucket, _chunk_bytes(direction, trace), rtt_s))
+        made.append(Shaping(direction, bucket, chunk_bytes(direction, trace), rtt_s))
     return made[0], made[1]
-
-
-def _chunk_bytes(direction: Direction, trace: Capacity | None) -> int:
-    rate = direction.rate_bytes_per_s if trace is None else trace.bytes_by(60.0) / 60.0
-    if math.isinf(rate):
-        return MOST_CHUNK_BYTES
-    return int(min(max(rate * CHUNK_S, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES))
 
 
 Pick = Callable[[Link], Shaping]

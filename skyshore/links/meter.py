@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from skyshore.links.shaper import Bucket, DelayLine, OneWay
+
 MEMORY_S = 1.0
 """What is known of a rate counts half after this long (exponential forgetting)."""
 LEAST_WAIT_S = 1e-3
@@ -47,3 +49,23 @@ class WayMeter:
     def bytes_per_s(self) -> float:
         """Bytes that left per second in which something waited to leave; 0 where nothing ever waited."""
         return self._bytes / self._busy_s if self._busy_s >= LEAST_BUSY_S else 0.0
+
+
+class MeteredWay(OneWay):
+    """One direction that is measured as the relay measures it: message by message, in pieces of `chunk_bytes`."""
+
+    def __init__(self, bucket: Bucket, line: DelayLine, chunk_bytes: int) -> None:
+        super().__init__(bucket, line)
+        self.meter = WayMeter()
+        self._chunk_bytes = chunk_bytes
+
+    def deliver(self, now_s: float, size_bytes: float) -> float:
+        """See `OneWay`."""
+        rest, arrived_s = size_bytes, now_s
+        while rest > 0:
+            piece = min(rest, self._chunk_bytes)
+            left_s = self.depart(now_s, piece)
+            arrived_s = self.arrive(left_s, piece)
+            self.meter.observe(now_s, left_s, arrived_s, piece)
+            rest -= piece
+        return arrived_s

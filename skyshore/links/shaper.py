@@ -14,6 +14,10 @@ LONGEST_BURST_S = 0.005
 """Seconds of capacity that may be saved up: covers late timers, and is short against any transfer worth shaping."""
 LEAST_BURST_BYTES = 2 * PACKET_BYTES
 LEAST_RETRANSMIT_S = 0.001
+LEAST_CHUNK_BYTES = PACKET_BYTES
+MOST_CHUNK_BYTES = 128 * 1024
+CHUNK_S = 0.01
+"""A chunk takes about this long on its link: short enough to share fairly, long enough to be cheap."""
 FASTEST_BYTES_PER_S = 1e12
 """Stands for an unlimited rate where an outage needs arithmetic with it."""
 
@@ -105,3 +109,11 @@ def capacity_of(direction: Direction, trace: Capacity | None) -> Capacity:
         return trace if trace is not None else Constant(direction.rate_bytes_per_s)
     rate = min(direction.rate_bytes_per_s, FASTEST_BYTES_PER_S)
     return Interrupted(trace if trace is not None else Constant(rate), direction.outages)
+
+
+def chunk_bytes(direction: Direction, trace: Capacity | None) -> int:
+    """Pieces in which a direction's bytes are handed on."""
+    rate = direction.rate_bytes_per_s if trace is None else trace.bytes_by(60.0) / 60.0
+    if math.isinf(rate):
+        return MOST_CHUNK_BYTES
+    return int(min(max(rate * CHUNK_S, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES))
