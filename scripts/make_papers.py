@@ -1,0 +1,231 @@
+"""`make papers`: simulates the papers' scenarios and writes docs/benchmarks/papers.json and docs/papers.md from it.
+
+Cells that are there already (same inputs, same sources) are not run again; Ctrl-C keeps them. `--quick` is for tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cli.sweep_bars import SweepBars  # noqa: E402
+from experiments.bounds import met_bound  # noqa: E402
+from experiments.bundle import Bundle  # noqa: E402
+from experiments.cell import Cell, plan  # noqa: E402
+from experiments.code_version import sources_sha256  # noqa: E402
+from experiments.comparison import Group  # noqa: E402
+from experiments.experiment import Experiment  # noqa: E402
+from experiments.inputs import Inputs  # noqa: E402
+from experiments.processes import run_in_processes  # noqa: E402
+from experiments.run import finish, pending, run_cells  # noqa: E402
+from scripts.papers_page import page  # noqa: E402
+from skyshore.policies.registry import POLICIES  # noqa: E402
+from skyshore.report.statistics import mean_interval  # noqa: E402
+
+FOLDER = ROOT / "scenarios" / "papers"
+FIRST_SEED = 1001
+"""Fresh: the policies' settings were chosen on seeds 101 to 103."""
+SEEDS, QUICK_SEEDS = 20, 2
+COMMON = ("least_loaded", "shortest_delay", "cs_ucb", "cs_ucb.filter_only", "skyshore", "skyshore.serve_all")
+RIVALS = ("least_loaded", "cs_ucb", "cs_ucb.filter_only")
+"""Whom `skyshore` is held against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One scenario and what is run on it."""
+
+    scenario: str
+    method: str
+    """The paper's own policy."""
+    baselines: tuple[str, ...]
+    """The paper's baselines, as ported here; what this installation lacks is left out and named."""
+    others: tuple[str, ...]
+    loads: tuple[float, ...]
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        return tuple(
+            name for name in dict.fromkeys((self.method, *self.baselines, *COMMON, *self.others)) if name in POLICIES
+        )
+
+
+RECIPES = (
+    Recipe(
+        "perllm",
+        "cs_ucb",
+        ("fine_infer", "agod", "rewardless_guidance"),
+        ("cs_ucb.ucb_only", "cs_ucb.reject", "linucb.filtered", "primal_dual"),
+        (0.5, 0.75, 1.0, 1.5),
+    ),
+    Recipe("perllm-fluctuating", "cs_ucb", ("fine_infer", "agod", "rewardless_guidance"), (), (1.0,)),
+    Recipe(
+        "cdio",
+        "cdio",
+        ("jcab", "a2", "dds"),
+        ("cdio.no_lstm", "cdio.no_bandit", "cloud_only", "edge_only"),
+        (0.5, 1.0, 1.5),
+    ),
+)
+FIGURES = (
+    *(
+        "attainment",
+        "goodput_per_s",
+        "output_tokens_per_s",
+        "frames_per_s",
+        "fleet_joules_per_met",
+        "joules_per_request",
+    ),
+    *("transmission_joules", "inference_joules", "idle_joules", "fleet_joules", "requests", "answered"),
+    *("link_bytes_per_request", "compute_s", "quality", "quality_violations", "rejected", "expired", "edge_share"),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    options = _options(arguments)
+    if options.render:
+        content = json.loads(options.json.read_text(encoding="utf-8"))
+    else:
+        content = make(options)
+        if content is None:
+            return 130
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    options.page.write_text(page(content), encoding="utf-8")
+    print(f"{options.json}\n{options.page}")
+    return 0
+
+
+def make(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Run all recipes and gather the figures; None after Ctrl-C."""
+    started_s, seeds = time.perf_counter(), options.seeds
+    found = []
+    for recipe in RECIPES:
+        loads = (1.0,) if options.quick else recipe.loads
+        groups = _run(recipe, loads, seeds, options.out, options.jobs)
+        if groups is None:
+            return None
+        found.append(_gathered(recipe, loads, seeds, groups))
+    return {
+        "command": f"make papers ({seeds} seeds from {FIRST_SEED})",
+        "sources_sha256": sources_sha256(),
+        "wall_s": round(time.perf_counter() - started_s, 1),
+        "jobs": options.jobs,
+        "seeds": [FIRST_SEED, FIRST_SEED + seeds - 1],
+        "scenarios": found,
+    }
+
+
+def _run(recipe: Recipe, loads: tuple[float, ...], seeds: int, out: Path, jobs: int) -> list[Group] | None:
+    inputs = Inputs.read(FOLDER / f"{recipe.scenario}.toml")
+    numbers = tuple(range(FIRST_SEED, FIRST_SEED + seeds))
+    experiment = Experiment(inputs, recipe.policies, numbers, loads, baseline=recipe.method, rows=False)
+    bundle = Bundle.begin(out / f"{recipe.scenario}-{seeds}", experiment)
+    done = len(bundle.jobs()) - len(pending(bundle))
+    with SweepBars(Console(stderr=True), len(bundle.jobs()), done) as bars:
+        swept = run_cells(bundle, lambda work, scratch: run_in_processes(work, scratch, jobs), bars.show)
+    for name, reason in swept.failures.items():
+        print(f"{recipe.scenario}: {name} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
+    return None if swept.interrupted else finish(bundle, swept.failures)
+
+
+def _gathered(recipe: Recipe, loads: Sequence[float], seeds: int, groups: Sequence[Group]) -> dict[str, Any]:
+    at_loads = []
+    for load in loads:
+        bounds = _bounds(recipe, load, seeds)
+        own = [group for group in groups if group.load == load]
+        rows = [_row(group, bounds) for group in own]
+        at_loads.append(
+            {"load": load, "bound": _interval(list(bounds.values())), "policies": rows, **_held(recipe, own)}
+        )
+    missing = [name for name in recipe.baselines if name not in POLICIES]
+    return {
+        "scenario": recipe.scenario,
+        "method": recipe.method,
+        "baselines": [name for name in recipe.baselines if name in POLICIES],
+        "missing": missing,
+        "loads": at_loads,
+    }
+
+
+def _bounds(recipe: Recipe, load: float, seeds: int) -> dict[int, float]:
+    """Share of deadlines that nobody could have exceeded, by seed."""
+    shares = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        planned = plan(Cell(FOLDER / f"{recipe.scenario}.toml", "random", seed, load))
+        shares[seed] = met_bound(planned) / max(len(planned.schedule.arrivals), 1)
+    return shares
+
+
+def _row(group: Group, bounds: Mapping[int, float]) -> dict[str, Any]:
+    figures = {name: _interval(list(group.figures[name].values.values())) for name in FIGURES if name in group.figures}
+    met = group.figures["attainment"].values
+    figures["short_of_bound"] = _interval([bounds[seed] - met[seed] for seed in met])
+    return {"policy": group.policy, "seeds": len(group.results), "figures": figures}
+
+
+def _held(recipe: Recipe, groups: Sequence[Group]) -> dict[str, Any]:
+    """Paired ratios: the paper's method over its baselines, `skyshore` over its rivals."""
+    by_name = {group.policy: group for group in groups}
+    method = by_name.get(recipe.method)
+    versus = {name: dict(_ratios(method, by_name[name])) for name in recipe.baselines if method and name in by_name}
+    ours = by_name.get("skyshore")
+    rivals = {name: dict(_ratios(ours, by_name[name])) for name in RIVALS if ours and name in by_name}
+    return {"method_over": versus, "skyshore_over": rivals}
+
+
+def _ratios(ours: Group, theirs: Group) -> Iterator[tuple[str, Any]]:
+    per_request = {"compute_s", "joules_per_request", "link_bytes_per_request"}
+    names = ("goodput_per_s", "output_tokens_per_s", "frames_per_s", "fleet_joules_per_met", *sorted(per_request))
+    for name in names:
+        first, second = ours.figures.get(name), theirs.figures.get(name)
+        if first is None or second is None:
+            continue
+        shared = [seed for seed in first.values if second.values.get(seed, 0) > 0]
+        if shared:
+            yield name, _interval([first.values[seed] / second.values[seed] for seed in shared])
+    met = (ours.figures["attainment"].values, theirs.figures["attainment"].values)
+    yield "attainment_difference", _interval([met[0][seed] - met[1][seed] for seed in met[0] if seed in met[1]])
+
+
+def _interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and its 95 % interval; None where there is none."""
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return {"mean": None, "low": None, "high": None}
+    low, high = mean_interval(finite, np.random.default_rng(0)) if len(finite) > 1 else (np.nan, np.nan)
+    found = {"mean": float(np.mean(finite)), "low": float(low), "high": float(high)}
+    return {name: round(value, 6) if np.isfinite(value) else None for name, value in found.items()}
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Simulate the papers' scenarios and write docs/papers.md.")
+    parser.add_argument("--quick", action="store_true", help="two seeds at load 1")
+    parser.add_argument("--seeds", type=int, default=0, help=f"paired seeds; {SEEDS} by default")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="cells at the same time")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "papers", help="where cells are kept")
+    parser.add_argument("--json", type=Path, default=ROOT / "docs" / "benchmarks" / "papers.json")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "papers.md")
+    parser.add_argument("--render", action="store_true", help="only write the page anew from the JSON")
+    options = parser.parse_args(arguments)
+    options.seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
