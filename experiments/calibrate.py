@@ -26,7 +26,7 @@ from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.scenario import Scenario
 from skyshore.scenario_links import link_settings
 
-LEAST_ANSWERS = 20
+LEAST_ANSWERS = 10
 """Of one model on one node: fewer tell too little, and the stated figures stay."""
 APART_S = 1e6
 """Far longer than any run."""

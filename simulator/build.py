@@ -108,9 +108,8 @@ class _Links:
     def path(self, node_id: str) -> LinkPath:
         settings = link_settings(self._scenario, node_id)
         if settings is None:
-            return LinkPath(
-                *(OneWay(Bucket(Constant(math.inf)), DelayLine(Direction(), 0.0, self._rng(node_id, 0))),) * 2
-            )
+            free = OneWay(Bucket(Constant(math.inf)), DelayLine(Direction(), 0.0, self._rng(node_id, 0)))
+            return LinkPath(free, free)
         ways = [settings.up, settings.down]
         buckets = self._buckets(settings.shared, ways)
         rtt_s = sum(way.delay_s for way in ways)
