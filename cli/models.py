@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from skyshore.catalogue.store import add_precision, cache_dir, fetch, ready, verify
+from skyshore.catalogue.store import add_own, add_precision, cache_dir, fetch, ready, verify
 from skyshore.catalogue.table import ENTRIES, entry
 from skyshore.domain.errors import NotFound, SkyshoreError
 
@@ -88,14 +89,18 @@ def verify_entries(names: Names = None) -> None:
 
 @app.command("build")
 def build_model(
-    name: Annotated[str, typer.Argument(help="A fetched language model.")],
+    name: Annotated[str, typer.Argument(help="A fetched language model, or a GGUF file of your own.")],
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8, w8a8, q4x or int4.")] = "int4",
 ) -> None:
-    """Add one precision of a language model to the cache."""
+    """Add one precision of a language model to the cache; your own GGUF becomes a model of the file's name."""
     console = Console(stderr=True)
     try:
         with console.status(name) as status:
-            path = add_precision(name, precision, progress=_StatusLine(status, name))
+            if name.endswith(".gguf"):
+                path = add_own(Path(name), precision)
+                name = path.parent.name
+            else:
+                path = add_precision(name, precision, progress=_StatusLine(status, name))
         console.print(f"[green]{name}[/] {path}")
     except SkyshoreError as error:
         console.print(f"[red]{name}[/] {error.message}", highlight=False)

@@ -64,8 +64,8 @@ def soak(result: dict[str, Any]) -> str:
     """One sentence."""
     return (
         f"{result['requests']:,} requests in {result['seconds']:.0f} s: resident memory "
-        f"{result['resident_mb_early']} MB early, {result['resident_mb_late']} MB late (growth {result['growth_mb']} MB); at most "
-        f"{result['most_kv_used']:.0%} of the cache budget promised."
+        f"{result['resident_mb_early']} MB early, {result['resident_mb_late']} MB late "
+        f"(growth {result['growth_mb']} MB); at most {result['most_kv_used']:.0%} of the cache budget promised."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,8 +20,11 @@ from skyshore.catalogue.builders import build_llm, converter_version, make
 from skyshore.catalogue.errors import CorruptFile, LicenceNotAccepted, NotFetched
 from skyshore.catalogue.manifest import Manifest, read_manifest, sha256
 from skyshore.catalogue.sources import download
-from skyshore.catalogue.table import Entry, Kind, entry
+from skyshore.catalogue.table import ENTRIES, Entry, Kind, entry
 from skyshore.domain.errors import InvalidTask
+
+OWN_SOURCE = "model.gguf"
+_OWN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done; called from the thread that fetches."""
@@ -35,17 +39,52 @@ def cache_dir() -> Path:
 
 
 def ready(name: str, root: Path | None = None) -> Path:
-    """The folder of an entry that was fetched.
+    """The folder of an entry that was fetched, or of a model that the user added.
 
     Raises:
         UnknownEntry: no such entry.
         NotFetched: it is not in the cache, or only as an older converter made it.
     """
-    wanted = entry(name)
     folder = (root or cache_dir()) / name
+    if is_own(folder):
+        return folder
+    wanted = entry(name)
     if not _is_current(folder, wanted):
         raise NotFetched(f"{name} is not in the cache; run `skyshore models fetch {name}`", param="model")
     return folder
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder of the cache holds a model that the user added."""
+    return folder.name not in ENTRIES and (folder / OWN_SOURCE).is_file()
+
+
+def kind_of(name: str, root: Path | None = None) -> Kind:
+    """What an entry is; the user's own models are language models. Raises UnknownEntry."""
+    return Kind.LLM if is_own((root or cache_dir()) / name) else entry(name).kind
+
+
+def add_own(gguf: Path, precision: str, root: Path | None = None) -> Path:
+    """Build a GGUF file of the user's into the cache under the file's name, lower case; returns the ONNX file.
+
+    The file itself stays where it is; the folder leads to it, so that other precisions can be built later.
+
+    Raises:
+        NotFetched: no such file.
+        InvalidTask: its name is that of a catalogue entry, or no name a model may have.
+        CatalogueError: the file is damaged, or no model that can be built exactly.
+    """
+    if not gguf.is_file():
+        raise NotFetched(f"there is no file {gguf}", param="name")
+    name = gguf.stem.lower()
+    if name in ENTRIES or not _OWN_NAME.fullmatch(name):
+        raise InvalidTask(f"{name!r} cannot name a model of yours; rename the file (a-z, 0-9, . _ -)", param="name")
+    folder = (root or cache_dir()) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / OWN_SOURCE
+    link.unlink(missing_ok=True)
+    link.symlink_to(gguf.absolute())
+    return build_llm(folder, precision)
 
 
 def clip(name: str, root: Path | None = None) -> Path:
@@ -102,11 +141,12 @@ def add_precision(name: str, precision: str, *, progress: Progress = lambda _: N
         InvalidTask: it is no language model.
         CatalogueError: no such precision.
     """
-    wanted = entry(name)
-    if wanted.kind is not Kind.LLM:
-        raise InvalidTask(f"{name} is no language model; precisions exist for those only", param="model")
     root = root or cache_dir()
+    if kind_of(name, root) is not Kind.LLM:
+        raise InvalidTask(f"{name} is no language model; precisions exist for those only", param="model")
     folder = ready(name, root)
+    if is_own(folder):
+        return build_llm(folder, precision)
     with _lock(root / f".{name}.lock", progress):
         progress(f"building {precision}")
         path = build_llm(folder, precision)

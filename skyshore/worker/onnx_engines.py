@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from skyshore.catalogue.store import ready
-from skyshore.catalogue.table import Kind, entry
+from skyshore.catalogue.store import kind_of, ready
+from skyshore.catalogue.table import Kind
 from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.hardware import jpeg_bytes
@@ -48,7 +48,7 @@ async def start_onnx(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet
     profile = read_profile(settings)
     offers: list[Offer] = []
     for name in names:
-        match entry(name.partition(":")[0]).kind:
+        match kind_of(name.partition(":")[0]):
             case Kind.LLM:
                 offers.append(await _llm_offer(name, profile, settings, stack))
             case Kind.DETECTOR:
