@@ -109,3 +109,29 @@ def test_prices_stay_within_bounds_and_classes_too():
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="prior"):
         LinUcb(np.random.default_rng(0), **bad)
+
+
+def test_regret_is_that_of_mabwisers_linucb():
+    """With γ = 1, no filter and the same λ and α the two are one index over disjoint models."""
+    mab = pytest.importorskip("mabwiser.mab", reason="mabwiser is not installed: pip install mabwiser")
+    ours, theirs = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        true = rng.normal(scale=0.5, size=(3, WIDTH))
+        world = arms_of(3)
+        policy = LinUcb(np.random.default_rng(0), alpha=0.5, discount=1.0)
+        peer = mab.MAB([0, 1, 2], mab.LearningPolicy.LinUCB(alpha=0.5, l2_lambda=1.0), seed=seed)
+        lost = np.zeros(2)
+        for step in range(250):
+            ctx = context(float(step), deadline_s=float(rng.uniform(0.5, 6)))
+            x = arm_features(world, ctx)  # alike for all arms, as the peer has it
+            pays, noise = true @ x[0], 0.1 * rng.normal()
+            chosen = policy.select(ctx, world).index
+            policy.update(feedback(ctx, world, chosen, float(pays[chosen] + noise)))
+            picked = int(peer.predict(x[:1].tolist())) if step else 0
+            learn = peer.partial_fit if step else peer.fit
+            learn([picked], [float(pays[picked] + noise)], x[:1].tolist())
+            lost += pays.max() - np.array([pays[chosen], pays[picked]])
+        ours.append(lost[0])
+        theirs.append(lost[1])
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.05)
