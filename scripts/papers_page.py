@@ -45,8 +45,8 @@ def page(content: Mapping[str, Any]) -> str:
     first, last = content["seeds"]
     lines += [
         f"Made by `{content['command']}`: seeds {first} to {last}, {content['jobs']} cells at a time, "
-        f"{content['wall_s'] / 60:.0f} minutes, sources `{content['sources_sha256'][:12]}`. All times are virtual and "
-        "all joules modelled, so the load of the machine does not matter. Brackets are 95 % intervals over paired seeds.",
+        f"{content['wall_s'] / 60:.0f} minutes, sources `{content['sources_sha256'][:12]}`. Times are virtual, "
+        "joules modelled: the load of the machine does not matter. Brackets are 95 % intervals over paired seeds.",
         "",
     ]
     for scenario in content["scenarios"]:
@@ -78,7 +78,7 @@ def _headline(found: Mapping[str, Any]) -> Iterator[str]:
     columns = ("output_tokens_per_s", "goodput_per_s") if llm else ("compute_s", "link_bytes_per_request")
     titles = ("tokens/s, ratio", "in time /s, ratio") if llm else ("compute s, ratio", "bytes, ratio")
     joules = ("joules_per_request", "fleet_joules_per_met")
-    yield f"| load | `{found['method']}` over | {' | '.join(titles)} | J per answer, ratio | J of fleet per met, ratio |"
+    yield f"| load | `{found['method']}` over | {' | '.join(titles)} | J per answer, ratio | J per met, ratio |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for at_load in found["loads"]:
         for baseline, ratios in at_load["method_over"].items():
