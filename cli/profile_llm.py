@@ -95,10 +95,27 @@ def report(found: list[PrecisionProfile], speeds: tuple[LlmSpeed, ...], threads:
         "precisions": [
             asdict(each)
             | {"cells": [asdict(cell) | {"tokens_per_s": cell.tokens_per_s} for cell in each.cells]}
-            | {"speed": asdict(speed)}
+            | {"speed": asdict(speed), "predicted": _predicted(speed, each)}
             for each, speed in zip(found, speeds, strict=True)
         ],
     }
+
+
+def _predicted(speed: LlmSpeed, found: PrecisionProfile) -> list[dict[str, float]]:
+    """Time to first token and per output token as a scheduler foretells them, beside what was measured."""
+    alone = {cell.context: cell.run_s for cell in found.cells if cell.kind == "prefill"}
+    return [
+        {
+            "prompt_tokens": cell.context,
+            "rows": cell.batch,
+            "ttft_s": speed.ttft_s(cell.context, cell.batch - 1),
+            "ttft_alone_measured_s": alone[cell.context],
+            "tpot_s": speed.tpot_s(cell.batch),
+            "tpot_measured_s": cell.run_s,
+        }
+        for cell in found.cells
+        if cell.kind == "decode"
+    ]
 
 
 def precision_table(found: list[PrecisionProfile]) -> Table:

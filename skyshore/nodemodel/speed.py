@@ -57,6 +57,15 @@ class LlmSpeed:
         seconds = self.iteration_time_s(0, 1)
         return 1.0 / seconds if seconds else 0.0
 
+    def ttft_s(self, prompt_tokens: int, rows: int = 0) -> float:
+        """Predicted time to first token of a prompt that is seated at once, while `rows` answers are being decoded."""
+        chunks = -(-prompt_tokens // self.chunk_tokens)
+        return chunks * self.iteration_time_s(0, rows) + prompt_tokens * self.prefill_token_s
+
+    def tpot_s(self, rows: int = 1) -> float:
+        """Predicted time per output token of each of `rows` answers decoded together."""
+        return self.iteration_time_s(0, rows)
+
     def slowed(self, factor: float) -> LlmSpeed:
         """The same model on a node `factor` times slower."""
         return replace(
