@@ -1,4 +1,4 @@
-"""LinUCB and the primal–dual bandit: against ridge regression by the book, and what they promise of regret and price."""
+"""LinUCB and the primal–dual bandit: against ridge regression by the book, and their promises of regret and price."""
 
 import numpy as np
 import pytest
