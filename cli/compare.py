@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def run_compare(options: CompareOptions, *, as_json: bool) -> int:
     """
     experiment = _experiment(options)
     bundle = Bundle.begin(options.out or _folder(experiment), experiment)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is our Ctrl-C
     with SweepBars(Console(stderr=True), len(bundle.jobs()), len(bundle.jobs()) - len(pending(bundle))) as bars:
         swept = run_cells(bundle, executor(options), bars.show)
     groups = finish(bundle, swept.failures)

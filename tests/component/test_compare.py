@@ -189,7 +189,8 @@ def test_a_killed_worker_costs_its_cell_which_is_tried_once_more(tmp_path, death
     assert all("status -9" in event.reason for event in failed)
 
 
-async def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path, number):
     path = tmp_path / "long.toml"
     path.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 400"), encoding="utf-8")
     out = tmp_path / "run"
@@ -200,7 +201,7 @@ async def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path
     while not any(out.glob("cells/*/result.json")):
         assert child.returncode is None
         await asyncio.sleep(0.05)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     text, err = await asyncio.wait_for(child.communicate(), 60)
     assert child.returncode == 130, err.decode()
     assert "INCOMPLETE" in text.decode()
