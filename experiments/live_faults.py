@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.scenario import FaultTable, InvalidScenario
+from skyshore.scenario import FaultTable
 
 HTTP_S = 5.0
 
@@ -28,7 +28,7 @@ def restart_links(links_url: str, in_s: float) -> None:
 
 
 async def play_faults(door: str, faults: Sequence[FaultTable], zero_s: float) -> None:
-    """Lose and boot nodes when the scenario says; `zero_s` is the loop's time at which the schedule begins.
+    """Lose, boot and slow down nodes when the scenario says; `zero_s` is the loop's time at which the schedule begins.
 
     `door` is the launcher's socket.
 
@@ -38,11 +38,11 @@ async def play_faults(door: str, faults: Sequence[FaultTable], zero_s: float) ->
         NodeUnavailable: the launcher refused.
     """
     loop = asyncio.get_running_loop()
-    for at_s, act, node_id in sorted(_acts(faults)):
+    for at_s, act, node_id, slowdown in sorted(_acts(faults)):
         await asyncio.sleep(max(0.0, zero_s + at_s - loop.time()))
         reader, writer = await asyncio.open_unix_connection(door)
         try:
-            writer.write(json.dumps({"do": act, "process": node_id}).encode() + b"\n")
+            writer.write(json.dumps({"do": act, "process": node_id, "slowdown": slowdown}).encode() + b"\n")
             said = json.loads(await reader.readline())
         finally:
             writer.close()
@@ -50,11 +50,12 @@ async def play_faults(door: str, faults: Sequence[FaultTable], zero_s: float) ->
             raise NodeUnavailable(f"the launcher refused to {act} {node_id}: {said['error']}")
 
 
-def _acts(faults: Sequence[FaultTable]) -> Iterator[tuple[float, str, str]]:
+def _acts(faults: Sequence[FaultTable]) -> Iterator[tuple[float, str, str, float]]:
+    """When, what, to which node, how much slower."""
+    undone = {"crash": "boot", "drift": "drift"}
     for fault in faults:
-        if fault.kind == "drift":
-            raise InvalidScenario("faults: a live node cannot drift; give it a slowdown for the whole run, or simulate")
-        if fault.kind in ("crash", "boot"):
-            yield fault.at_s, fault.kind, fault.node
-        if fault.kind == "crash" and fault.for_s is not None:
-            yield fault.at_s + fault.for_s, "boot", fault.node
+        if fault.kind == "outage":
+            continue
+        yield fault.at_s, fault.kind, fault.node, fault.slowdown
+        if fault.for_s is not None and fault.kind in undone:
+            yield fault.at_s + fault.for_s, undone[fault.kind], fault.node, 1.0

@@ -22,6 +22,10 @@ class Faults(Protocol):
         """End it without warning. Raises LaunchFailed for one that is not there."""
         ...
 
+    async def drift(self, name: str, slowdown: float) -> None:
+        """Make it so many times slower than it says. Raises LaunchFailed for one that is not there, or not emulated."""
+        ...
+
     async def boot(self, name: str) -> None:
         """Start it again. Raises LaunchFailed for one that is not there, or that runs."""
         ...
@@ -58,10 +62,15 @@ async def _done(faults: Faults, line: bytes) -> dict[str, str]:
     try:
         wish = json.loads(line)
         name = str(wish["process"])
-        acts = {"crash": faults.crash, "boot": faults.boot}
-        if wish["do"] not in acts:
-            return {"error": f"cannot '{wish['do']}'; known are {', '.join(acts)}"}
-        await acts[wish["do"]](name)
+        match wish["do"]:
+            case "crash":
+                await faults.crash(name)
+            case "boot":
+                await faults.boot(name)
+            case "drift":
+                await faults.drift(name, float(wish["slowdown"]))
+            case other:
+                return {"error": f"cannot '{other}'; known are crash, boot, drift"}
     except (ValueError, KeyError, TypeError) as error:
         return {"error": f'not a wish like {{"do": "crash", "process": "edge-1"}}: {error!r}'}
     except LaunchFailed as error:

@@ -16,6 +16,8 @@ from skyshore.nodemodel.clips import CLIP_MODEL
 from skyshore.scenario import NodeTable, Scenario
 
 FIRST_NODE_PORT = 7111
+DRIFT_FILE = "SKYSHORE_NODE_DRIFT_FILE"
+"""Variable that names the file in which a node finds how much slower it is to be than it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def node_specs(
         address = addresses[plan.node_id]
         argv = (sys.executable, "-m", "edge_node" if plan.tier is Tier.EDGE else "cloud_node")
         env = {**shared, **_env(plan, models, address)}
+        if plan.engine == "emulated":
+            env[DRIFT_FILE] = str(Path(shared["SKYSHORE_STATE_DIR"]).absolute() / f"{plan.node_id}.drift")
         specs.append(ProcessSpec(plan.node_id, argv, env, HealthCheck(Probe.GRPC, address.listen), essential=False))
     if not specs:
         raise LaunchFailed(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.log_view import LogView
+from cli.launcher.nodes import DRIFT_FILE
 from cli.launcher.process import Child, ProcessSpec
 
 PROBE_EVERY_S = 0.1
@@ -54,6 +55,8 @@ class Supervisor:
         """
         for stage in self._stages:
             for child in stage:
+                if (file := _drift_file(child)).name:
+                    file.unlink(missing_ok=True)
                 await child.start()
                 self._on_started(child)
             try:
@@ -93,6 +96,15 @@ class Supervisor:
         if child.spec.essential:
             raise LaunchFailed(f"{name} is no node: without it nothing works, so it cannot be crashed")
         child.kill()
+
+    async def drift(self, name: str, slowdown: float) -> None:
+        """Let an emulated node take so many times as long as it says. Raises LaunchFailed for one that cannot."""
+        file = _drift_file(self._child(name))
+        if not file.name:
+            raise LaunchFailed(f"{name} is not emulated: a real engine cannot be made to drift")
+        fresh = file.with_suffix(".new")
+        fresh.write_text(f"{slowdown!r}\n", encoding="utf-8")
+        fresh.replace(file)
 
     async def boot(self, name: str) -> None:
         """Start a child that ended. Raises LaunchFailed for one that is not there, or that runs."""
@@ -143,6 +155,11 @@ class Supervisor:
             problem = problem or f"another process answers at {child.spec.health.address}"
             await asyncio.sleep(PROBE_EVERY_S)
         raise _failed(child, f"{child.spec.name} did not serve within {self._limits.ready_s:g} s: {problem}")
+
+
+def _drift_file(child: Child) -> Path:
+    """An empty path for a process that has none."""
+    return Path(child.spec.env.get(DRIFT_FILE, ""))
 
 
 def _how_it_ended(child: Child) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from skyshore.adapters.energy_modelled import ModelledMeter
 from skyshore.domain.task import TaskKind
@@ -23,7 +26,10 @@ from skyshore.worker.energy import choose_meter
 from skyshore.worker.measure import measure_llm
 from skyshore.worker.settings import NodeSettings
 
+log = structlog.get_logger()
+
 DEFAULT_HARDWARE = "xeon-edge"
+DRIFT_EVERY_S = 0.1
 UPSTREAM_QUALITY = 0.5
 """Quality of a model nobody gave a figure for (assumed); name it in a profile file to say better."""
 
@@ -80,6 +86,9 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
         engines.append(vision)
         offer = ClassifyOffer if video.kind is TaskKind.VIDEO_CLASSIFY else VideoOffer
         offers += [offer(arm, vision) for arm in own]
+    if settings.drift_file:
+        drifting = asyncio.create_task(follow_drift(Path(settings.drift_file), engines), name="drift")
+        stack.callback(drifting.cancel)
     meter = ModelledMeter(
         "nodemodel",
         profile.idle_watts,
@@ -87,6 +96,26 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
         time_scale=settings.time_scale,
     )
     return EngineSet(_label("emulated", profile, settings), tuple(offers), meter, profile.idle_watts)
+
+
+async def follow_drift(file: Path, engines: Sequence[EmulatedLlmEngine | EmulatedVideoEngine]) -> None:
+    """Slow the engines down by what the file says, whenever that changes, until cancelled. No file means no drift."""
+    known = 1.0
+    while True:
+        slowdown = await asyncio.to_thread(_read_drift, file)
+        if slowdown != known:
+            known = slowdown
+            log.warning("drift", slowdown=slowdown)
+            for engine in engines:
+                engine.drift(slowdown)
+        await asyncio.sleep(DRIFT_EVERY_S)
+
+
+def _read_drift(file: Path) -> float:
+    try:
+        return max(1.0, float(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return 1.0
 
 
 async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:

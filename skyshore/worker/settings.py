@@ -35,6 +35,8 @@ class NodeSettings(BaseSettings):
     """Makes this node so many times slower, to emulate unequal nodes on one machine. Shown in the engine's name."""
     time_scale: float = Field(default=1.0, gt=0)
     """Emulated engines only: model seconds per real second."""
+    drift_file: str = ""
+    """Emulated engines only: file with the factor by which work takes longer than promised; read as it changes."""
     energy: Literal["auto", "nvml", "rapl", "modelled"] = "auto"
     """Meter; auto takes the first that works. Emulated nodes are always modelled."""
     idle_watts: float = Field(default=10.0, ge=0)

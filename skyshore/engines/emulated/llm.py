@@ -92,6 +92,10 @@ class EmulatedLlmEngine:
         """Joules above idle so far, in model time."""
         return self._speed.busy_watts * self._batch.busy_s
 
+    def drift(self, slowdown: float) -> None:
+        """Iterations begun from now on take so many times as long; the arm goes on promising what it did."""
+        self._batch.speed = self._speed.slowed(slowdown)
+
     async def close(self) -> None:
         """See `LlmEngine`."""
         if self._stepping is not None:

@@ -38,6 +38,7 @@ class EmulatedVideoEngine:
         self._queue = VideoQueue(speed)
         self._starts: dict[Segment, asyncio.Event] = {}
         self._busy_s = 0.0
+        self._slowdown = 1.0
 
     async def detect(
         self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
@@ -68,7 +69,7 @@ class EmulatedVideoEngine:
     ) -> AsyncGenerator[EncodedFrame | WorkerOutcome]:
         """Each frame when its time is over, then the outcome."""
         deadline = _Deadline(task.deadline_s)
-        speed = replace(self._speed, frame_s=self._frame_s.get(info.arm_id, self._speed.frame_s))
+        speed = replace(self._speed, frame_s=self._frame_s.get(info.arm_id, self._speed.frame_s)).slowed(self._slowdown)
         segment = Segment(task.task_id, speed.service_s(info.frame_count), self._pace.now_s())
         if not self._queue.offer(segment):
             raise QueueFull(f"{self.model} has no room for another segment; try later", retry_after_s=1.0)
@@ -76,8 +77,8 @@ class EmulatedVideoEngine:
         try:
             self._begin_next()
             await deadline.bound(self._starts[segment].wait())
-            free_s, count = segment.started_s + self._speed.segment_s, 0
-            self._busy_s += self._speed.segment_s
+            free_s, count = segment.started_s + speed.segment_s, 0
+            self._busy_s += speed.segment_s
             while True:
                 asked_s = self._pace.now_s()
                 frame = await deadline.bound(anext(frames, None))
@@ -102,6 +103,10 @@ class EmulatedVideoEngine:
     def busy_joules(self) -> float:
         """Joules above idle so far, in model time."""
         return self._speed.busy_watts * self._busy_s / self._speed.slots
+
+    def drift(self, slowdown: float) -> None:
+        """Segments that come from now on take so many times as long; the arm goes on promising what it did."""
+        self._slowdown = slowdown
 
     async def close(self) -> None:
         """See `VideoEngine`; there is nothing to free."""

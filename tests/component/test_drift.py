@@ -1,0 +1,104 @@
+"""An emulated node that turns out slower than it says: by its file, and by the launcher's door."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from cli.launcher.door import door
+from cli.launcher.health import HealthCheck, Probe
+from cli.launcher.log_view import LogView
+from cli.launcher.nodes import DRIFT_FILE
+from cli.launcher.process import ProcessSpec
+from cli.launcher.supervisor import Supervisor
+from skyshore.domain.llm import LlmInput, Sampling
+from skyshore.domain.outcome import WorkerOutcome
+from skyshore.domain.task import Task, TaskKind
+from skyshore.engines.emulated.llm import EmulatedLlmEngine
+from skyshore.nodemodel.speed import LlmSpeed
+from skyshore.worker.engines import follow_drift
+
+SPEED = LlmSpeed("m", "modelled:test", iteration_s=0.02)
+
+
+async def took_s(engine: EmulatedLlmEngine) -> float:
+    request = LlmInput(prompt="x" * 40, sampling=Sampling(max_tokens=10, ignore_eos=True))
+    async for event in engine.generate(Task("t", TaskKind.LLM), request):
+        if isinstance(event, WorkerOutcome):
+            return event.prefill_s + event.compute_s
+    raise AssertionError("no outcome")
+
+
+async def test_an_engine_follows_its_file_and_recovers(tmp_path: Path) -> None:
+    file = tmp_path / "n.drift"
+    engine = await EmulatedLlmEngine.start(SPEED)
+    following = asyncio.create_task(follow_drift(file, [engine]))
+
+    async def until(slower: bool) -> None:
+        async with asyncio.timeout(10):
+            while (await took_s(engine) > 0.5) is not slower:
+                pass
+
+    assert await took_s(engine) < 0.4
+    file.write_text("4\n")
+    await until(slower=True)
+    assert 0.75 < await took_s(engine) < 1.3
+    file.unlink()
+    await until(slower=False)
+    following.cancel()
+    await asyncio.wait([following])
+    await engine.close()
+
+
+async def test_the_launchers_door_slows_emulated_nodes_only_and_refuses_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "a.drift"
+    file.write_text("9\n")
+    sleep = (sys.executable, "-c", "import time; time.sleep(60)")
+    health = HealthCheck(Probe.GRPC, "127.0.0.1:1")
+    specs = [
+        ProcessSpec("a", sleep, {DRIFT_FILE: str(file)}, health, essential=False),
+        ProcessSpec("b", sleep, {}, health, essential=False),
+        ProcessSpec("core", sleep, {}, health),
+    ]
+    console = Console(file=(tmp_path / "said").open("w"))
+    supervisor = Supervisor([specs], tmp_path, LogView(console, ("a", "b", "core")))
+    for child in supervisor.children:
+        await child.start()
+    watching = asyncio.create_task(supervisor.watch())
+    try:
+        async with door(supervisor) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+
+            async def ask(**wish: object) -> str:
+                writer.write(json.dumps(wish).encode() + b"\n")
+                return str(json.loads(await reader.readline()).get("error", ""))
+
+            assert await ask(do="drift", process="a", slowdown=2.5) == ""
+            assert float(file.read_text()) == 2.5
+            assert "not emulated" in await ask(do="drift", process="b", slowdown=2)
+            assert "no process 'z'; there are a, b, core" in await ask(do="crash", process="z")
+            assert "no node" in await ask(do="crash", process="core")
+            assert "runs; crash it first" in await ask(do="boot", process="a")
+            assert "not a wish" in await ask(nothing=1)
+            assert "known are crash, boot, drift" in await ask(do="dance", process="a")
+            before = supervisor.children[0].pid
+            assert await ask(do="crash", process="a") == ""
+            end_s = time.monotonic() + 10
+            while supervisor.children[0].returncode is None:
+                assert time.monotonic() < end_s
+                await asyncio.sleep(0.01)
+            assert await ask(do="boot", process="a") == ""
+            assert supervisor.children[0].pid != before
+            assert not watching.done(), "the end of a node ends nothing"
+            writer.close()
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+        supervisor.kill()
+        await supervisor.stop()
+        console.file.close()
