@@ -113,7 +113,7 @@ class Skyshore(Policy):
         rng: np.random.Generator,
         *,
         miss_share: float = 0.03,
-        cheapest: float = 10.0,
+        cheapest: float = 5.0,
         dearest: float = 60.0,
         optimism: float = 0.3,
         floor: float = 0.2,
