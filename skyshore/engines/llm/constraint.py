@@ -42,7 +42,7 @@ class Constraint:
 
 
 class ConstraintCompiler:
-    """Compiles schemas and expressions against one tokenizer, whose index is built at the first use. Safe to call from any thread."""
+    """Compiles against one tokenizer, whose index is built at the first use. Safe to call from any thread."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -67,7 +67,8 @@ class ConstraintCompiler:
             raise InvalidTask(f"the JSON schema or regex cannot be read: {error}", param="response_format") from error
         matcher = llguidance.LLMatcher(self._index, grammar)
         if matcher.is_error():
-            raise InvalidTask(f"the JSON schema or regex cannot be used: {matcher.get_error()}", param="response_format")
+            why = matcher.get_error()
+            raise InvalidTask(f"the JSON schema or regex cannot be used: {why}", param="response_format")
         return Constraint(matcher, self._tokenizer.description.vocab)
 
 
