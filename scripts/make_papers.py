@@ -108,22 +108,25 @@ def main(arguments: Sequence[str]) -> int:
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     options.page.write_text(page(content), encoding="utf-8")
     print(f"{options.json}\n{options.page}")
-    return 0
+    return 1 if content["failed_cells"] else 0
 
 
 def make(options: argparse.Namespace) -> dict[str, Any] | None:
     """Run all recipes and gather the figures; None after Ctrl-C."""
     started_s, seeds = time.perf_counter(), options.seeds
-    found = []
+    found, failed = [], 0
     for recipe in RECIPES:
         loads = (1.0,) if options.quick else recipe.loads
-        groups = _run(recipe, loads, seeds, options.out, options.jobs)
-        if groups is None:
+        done = _run(recipe, loads, seeds, options.out, options.jobs)
+        if done is None:
             return None
+        groups, failures = done
+        failed += failures
         found.append(_gathered(recipe, loads, seeds, groups))
     return {
         "command": f"make papers ({seeds} seeds from {FIRST_SEED})",
         "sources_sha256": sources_sha256(),
+        "failed_cells": failed,
         "wall_s": round(time.perf_counter() - started_s, 1),
         "jobs": options.jobs,
         "seeds": [FIRST_SEED, FIRST_SEED + seeds - 1],
@@ -131,7 +134,7 @@ def make(options: argparse.Namespace) -> dict[str, Any] | None:
     }
 
 
-def _run(recipe: Recipe, loads: tuple[float, ...], seeds: int, out: Path, jobs: int) -> list[Group] | None:
+def _run(recipe: Recipe, loads: tuple[float, ...], seeds: int, out: Path, jobs: int) -> tuple[list[Group], int] | None:
     inputs = Inputs.read(FOLDER / f"{recipe.scenario}.toml")
     numbers = tuple(range(FIRST_SEED, FIRST_SEED + seeds))
     experiment = Experiment(inputs, recipe.policies, numbers, loads, baseline=recipe.method, rows=False)
@@ -141,7 +144,7 @@ def _run(recipe: Recipe, loads: tuple[float, ...], seeds: int, out: Path, jobs: 
         swept = run_cells(bundle, lambda work, scratch: run_in_processes(work, scratch, jobs), bars.show)
     for name, reason in swept.failures.items():
         print(f"{recipe.scenario}: {name} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
-    return None if swept.interrupted else finish(bundle, swept.failures)
+    return None if swept.interrupted else (finish(bundle, swept.failures), len(swept.failures))
 
 
 def _gathered(recipe: Recipe, loads: Sequence[float], seeds: int, groups: Sequence[Group]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def page(content: Mapping[str, Any]) -> str:
         "joules modelled: the load of the machine does not matter. Brackets are 95 % intervals over paired seeds.",
         "",
     ]
+    if content["failed_cells"]:
+        lines += [f"**{content['failed_cells']} cells failed; what they would have shown is missing below.**", ""]
     for scenario in content["scenarios"]:
         lines += _scenario(scenario)
     return "\n".join(lines).rstrip() + "\n"
@@ -96,11 +98,11 @@ def _ours(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {at_load['load']:g} | `{rival}` | {_cell(more, 100.0, 1)} | {_cell(joules, 1.0, 3)} |"
     yield ""
     for at_load in found["loads"]:
-        yield f"- Load {at_load['load']:g}: {_verdict(at_load)}"
+        yield f"- Load {at_load['load']:g}: {verdict(at_load)}"
     yield ""
 
 
-def _verdict(at_load: Mapping[str, Any]) -> str:
+def verdict(at_load: Mapping[str, Any]) -> str:
     """The aim of issue 6, word for word: joules against the most frugal rival, deadlines against the best one."""
     rivals = at_load["skyshore_over"].values()
     joules = [ratios["fleet_joules_per_met"]["mean"] for ratios in rivals if "fleet_joules_per_met" in ratios]
