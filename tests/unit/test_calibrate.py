@@ -26,7 +26,14 @@ from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.scenario import Scenario, read_scenario
 
 TRUE = LlmSpeed(
-    "chat:int4", "modelled:test", iteration_s=0.025, prefill_token_s=3e-4, row_s=0.005, slots=6, queue=200, busy_watts=80.0
+    "chat:int4",
+    "modelled:test",
+    iteration_s=0.025,
+    prefill_token_s=3e-4,
+    row_s=0.005,
+    slots=6,
+    queue=200,
+    busy_watts=80.0,
 )
 SCENARIO = """
 {calibration}
