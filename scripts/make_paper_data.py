@@ -1,9 +1,8 @@
 """Writes what the paper scenarios read: scenarios/papers/profiles/ (nodes) and scenarios/papers/data/ (links).
 
-Nodes of the PerLLM scenarios are modelled from data sheets:
-
-the roofline of `skyshore.nodemodel.hardware`, with weights in 4 bits: with 16-bit weights no edge here answers 128
-tokens within 6 s, and the 33B model leaves an A100 no memory for keys and values. Links that fluctuate are drawn here, seeded: no recorded trace may be redistributed with us.
+Nodes of the PerLLM scenarios are modelled from data sheets by the roofline of `skyshore.nodemodel.hardware`, with weights
+in 4 bits: with 16-bit weights no edge here answers 128 tokens within 6 s, and the 33B model leaves an A100 little memory
+for keys and values. Links that fluctuate are drawn here, seeded: no recorded trace may be redistributed with us.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ NODES = (
     ("a100", "llama-33b"),
 )
 BYTES_PER_PARAMETER = 0.56
-"""4-bit groups of 128 with their scales, embeddings in 16 bits (assumed; published 4-bit files of these models agree)."""
+"""4-bit groups of 128 with their scales, embeddings in 16 bits (assumed)."""
 QUALITY_KEPT = 0.98
-"""Share of the 16-bit score that 4-bit weights keep at 6B and more (assumed, after published results of AWQ and GPTQ)."""
+"""Share of the 16-bit score that 4-bit weights keep at 6B and more (assumed, after AWQ and GPTQ)."""
 SECONDS = 120
 """Length of a link's trace; it then starts over."""
 SWING = 0.4

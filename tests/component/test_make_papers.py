@@ -13,7 +13,7 @@ PAPERS = Path(__file__).parents[2] / "scenarios" / "papers"
 
 
 @pytest.fixture
-def short_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def short_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scenarios cut to a few seconds, and three policies."""
     for part in ("data", "profiles"):
         shutil.copytree(PAPERS / part, tmp_path / part)
@@ -28,11 +28,11 @@ def short_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(make_papers, "FOLDER", tmp_path)
     monkeypatch.setattr(make_papers, "RECIPES", recipes)
     monkeypatch.setattr(make_papers, "COMMON", ("least_loaded", "skyshore"))
-    return tmp_path
 
 
 @pytest.mark.timeout(300)
-def test_one_command_makes_figures_and_page(short_papers: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_papers")
+def test_one_command_makes_figures_and_page(tmp_path: Path) -> None:
     out, figures, written = tmp_path / "out", tmp_path / "papers.json", tmp_path / "papers.md"
     given = ["--quick", "--jobs", "2", "--out", str(out), "--json", str(figures), "--page", str(written)]
     assert make_papers.main(given) == 0
