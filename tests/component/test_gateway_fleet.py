@@ -31,6 +31,7 @@ async def test_nodes_and_models_come_from_the_registry(tmp_path: Path) -> None:
         assert nodes[0]["status"]["node_id"] == "shore"
         models = (await w.client.get("/v1/models")).json()["data"]
         assert [(m["id"], m["object"], m["nodes"], m["max_model_len"]) for m in models] == [
+            ("actions", "model", ["shore", "sky"], None),
             ("boxes", "model", ["shore", "sky"], None),
             ("tiny", "model", ["shore", "sky"], 100),
         ]

@@ -177,7 +177,7 @@ async def test_openai_client_streams_a_chat(tmp_path: Path) -> None:
         assert "".join(text) == "Hello big world"
         whole = await client.completions.create(model="tiny", prompt="hi")
         assert whole.choices[0].text == "Hello big world"
-        assert [model.id async for model in client.models.list()] == ["boxes", "tiny"]
+        assert [model.id async for model in client.models.list()] == ["actions", "boxes", "tiny"]
         with pytest.raises(openai.NotFoundError) as caught:
             await client.chat.completions.create(model="nobody", messages=messages)
         assert caught.value.code == "not_found"
