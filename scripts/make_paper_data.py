@@ -1,8 +1,8 @@
 """Writes what the paper scenarios read: scenarios/papers/profiles/ (nodes) and scenarios/papers/data/ (links).
 
-Nodes of the PerLLM scenarios are modelled from data sheets by the roofline of `nodemodel.hardware`, with weights
-in 4 bits: with 16-bit weights no edge here answers 128 tokens within 6 s, and the 33B model leaves an A100 little memory
-for keys and values. Links that fluctuate are drawn here, seeded: no recorded trace may be redistributed with us.
+Nodes of the PerLLM scenarios are modelled from data sheets, with weights in 4 bits: with 16-bit weights no edge
+answers 128 tokens within 6 s, and the 33B model leaves an A100 little memory for keys and values. Links that fluctuate
+are drawn here, seeded: no recorded trace may be redistributed with us.
 """
 
 from __future__ import annotations
