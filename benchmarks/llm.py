@@ -64,12 +64,12 @@ Samples = dict[str, dict[Cell, list[float]]]
 
 
 def run(repeats: int = REPEATS, threads: tuple[int, ...] = THREADS, *, quick: bool = False) -> BenchResult:
-    """Race the kernels by thread count, then measure the engine around them; `quick` is one repeat, for a smoke test.
+    """Race the kernels by thread count, then measure the engine around them; `quick` is one repeat on one thread.
 
     Raises:
         NotFetched: the model is not in the cache.
     """
-    repeats = 1 if quick else repeats
+    repeats, threads = (1, threads[:1]) if quick else (repeats, threads)
     source = ready(MODEL) / "model.gguf"
     missing = tuple(filter(None, [llm_peer.why_missing()]))
     results: list[Metric] = []
