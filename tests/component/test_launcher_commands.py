@@ -18,6 +18,7 @@ REST = (
         "replay",
         "simulate",
         "compare",
+        "calibrate",
         "verify",
         "bench",
         "traces",
