@@ -32,7 +32,7 @@ from skyshore.workload.llm_traces import read_azure
 MODEL: Final = "smollm2-135m"
 PRECISION: Final = "w8a8"
 PEER_FORMAT: Final = "Q8_0"
-TRACE: Final = Path("/work/shared/data/llm/AzureLLMInferenceTrace_conv.csv")
+TRACE: Final = Path(__file__).parents[2] / "shared/data/llm/AzureLLMInferenceTrace_conv.csv"
 CONTEXT_TOKENS: Final = 2048
 SLOTS: Final = 16
 LOADS: Final = (0.2, 0.6, 0.9, 1.2)

@@ -95,6 +95,25 @@ def test_a_chunk_is_bounded_by_the_stall_it_may_cause() -> None:
     assert costs.chunk_tokens(decoding=0) == 256
 
 
+def test_prompts_that_wait_together_may_delay_together() -> None:
+    costs = StepCosts(max_chunk_tokens=256, stall_ratio=1.0)
+    costs.decoded(0.050)
+    costs.prefilled(100, 0.200)
+    alone = costs.chunk_tokens(decoding=4)
+    assert costs.chunk_tokens(decoding=4, prompts=3) == pytest.approx(3 * alone, abs=3)
+    assert costs.chunk_tokens(decoding=4, prompts=100) == 256
+
+
+def test_small_chunks_do_not_talk_themselves_into_staying_small() -> None:
+    costs = StepCosts(max_chunk_tokens=256, stall_ratio=1.0)
+    costs.decoded(0.050)
+    costs.prefilled(256, 0.010 + 256 * 0.001)
+    for _ in range(200):
+        chunk = costs.chunk_tokens(decoding=4)
+        costs.prefilled(chunk, 0.010 + chunk * 0.001)
+    assert costs.chunk_tokens(decoding=4) == pytest.approx(40, abs=8)
+
+
 def test_a_chunk_is_never_so_small_that_a_prompt_cannot_advance() -> None:
     costs = StepCosts(max_chunk_tokens=256, stall_ratio=0.01)
     assert costs.chunk_tokens(decoding=1) == 8

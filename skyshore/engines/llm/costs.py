@@ -8,6 +8,8 @@ _WEIGHT: Final = 0.2
 """Of the newest run in the moving averages."""
 _MIN_CHUNK_TOKENS: Final = 8
 """Below this a run costs nearly the same whatever it computes."""
+_LEAST_SLOPE: Final = 0.1
+"""Of the mean price of a token: no run shows that more tokens cost next to nothing."""
 
 
 class StepCosts:
@@ -21,7 +23,7 @@ class StepCosts:
         self._max_chunk_tokens = max_chunk_tokens
         self._stall_ratio = stall_ratio
         self._decode_s = 0.0
-        self._token_s = 0.0
+        self._prefill = _Line()
 
     def decoded(self, elapsed_s: float) -> None:
         """Note one decode run."""
@@ -29,16 +31,52 @@ class StepCosts:
 
     def prefilled(self, tokens: int, elapsed_s: float) -> None:
         """Note one prefill run."""
-        self._token_s = _average(self._token_s, elapsed_s / tokens)
+        self._prefill.add(tokens, elapsed_s)
 
-    def chunk_tokens(self, decoding: int) -> int:
-        """Prompt tokens the next step may compute while `decoding` answers wait for it."""
+    def chunk_tokens(self, decoding: int, prompts: int = 1) -> int:
+        """Prompt tokens the next step may compute while `decoding` answers wait for it and `prompts` want to begin.
+
+        Each prompt brings its own share of delay: one after the other they would delay the same answers as long, and
+        small chunks cost more a token. `max_chunk_tokens` bounds what they may take together.
+        """
         if not decoding:
             return self._max_chunk_tokens
-        if not self._token_s or not self._decode_s:
-            return min(_MIN_CHUNK_TOKENS, self._max_chunk_tokens)
-        affordable = int(self._stall_ratio * self._decode_s / self._token_s)
-        return max(min(affordable, self._max_chunk_tokens), min(_MIN_CHUNK_TOKENS, self._max_chunk_tokens))
+        least = min(_MIN_CHUNK_TOKENS, self._max_chunk_tokens)
+        if not self._decode_s or not self._prefill.known:
+            return least
+        affordable = self._prefill.reach(self._stall_ratio * self._decode_s * max(1, prompts))
+        return max(min(affordable, self._max_chunk_tokens), least)
+
+
+class _Line:
+    """Seconds of a run as a fixed part and a part per token, by least squares over a fading past.
+
+    With a mean price per token instead, small chunks would look dear by their fixed part, and so stay small for ever.
+    """
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = self._squares = self._products = 0.0
+
+    @property
+    def known(self) -> bool:
+        return self._tokens > 0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self._tokens = _average(self._tokens, tokens)
+        self._seconds = _average(self._seconds, seconds)
+        self._squares = _average(self._squares, tokens * tokens)
+        self._products = _average(self._products, tokens * seconds)
+
+    def reach(self, seconds: float) -> int:
+        """Tokens that a run of so many seconds can compute."""
+        mean = self._seconds / self._tokens
+        spread = self._squares - self._tokens**2
+        slope = mean
+        if spread > 1.0:
+            slope = (self._products - self._tokens * self._seconds) / spread
+            slope = min(max(slope, _LEAST_SLOPE * mean), mean)
+        fixed = self._seconds - slope * self._tokens
+        return max(0, int((seconds - fixed) / slope))
 
 
 def _average(old: float, new: float) -> float:

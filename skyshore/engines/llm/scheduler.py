@@ -59,6 +59,12 @@ class StepScheduler:
         return len(self._ledger.rows)
 
     @property
+    def prompts(self) -> int:
+        """Prompts not yet computed that a slot is held or free for."""
+        seats = self._limits.running - self.running
+        return len(self._prefilling) + min(len(self._waiting), seats)
+
+    @property
     def queued(self) -> int:
         """Sequences that wait for a slot."""
         return len(self._waiting)

@@ -133,7 +133,7 @@ class StepLoop:
         self._report = StepReport(now_s)
         for request_id in self._scheduler.expired(now_s):
             self._fail(request_id, DeadlineExceeded("the deadline passed before the answer was complete"))
-        step = self._scheduler.plan(self._costs.chunk_tokens(self._scheduler.decoding))
+        step = self._scheduler.plan(self._costs.chunk_tokens(self._scheduler.decoding, self._scheduler.prompts))
         self._carry_out_moves(step)
         if step.chunks:
             self._prefill(step, now_s)
