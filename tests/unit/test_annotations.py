@@ -8,7 +8,7 @@ from skyshore.domain.errors import InvalidTask
 from skyshore.domain.video import Detection
 from skyshore.workload.annotations import read_annotations, read_mot, read_ua_detrac, write_mot
 
-DATA = Path("/work/shared/data/video")
+DATA = Path(__file__).parents[3] / "shared/data/video"
 
 
 def real(name):
