@@ -1,6 +1,6 @@
 # Skyshore. `make` alone lists what can be made.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt gen bench bench-gpu up down docs
+.PHONY: help setup demo test check fmt gen bench bench-gpu papers up down docs
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := skyshore services gateway edge_node cloud_node simulator loadgen experiments training cli benchmarks scripts tests
@@ -51,6 +51,9 @@ bench: .venv/.dev ## run every bench and regenerate docs/benchmarks.md
 
 bench-gpu: .venv/.dev ## run the DSP bench of a machine with NVIDIA GPUs
 	$(BIN)/skyshore bench dsp_gpu --json
+
+papers: .venv/.dev ## simulate the papers' experiments and regenerate docs/papers.md
+	$(BIN)/python scripts/make_papers.py
 
 up: ## start the system and leave it running, in containers where an engine answers
 	@scripts/containers_up.sh up
