@@ -1,6 +1,6 @@
 # Skyshore. `make` alone lists what can be made.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt gen bench bench-gpu papers up down docs
+.PHONY: help setup demo test check fmt bench bench-gpu papers up down docs
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := skyshore services gateway edge_node cloud_node simulator loadgen experiments training cli benchmarks scripts tests
@@ -39,12 +39,10 @@ check: .venv/.dev ## style, types, layers, protos, stubs, sizes, dead code
 	$(BIN)/python scripts/check_sizes.py
 	$(BIN)/vulture
 
-fmt: .venv/.dev ## format and fix what can be fixed
+fmt: .venv/.dev ## regenerate skyshore/v1 from protos/, format, fix what can be fixed
+	$(BIN)/python scripts/gen_protos.py
 	$(BIN)/ruff check --fix -q $(CODE) || true
 	$(BIN)/ruff format -q $(CODE)
-
-gen: .venv/.dev ## regenerate skyshore/v1 from protos/
-	$(BIN)/python scripts/gen_protos.py
 
 bench: .venv/.dev ## run every bench and regenerate docs/benchmarks.md
 	$(BIN)/python scripts/run_benches.py

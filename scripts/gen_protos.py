@@ -35,7 +35,7 @@ def generate(into: Path) -> None:
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
     package = into / "skyshore" / "v1"
-    (package / "__init__.py").write_text('"""Generated from protos/skyshore/v1 by `make gen`. Never edited."""\n')
+    (package / "__init__.py").write_text('"""Generated from protos/skyshore/v1 by `make fmt`. Never edited."""\n')
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
         names = {p.name for p in fresh.iterdir()} | {p.name for p in STUBS.iterdir() if p.is_file()}
         _, differing, missing = filecmp.cmpfiles(fresh, STUBS, sorted(names), shallow=False)
         if differing or missing:
-            raise SystemExit(f"stubs are stale: {', '.join(differing + missing)}; run 'make gen' and commit")
+            raise SystemExit(f"stubs are stale: {', '.join(differing + missing)}; run 'make fmt' and commit")
         print(f"{len(names)} stub files are as protoc makes them")
 
 

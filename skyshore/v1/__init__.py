@@ -1,1 +1,1 @@
-"""Generated from protos/skyshore/v1 by `make gen`. Never edited."""
+"""Generated from protos/skyshore/v1 by `make fmt`. Never edited."""
