@@ -1,5 +1,6 @@
 """Fixtures every kind of test may use."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import settings
 # A property is about what happens, not how fast: on a shared machine any one example may take long.
 settings.register_profile("skyshore", deadline=None)
 settings.load_profile("skyshore")
+
+# A suite that runs in a shell's background inherits a deaf ear for Ctrl-C, and so would every command it tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
