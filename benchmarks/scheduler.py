@@ -1,9 +1,10 @@
 """`skyshore bench scheduler`: what one decision costs, and what the core around it adds.
 
-Per policy and number of arms: `select` alone on ready-made arms, and a whole `TaskArrived` through the core
-(eligibility, estimates, policy, reservation, record). Policies take turns within every repeat. Beside them two bounds:
-the same filter and argmin in bare numpy, and, for the bandit index alone, `mabwiser`'s UCB1 with as many arms, which
-filters nothing. One core, one thread; the garbage collector is off while the clock runs.
+Per policy and number of arms: the policy alone on ready-made arms, by the call that the core makes (`select_few` up to
+`FEW` arms, `select` above), and a whole `TaskArrived` through the core (eligibility, estimates, policy, reservation,
+record). Policies take turns within every repeat. Beside them two bounds: the same filter and argmin in bare numpy, and,
+for the bandit index alone, `mabwiser`'s UCB1 with as many arms, which filters nothing. One core, one thread; the
+garbage collector is off while the clock runs.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from skyshore.domain.node import Arm, Link, Node, NodeStatus, Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
-from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy
+from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, FewArms, Policy
 from skyshore.policies.registry import create_policy
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
 from skyshore.scheduling.eligibility import capable_rows
 from skyshore.scheduling.estimates import estimate_arms
 from skyshore.scheduling.events import LinkChanged, NodeReported, TaskArrived, TaskFinished
+from skyshore.scheduling.few_arms import FEW, EstimatedFew, capable_few
 
 POLICIES = ("least_loaded", "cs_ucb", "skyshore")
 AIMS_US = {8: 30.0, 1_000: 80.0, 10_000: 400.0}
@@ -48,13 +50,14 @@ def run() -> BenchResult:
 def _decisions(number: int, aim_us: float, missing: list[str]) -> list[Metric]:
     calls = 300 if number < 10_000 else 60
     cores = {name: _core(name, number) for name in POLICIES}
-    arms, context = _arms(cores[POLICIES[0]])
+    arms, few, context = _arms(cores[POLICIES[0]])
+    call = "select_few" if few else "select"
     ready = {name: _trained(name, arms, context) for name in POLICIES}
     steps: dict[str, Callable[[int], object]] = {"numpy": lambda _: _bare(arms, context)}
     if number < 10_000 and (peer := _mabwiser(number, missing)):
         steps["mabwiser"] = peer
     for name in POLICIES:
-        steps[f"select.{name}"] = _select(ready[name], context, arms)
+        steps[f"select.{name}"] = _select(ready[name], context, few or arms)
         steps[f"place.{name}"] = _place(cores[name])
     samples: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(REPEATS):
@@ -65,18 +68,19 @@ def _decisions(number: int, aim_us: float, missing: list[str]) -> list[Metric]:
         aim = Aim(aim_us) if name != "least_loaded" else None
         select = samples[f"select.{name}"]
         bound = ("bare numpy filter and argmin", samples["numpy"])
-        unit, note = "µs", f"{number} arms"
+        unit, note = "µs", f"{number} arms, as the core asks: {call} on estimates ready-made"
         metrics.append(
             Metric.of_repeats(
-                f"select {name} {number}", select, unit, against=bound[0], against_samples=bound[1], aim=aim, note=note
+                f"{call} {name} {number}", select, unit, against=bound[0], against_samples=bound[1], aim=aim, note=note
             )
         )
-        metrics.append(Metric.of_repeats(f"place and end {name} {number}", samples[f"place.{name}"], unit, note=note))
+        place = samples[f"place.{name}"]
+        metrics.append(Metric.of_repeats(f"place and end {name} {number}", place, unit, note=f"{number} arms"))
     if "mabwiser" in steps:
         peer_name = f"mabwiser {metadata.version('mabwiser')} UCB1 predict"
         metrics.append(
             Metric.of_repeats(
-                f"select cs_ucb {number} beside a bandit library",
+                f"{call} cs_ucb {number} beside a bandit library",
                 samples["select.cs_ucb"],
                 "µs",
                 against=peer_name,
@@ -125,11 +129,13 @@ def _core(policy: str, number: int) -> SchedulerCore:
     return core
 
 
-def _arms(core: SchedulerCore) -> tuple[Arms, Context]:
+def _arms(core: SchedulerCore) -> tuple[Arms, FewArms | None, Context]:
+    """All arms as columns and, where the core takes them so, in plain numbers, which the first call works out."""
     context = Context(1.0, TASK, PROFILE)
-    table = core.fleet.table(TaskKind.LLM)
+    table, columns = core.fleet.table(TaskKind.LLM), core.fleet.columns
     assert table is not None, "the fleet was just built"
-    return estimate_arms(table, core.fleet.columns, capable_rows(table, context), context), context
+    few = EstimatedFew(table, columns, capable_few(table, context), context) if len(table.rows) <= FEW else None
+    return estimate_arms(table, columns, capable_rows(table, context), context), few, context
 
 
 def _outcome(task_id: str, arm_id: str, node_id: str) -> Outcome:
@@ -147,8 +153,10 @@ def _trained(name: str, arms: Arms, context: Context) -> Policy:
     return policy
 
 
-def _select(policy: Policy, context: Context, arms: Arms) -> Callable[[int], object]:
-    return lambda _: policy.select(context, arms)
+def _select(policy: Policy, context: Context, arms: Arms | FewArms) -> Callable[[int], object]:
+    if isinstance(arms, Arms):
+        return lambda _: policy.select(context, arms)
+    return lambda _: policy.select_few(context, arms)
 
 
 def _place(core: SchedulerCore) -> Callable[[int], object]:

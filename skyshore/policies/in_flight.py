@@ -7,6 +7,7 @@ what a task can spare, in its own σ, through the bell-shaped curve that every `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,16 +39,21 @@ class Flying:
 
 
 class _Node:
-    __slots__ = ("at_s", "load_s", "tasks")
+    __slots__ = ("at_s", "broken", "ends_at_s", "load_s", "tasks")
 
     def __init__(self) -> None:
         self.tasks: dict[str, Flying] = {}
         self.load_s = self.at_s = 0.0
+        self.ends_at_s = self.broken = 0.0
 
     def turn_to(self, now_s: float) -> None:
         """Bring the integral up to date."""
         self.load_s += len(self.tasks) * max(now_s - self.at_s, 0.0)
         self.at_s = max(now_s, self.at_s)
+
+
+_IDLE = _Node()
+"""Stands for a node nothing was ever placed on."""
 
 
 class InFlight:
@@ -65,6 +71,11 @@ class InFlight:
         except IndexError:  # a node nothing was ever placed on
             self._grow(int(node.max()) + 1)
             return self._block.take(node, axis=1)
+
+    def of_few(self, node: Sequence[int]) -> tuple[list[float], list[float]]:
+        """`of` in plain numbers."""
+        nodes = [self._nodes.get(number, _IDLE) for number in node]
+        return [node.ends_at_s for node in nodes], [node.broken for node in nodes]
 
     def add(self, number: int, task_id: str, now_s: float, flying: Flying) -> None:
         """A task was placed; those gone for good are forgotten."""
@@ -102,7 +113,8 @@ class InFlight:
             later = min(max(left, 0.0), 1.0) * task.delay_s / task.sigma_s
             if spare - later < CAREFREE:
                 broken += first_chance(spare - later) - first_chance(spare)
-        self._block[:, number] = ends_at_s, broken
+        node.ends_at_s, node.broken = ends_at_s, broken
+        self._block[0, number], self._block[1, number] = ends_at_s, broken
 
     def _grow(self, room: int) -> None:
         more = np.zeros((2, max(room - self._block.shape[1], self._block.shape[1])))

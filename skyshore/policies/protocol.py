@@ -164,6 +164,11 @@ class FewArms(Protocol):
         ...
 
     @property
+    def node(self) -> list[int]:
+        """See `Arms`."""
+        ...
+
+    @property
     def load(self) -> list[float]:
         """See `Arms`."""
         ...

@@ -52,6 +52,11 @@ class MissRisk:
         """Chance that the score exceeds `spare`."""
         return np.interp(spare, EDGES[1:], self._chance)
 
+    def chance_few(self, spare: list[float]) -> list[float]:
+        """`chance` in plain numbers."""
+        chances: list[float] = np.interp(spare, EDGES[1:], self._chance).tolist()
+        return chances
+
     def restore(self, alive: Floats, ended: Floats) -> None:
         """Go on from another curve. Raises ValueError for one on other intervals."""
         if alive.shape != EDGES.shape or ended.shape != EDGES.shape:

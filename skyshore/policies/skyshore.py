@@ -27,7 +27,7 @@ Kin: constrained contextual bandits (digest 4.2, rows 1 to 6). What else was tri
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,8 +53,9 @@ from skyshore.policies.arm_models import (
     predicted_latency_s,
     transmission_s,
 )
+from skyshore.policies.few_outlooks import few_outlooks, few_priced_quality
 from skyshore.policies.in_flight import Flying, InFlight
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Floats, Policy
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Policy
 from skyshore.policies.risk import MissRisk, Multiplier
 from skyshore.policies.snapshot import join_parts, split_parts
 
@@ -105,6 +106,20 @@ class ClassState:
         self._shortfall = float(plain["shortfall"])
 
 
+class _Best(NamedTuple):
+    """The arm of the least cost."""
+
+    row: int
+    node: int
+    latency_s: float
+    lost: float
+    """Deadlines it would break: its own and those of others."""
+    joules: float
+    spread: float
+    delay_s: float
+    """See `Flying`."""
+
+
 class Skyshore(Policy):
     """One contextual policy for every kind of task."""
 
@@ -146,14 +161,34 @@ class Skyshore(Policy):
         if context.task.min_quality > 0:
             cost = self._priced_quality(context, arms, learned, cost)
         index = int(cost.argmin())
-        success = max(1.0 - float(lost[index]), 0.0)
-        features = (float(latency_s[index]), success, float(joules[index]), state.multiplier.value)
-        if success >= min(self._floor + state.multiplier.missed_share, self._ceiling):
-            return self._taken(context, arms, latency_s, Decision(index, scores=-cost, features=features))
-        if self._rng.random() < PROBE:
-            return self._taken(context, arms, latency_s, Decision(index, PROBE, scores=-cost, features=features))
-        reason = f"the deadline would be kept with a chance of {success:.0%}"
-        return Decision(REFUSED, 1.0 - PROBE, scores=-cost, features=features, reason=reason, passing=True)
+        best = _Best(
+            index,
+            int(arms.node[index]),
+            float(latency_s[index]),
+            float(lost[index]),
+            float(joules[index]),
+            float(learned[SPREAD, index]),
+            float(arms.service_s[index]) * max(float(learned[U1, index]), 0.0) / float(arms.slots[index]),
+        )
+        return self._answer(context, state, best, -cost)
+
+    def select_few(self, context: Context, arms: FewArms) -> Decision:
+        """See Policy."""
+        kind, estimates = context.task.kind, arms.estimates
+        state = self._class(context.task.service_class)
+        learned, node = self._models[kind].of_few(arms), arms.node
+        ends_at_s, crowding_out = self._in_flight[kind].of_few(node)
+        latency_s, spare, joules = few_outlooks(estimates, learned, ends_at_s, context, self._optimism)
+        lost = [chance + out for chance, out in zip(state.risk.chance_few(spare), crowding_out, strict=True)]
+        price = state.multiplier.value * (self._mean_joules[kind] or float(np.mean(joules)))
+        costs = [own + price * risk for own, risk in zip(joules, lost, strict=True)]
+        if context.task.min_quality > 0:
+            costs = few_priced_quality(estimates, learned, context.task.min_quality + state.quality_margin, costs)
+        index = costs.index(min(costs))
+        arm, row = estimates[index], learned[index]
+        delay_s = arm.service_s * max(row[U1], 0.0) / arm.slots
+        best = _Best(index, node[index], latency_s[index], lost[index], joules[index], row[SPREAD], delay_s)
+        return self._answer(context, state, best, [-cost for cost in costs])
 
     def update(self, feedback: Feedback) -> None:
         """Correct the arm's model and the class's risk and multiplier by what was measured."""
@@ -178,18 +213,28 @@ class Skyshore(Policy):
         models.learn_growth(arm, others)
         models.learn_latency(arm, latency_s, predicted_s)
 
-    def _taken(self, context: Context, arms: Arms, latency_s: Floats, decision: Decision) -> Decision:
-        task, index, now_s = context.task, decision.index, context.now_s
-        learned, foreseen_s = self._models[task.kind].of_arm(arms.arm_id(index)), float(latency_s[index])
+    def _answer(self, context: Context, state: ClassState, best: _Best, scores: Floats | list[float]) -> Decision:
+        success = max(1.0 - best.lost, 0.0)
+        features = (best.latency_s, success, best.joules, state.multiplier.value)
+        if success >= min(self._floor + state.multiplier.missed_share, self._ceiling):
+            self._note_placed(context, best)
+            return Decision(best.row, scores=scores, features=features)
+        if self._rng.random() < PROBE:
+            self._note_placed(context, best)
+            return Decision(best.row, PROBE, scores=scores, features=features)
+        reason = f"the deadline would be kept with a chance of {success:.0%}"
+        return Decision(REFUSED, 1.0 - PROBE, scores=scores, features=features, reason=reason, passing=True)
+
+    def _note_placed(self, context: Context, best: _Best) -> None:
+        now_s = context.now_s
         flying = Flying(
             placed_at_s=now_s,
-            ends_at_s=now_s + foreseen_s,
+            ends_at_s=now_s + best.latency_s,
             due_at_s=now_s + context.remaining_s,
-            sigma_s=float(learned[SPREAD]) * foreseen_s,
-            delay_s=float(arms.service_s[index] * max(learned[U1], 0.0) / arms.slots[index]),
+            sigma_s=best.spread * best.latency_s,
+            delay_s=best.delay_s,
         )
-        self._in_flight[task.kind].add(int(arms.node[index]), task.task_id, now_s, flying)
-        return decision
+        self._in_flight[context.task.kind].add(best.node, context.task.task_id, now_s, flying)
 
     def snapshot(self) -> bytes:
         """Models of every kind, running means, the state of every class. Tasks under way do not outlive a restart."""

@@ -59,6 +59,11 @@ class EstimatedFew:
         return [row.row for row in self._rows]
 
     @property
+    def node(self) -> list[int]:
+        """See `FewArms`."""
+        return [row.state.number for row in self._rows]
+
+    @property
     def load(self) -> list[float]:
         """See `FewArms`."""
         return [row.state.own + row.state.foreign for row in self._rows]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.domain.node import Link, Tier
+from skyshore.domain.outcome import OutcomeStatus
 from skyshore.policies.protocol import REFUSED, Context, Feedback
 from skyshore.policies.registry import POLICIES, create_policy
 from skyshore.scheduling import core as core_module
@@ -93,7 +94,7 @@ def test_plain_numbers_equal_columns_to_the_bit(made, task, avoid, waited_s):
         return
     assert few.rows == arms.rows.tolist()
     assert [few.estimate(i) for i in range(len(few))] == [arms.estimate(i) for i in range(len(arms))]
-    assert (few.load, few.capacity) == (arms.load.tolist(), arms.capacity.tolist())
+    assert (few.node, few.load, few.capacity) == (arms.node.tolist(), arms.load.tolist(), arms.capacity.tolist())
     columns = few.arms()
     for name in ("rows", "latency_s", "joules", "queue_s", "quality", "is_cloud"):
         np.testing.assert_array_equal(getattr(columns, name), getattr(arms, name))
@@ -101,23 +102,48 @@ def test_plain_numbers_equal_columns_to_the_bit(made, task, avoid, waited_s):
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 @settings(max_examples=15, deadline=None)
-@given(made=fleets(), asked=st.lists(tasks, min_size=1, max_size=8), seed=st.integers(0, 9))
-def test_a_policy_answers_the_same_from_plain_numbers(name, made, asked, seed):
+@given(
+    made=fleets(),
+    asked=st.lists(tasks, min_size=1, max_size=8),
+    fails=st.lists(st.booleans(), min_size=1, max_size=8),
+    seed=st.integers(0, 9),
+)
+def test_a_policy_answers_the_same_from_plain_numbers(name, made, asked, fails, seed):
+    ends = [(OutcomeStatus.FAILED if failed else OutcomeStatus.OK, 0.6) for failed in fails]
+    answer_both_ways(name, made, asked, ends, seed)
+
+
+def test_quality_that_fell_short_is_priced_the_same():
+    made = Fleet()
+    for i in range(3):
+        made.report(node(f"n{i}", llm_arm(f"n{i}", quality=0.66 + 0.02 * i)), status(f"n{i}"))
+    asked = [llm_task(deadline_s=60.0, min_quality=0.65)] * 12
+    assert len(set(answer_both_ways("skyshore", made, asked, [(OutcomeStatus.OK, 0.1)], seed=0))) > 1
+
+
+def answer_both_ways(name, made, asked, ends, seed) -> list[int]:
+    """The rows chosen; `ends` are status and quality of the outcomes, used in turn."""
     plain, columns = (create_policy(name, np.random.default_rng(seed)) for _ in range(2))
+    chosen = []
     for i, task in enumerate(asked):
-        context = Context(float(i), task, profile_of(task))
+        context = Context(float(i), replace(task, task_id=f"asked{i // 2}"), profile_of(task))
         few, arms = both(made, context)
         if arms is None:
             continue
         ours, theirs = plain.select_few(context, few), columns.select(context, arms)
         assert (ours.index, ours.propensity, ours.features) == (theirs.index, theirs.propensity, theirs.features)
         np.testing.assert_array_equal(np.asarray(ours.scores), np.asarray(theirs.scores))
+        chosen.append(ours.index)
         if ours.index == REFUSED:
             continue
         arm = few.estimate(ours.index)
-        ended = outcome(task.task_id, arm.arm_id, arm.node_id, latency_s=0.5 + i)
+        ended_as, quality = ends[i % len(ends)]
+        ended = outcome(
+            context.task.task_id, arm.arm_id, arm.node_id, latency_s=0.5 + i, status=ended_as, quality=quality
+        )
         for policy in (plain, columns):
             policy.update(Feedback(float(i), context, arm, ended, 0.1 * i - 0.5))
+    return chosen
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
