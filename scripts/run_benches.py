@@ -12,13 +12,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHES = ("gateway", "scheduler", "llm", "llm_serving", "video", "dsp", "sim", "loadgen", "links")
+COMMAND = (sys.executable, "-m", "cli", "bench")
+BENCHES = ("gateway", "scheduler", "llm", "llm_serving", "video", "dsp", "sim", "links")
 
 
 def run(name: str) -> None:
     """Run one bench through the command a person would use; its JSON is kept only if it ended well."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "bench", name, "--json"],
+        [*COMMAND, name, "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
