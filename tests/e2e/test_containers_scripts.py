@@ -94,12 +94,22 @@ def test_ci_says_why_it_skips(tree: Path) -> None:
 
 
 def test_ci_tests_containers_once_and_last() -> None:
-    called = [
-        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "containers" in line and line[0] != "#"
-    ]
-    assert len(called) == 2
-    assert re.search(r"make .* test .*--ignore-glob=tests/e2e/test_containers\*", called[0])
-    assert called[1] == "scripts/ci_containers.sh"
+    called = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and line[0] not in "# "]
+    (suite,) = [line for line in called if line.startswith("make ")]
+    assert re.search(r"make .* test .*--ignore-glob=tests/e2e/test_containers\*", suite)
+    assert called.count("scripts/ci_containers.sh") == 1
+    assert called[-1] == "scripts/ci_containers.sh"
+
+
+def test_ci_leaves_containers_out_of_a_run_that_is_late_and_says_so(tree: Path) -> None:
+    script = tree / "repo" / ".ci" / "run"
+    script.parent.mkdir()
+    script.write_bytes((ROOT / ".ci" / "run").read_bytes())
+    stub(tree / "repo" / "scripts" / "ci_containers.sh", "echo containers")
+    for before_s, said in (("-1", "SKIPPED container tests"), ("960", "containers")):
+        plain = {"PATH": f"{tree / 'bin'}:/usr/bin:/bin", "PYTHON": "python3", "CI_CONTAINERS_BEFORE_S": before_s}
+        done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=plain, check=True)
+        assert done.stdout.splitlines()[-1].startswith(said)
 
 
 def test_ci_starts_an_engine_where_it_can_and_stops_the_one_it_started(tree: Path) -> None:
