@@ -72,8 +72,8 @@ def preference(
     import torch  # noqa: PLC0415
 
     from training import preference as job  # noqa: PLC0415
+    from training.card import write_card  # noqa: PLC0415
     from training.clip_complexity import write_clip_table  # noqa: PLC0415
-    from training.export import write_card  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     settings = job.PreferenceSettings(
@@ -108,7 +108,7 @@ def agod(
     import torch  # noqa: PLC0415
 
     from training import agod as job  # noqa: PLC0415
-    from training.export import write_card  # noqa: PLC0415
+    from training.card import write_card  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     settings = job.AgodSettings(seed=seed, fleets=fleets, judged=judged, seconds=seconds)

@@ -11,11 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from simulator.app import schedule_of
 from skyshore.report.request_record import in_json
-from skyshore.scenario import InvalidScenario, Scenario, read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario import Scenario, read_scenario
 from skyshore.workload.scaling import compress
-from skyshore.workload.schedule import Schedule, from_lines
+from skyshore.workload.schedule import Schedule
 
 Figures = Mapping[str, float | None]
 """Figures by name (see `experiments.figures.FIGURES`); None where there was nothing to measure it on."""
@@ -136,11 +136,11 @@ def plan(cell: Cell) -> Plan:
     """
     scenario = read_scenario(cell.scenario.read_text(encoding="utf-8"), str(cell.scenario))
     scenario = scenario.model_copy(update={"seed": cell.seed, "policy": cell.policy})
-    if not scenario.workload.schedule:
+    from_file = bool(scenario.workload.schedule)
+    if not from_file:
         scenario = at_load(scenario, cell.load)
-        return Plan(cell, scenario, make_schedule(scenario))
-    schedule = _read_schedule(cell.scenario.parent / scenario.workload.schedule)
-    return Plan(cell, scenario, schedule if cell.load == 1 else compress(schedule, cell.load))
+    schedule = schedule_of(scenario, cell.scenario.parent)
+    return Plan(cell, scenario, compress(schedule, cell.load) if from_file and cell.load != 1 else schedule)
 
 
 def at_load(scenario: Scenario, load: float) -> Scenario:
@@ -158,14 +158,6 @@ def at_load(scenario: Scenario, load: float) -> Scenario:
         cameras.append(table.model_copy(update={"count": count, "fps": fps}))
     workload = scenario.workload.model_copy(update={"llm": llm, "cameras": tuple(cameras)})
     return scenario.model_copy(update={"workload": workload})
-
-
-def _read_schedule(path: Path) -> Schedule:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            return from_lines(lines)
-    except OSError as error:
-        raise InvalidScenario(f"workload.schedule: {error}; make it with `skyshore traces make`") from error
 
 
 def _plain(figures: Figures) -> dict[str, object]:

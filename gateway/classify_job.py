@@ -17,7 +17,6 @@ from gateway.video_schema import VideoJob
 from skyshore.domain.errors import DeadlineExceeded, Internal
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
-from skyshore.domain.task import Task
 from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.ports import ProfilerClient
 
@@ -49,17 +48,7 @@ class ClassifyWork:
         facts, path = job.facts, Path(job.path)
         count = min(job.frames, facts.frame_count)
         key = await asyncio.to_thread(clip_work.first_key_frame, path, count)
-        task = Task(
-            task_id=f"{job.task_id}-0",
-            kind=job.kind,
-            service_class=job.service_class,
-            deadline_s=job.deadline_s,
-            min_quality=job.min_quality,
-            model=job.model,
-            origin=self._origin,
-            job_id=job.task_id,
-            traceparent=job.traceparent,
-        )
+        task = job.task(0, self._origin)
         probe = TaskProfile(
             frame_count=count,
             width=key.luma_width,

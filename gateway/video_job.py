@@ -16,7 +16,6 @@ from gateway.segments import Segment, SegmentDispatcher, SegmentResult
 from gateway.video_schema import VideoJob
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
-from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.ports import ProfilerClient
 
@@ -104,17 +103,7 @@ class VideoWork:
             await encoded.wait()  # the clip is read once, front to back
 
     async def _segment(self, job: VideoJob, cutter: ClipCutter, key: KeyFrame) -> Segment:
-        task = Task(
-            task_id=f"{job.task_id}-{key.segment_index}",
-            kind=TaskKind.VIDEO_DETECT,
-            service_class=job.service_class,
-            deadline_s=job.deadline_s,
-            min_quality=job.min_quality,
-            model=job.model,
-            origin=self._origin,
-            job_id=job.task_id,
-            traceparent=job.traceparent,
-        )
+        task = job.task(key.segment_index, self._origin)
         facts = job.facts
         frames = -(-key.frame_count // (job.frame_stride or 1))
         probe = TaskProfile(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.demands import MAX_DEADLINE_S
-from skyshore.domain.task import TaskKind
+from skyshore.domain.task import Task, TaskKind
 from skyshore.nodemodel.clips import CLIP_FRAMES
 from skyshore.ports import TaskRecord, TaskState
 
@@ -83,6 +83,20 @@ class VideoJob(BaseModel):
     frame_stride: int | None = None
     min_score: float = 0.3
     frames: int = CLIP_FRAMES
+
+    def task(self, segment_index: int, origin: str) -> Task:
+        """The task of one of its segments."""
+        return Task(
+            task_id=f"{self.task_id}-{segment_index}",
+            kind=self.kind,
+            service_class=self.service_class,
+            deadline_s=self.deadline_s,
+            min_quality=self.min_quality,
+            model=self.model,
+            origin=origin,
+            job_id=self.task_id,
+            traceparent=self.traceparent,
+        )
 
     def record(self) -> TaskRecord:
         """The task's record before anything was done."""

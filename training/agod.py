@@ -18,10 +18,10 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cloud_node.onnx_export import export_onnx
 from skyshore.policies.agod import SHARPNESS, STATE_WIDTH, STEPS, Agod, DiffusionActor, agod_state, schedule
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats, Policy
 from training.agod_fleets import Score, random_fleet, registered, run
-from training.export import export_onnx
 from training.preference_cameras import Report
 
 MOST_ARMS = 16

@@ -22,8 +22,8 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cloud_node.onnx_export import export_onnx
 from skyshore.profiling.preference import COMPLEXITY_WIDTH, FRAMES, WIDTH, preference_features
-from training.export import export_onnx
 from training.preference_cameras import Camera, Report, drawn_cameras, frame_seconds, real_cameras
 
 Floats = NDArray[np.float64]

@@ -1,13 +1,12 @@
-"""What was trained as ONNX, and the card beside it."""
+"""Torch modules as ONNX graphs."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from skyshore.domain.errors import Internal
 
 OPSET = 18
+"""Split with a run-time size list and Concat of any arity; every supported ONNX Runtime has it."""
 
 
 def export_onnx(
@@ -46,12 +46,6 @@ def export_onnx(
     del graph.graph.value_info[:]
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(graph, path)
-
-
-def write_card(path: Path, card: Mapping[str, object]) -> None:
-    """A model card as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
