@@ -38,8 +38,8 @@ from skyshore.workload.arrival import Arrival
 LEAD_S = 1.5
 """Between starting the clocks and the first request: links and client agree on time 0 by then."""
 SAMPLE_S = 0.5
-LATE_OUTCOMES_S = 5.0
-"""An outcome is on its way to the store a moment longer than its answer to the client."""
+LATE_S = 5.0
+"""An outcome and a decision are on their way to the store a moment longer than the answer to the client."""
 OUTCOMES_AT_ONCE = 1000
 MOST_DECISIONS = 20_000
 INVALID = "INVALID"
@@ -144,8 +144,7 @@ async def _play(run: Run, planned: Plan, system: LiveSystem, progress: Progress 
                 faults.result()
         await playing
         watched.machine_busy = psutil.cpu_percent() / 100
-        await _await_outcomes(run.records(), watched)
-        watched.decisions = await store.decisions(MOST_DECISIONS)
+        await _await_the_rest(run.records(), store, watched)
     finally:
         for task in (watching, faults):
             task.cancel()
@@ -172,10 +171,16 @@ def _watts(statuses: Sequence[NodeStatus]) -> float:
     return sum(status.power_watts for status in statuses)
 
 
-async def _await_outcomes(records: Sequence[RequestRecord], watched: Watched) -> None:
+async def _await_the_rest(records: Sequence[RequestRecord], store: RedisStore, watched: Watched) -> None:
+    """Outcomes and decisions reach the store in batches, the last of them after the client has its answer."""
     expected = {record.task_id for record in records if record.status is OutcomeStatus.OK}
-    end_s = time.monotonic() + LATE_OUTCOMES_S
-    while time.monotonic() < end_s and expected - watched.outcomes.keys():  # noqa: ASYNC110 - a store has no event
+    end_s = time.monotonic() + LATE_S
+    while True:
+        watched.decisions = await store.decisions(MOST_DECISIONS)
+        decided = {decision.task_id.partition("-")[0] for decision in watched.decisions}
+        decisions_missing = len(watched.decisions) < MOST_DECISIONS and not expected <= decided
+        if time.monotonic() >= end_s or not (decisions_missing or expected - watched.outcomes.keys()):
+            return
         await asyncio.sleep(0.05)
 
 

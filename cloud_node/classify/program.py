@@ -92,8 +92,9 @@ class ClassifyProgram:
             return np.array([flops_per_s, 1e12, 0.0])
         latency_s = _median_s(lambda: _probe(transport, 16), 20)
         bulk_s = _median_s(lambda: _probe(transport, _PROBE_BYTES), 5)
-        payload = _PROBE_BYTES * (transport.size - 1)
-        return np.array([flops_per_s, payload / max(bulk_s - latency_s, 1e-6), latency_s])
+        # A probe that is mostly latency tells the rate only within a factor of two, however small the difference.
+        wire_s = max(bulk_s - latency_s, bulk_s / 2)
+        return np.array([flops_per_s, _PROBE_BYTES * (transport.size - 1) / wire_s, latency_s])
 
 
 def build(argument: str) -> ClassifyProgram:
