@@ -1,14 +1,17 @@
 """Fixtures every kind of test may use."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A property is about what happens, not how fast: on a shared machine any one example may take long.
-settings.register_profile("skyshore", deadline=None)
-settings.load_profile("skyshore")
+settings.register_profile("skyshore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI is told whether a change broke something, by the same examples each time; new ones are looked for at home.
+settings.register_profile("skyshore-ci", settings.get_profile("skyshore"), derandomize=True, database=None)
+settings.load_profile("skyshore-ci" if os.environ.get("CI") else "skyshore")
 
 # A suite that runs in a shell's background inherits a deaf ear for Ctrl-C, and so would every command it tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

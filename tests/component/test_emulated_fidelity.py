@@ -1,4 +1,4 @@
-"""The emulated engine in real time against the simulator in virtual time: same arrivals, same latencies and joules."""
+"""The emulated engine, stepped by an event loop, against the simulator: same arrivals, same latencies and joules."""
 
 import asyncio
 import random
@@ -14,6 +14,7 @@ from skyshore.domain.task import Task, TaskKind
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
 from skyshore.nodemodel.llm import Row
 from skyshore.nodemodel.speed import LlmSpeed
+from tests.fakes.virtual_time import run_in_virtual_time
 
 SPEED = LlmSpeed(
     "m", "modelled:test", iteration_s=0.02, prefill_token_s=2e-4, row_s=0.002, slots=4, queue=500, busy_watts=60
@@ -66,12 +67,12 @@ def simulated(arrivals: list[tuple[float, int]]) -> tuple[list[Row], float]:
 
 
 @pytest.mark.parametrize("load", [0.4, 0.85])
-async def test_latency_and_joules_agree_with_the_simulator(load):
-    outcomes, joules = await live(drawn(load, 8.0))
+def test_latency_and_joules_agree_with_the_simulator(load):
+    # A clock that no busy machine holds up: how late real timers are is the machine's affair, and measured elsewhere.
+    outcomes, joules = run_in_virtual_time(live(drawn(load, 60.0)))
     rows, predicted_joules = simulated([(sent, tokens) for sent, tokens, _ in outcomes])
     lived = [o.queue_s + o.prefill_s + o.compute_s for _, _, o in outcomes]
     foreseen = [row.arrived_s for row in rows]
-    # The promise is 5 %; the slack above it is for a machine that runs other tests at the same time.
-    assert statistics.median(lived) == pytest.approx(statistics.median(foreseen), rel=0.08, abs=0.02)
-    assert statistics.quantiles(lived, n=20)[-1] == pytest.approx(statistics.quantiles(foreseen, n=20)[-1], rel=0.08)
-    assert joules == pytest.approx(predicted_joules, rel=0.05)
+    assert statistics.median(lived) == pytest.approx(statistics.median(foreseen), rel=1e-3)
+    assert statistics.quantiles(lived, n=20)[-1] == pytest.approx(statistics.quantiles(foreseen, n=20)[-1], rel=1e-3)
+    assert joules == pytest.approx(predicted_joules, rel=1e-3)

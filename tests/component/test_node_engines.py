@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -24,6 +23,7 @@ from skyshore.worker.engines import start_emulated
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.onnx_engines import start_onnx
 from skyshore.worker.slowdown import SlowedLlmEngine
+from tests.fakes.virtual_time import run_in_virtual_time
 
 SPEED = LlmSpeed("m", "modelled:test", iteration_s=0.01, prefill_token_s=2e-4, row_s=0.002, slots=2, queue=1)
 ASK = LlmInput(prompt="spring tide", sampling=Sampling(max_tokens=12, ignore_eos=True))
@@ -35,59 +35,72 @@ async def outcome_of(engine, deadline_s: float = 20.0) -> WorkerOutcome:
     return events[-1]
 
 
-async def test_a_slowed_engine_takes_the_factor_in_every_part_and_in_throughput():
-    engine = await EmulatedLlmEngine.start(SPEED)
-    slowed = SlowedLlmEngine(engine, 3.0, slots=2)
-    plain = await outcome_of(engine)
-    start = time.monotonic()
-    outcome = await outcome_of(slowed)
-    alone_s = time.monotonic() - start
-    assert outcome.prefill_s + outcome.compute_s == pytest.approx(3 * (plain.prefill_s + plain.compute_s), rel=0.3)
-    assert alone_s == pytest.approx(outcome.prefill_s + outcome.compute_s, rel=0.3)
-    start = time.monotonic()
-    first, second, third = await asyncio.gather(*(outcome_of(slowed) for _ in range(3)))
-    assert time.monotonic() - start > 1.6 * alone_s, "the third waits until a slot is free"
-    assert max(first.queue_s, second.queue_s, third.queue_s) > 0.6 * alone_s
-    await slowed.close()
+async def took_s(engine) -> tuple[WorkerOutcome, float]:
+    start_s = asyncio.get_running_loop().time()
+    return await outcome_of(engine), asyncio.get_running_loop().time() - start_s
 
 
-async def test_a_slowed_engine_keeps_deadlines_and_its_limit():
-    slowed = SlowedLlmEngine(await EmulatedLlmEngine.start(SPEED), 10.0, slots=1)
-    with pytest.raises(DeadlineExceeded):
-        await outcome_of(slowed, deadline_s=0.3)
-    hogs = [asyncio.create_task(outcome_of(slowed)) for _ in range(3)]
-    await asyncio.sleep(0)
-    assert (slowed.load().queued, slowed.load().capacity) == (2, 3)
-    with pytest.raises(QueueFull):
-        await outcome_of(slowed)
-    for hog in hogs:
-        hog.cancel()
-    await asyncio.wait(hogs)
-    assert slowed.load().queued == 0
-    assert (await outcome_of(slowed)).output_tokens == 12, "the slots are free again"
-    await slowed.close()
+def test_a_slowed_engine_takes_the_factor_in_every_part_and_in_throughput():
+    async def run():
+        engine = await EmulatedLlmEngine.start(SPEED)
+        slowed = SlowedLlmEngine(engine, 3.0, slots=2)
+        plain = await outcome_of(engine)
+        outcome, alone_s = await took_s(slowed)
+        assert outcome.prefill_s + outcome.compute_s == pytest.approx(3 * (plain.prefill_s + plain.compute_s))
+        assert alone_s == pytest.approx(outcome.prefill_s + outcome.compute_s)
+        three = await asyncio.gather(*(took_s(slowed) for _ in range(3)))
+        assert max(took for _, took in three) > 1.6 * alone_s, "the third waits until a slot is free"
+        assert max(outcome.queue_s for outcome, _ in three) > 0.6 * alone_s
+        await slowed.close()
+
+    run_in_virtual_time(run())
 
 
-async def test_self_measurement_finds_the_speed_it_is_shown():
-    engine = await EmulatedLlmEngine.start(SPEED)
-    found = await measure_llm(engine, LlmSpeed("m", "", slots=2))
-    await engine.close()
-    assert found.source.startswith("measured:")
-    assert found.decode_tokens_per_s == pytest.approx(SPEED.decode_tokens_per_s, rel=0.25)
-    detector = EmulatedVideoEngine(VideoSpeed("v", "modelled:test", frame_s=0.02))
-    speed = await measure_video(detector, VideoSpeed("v", ""), b"jpeg", 64, 48)
-    assert speed.frame_s == pytest.approx(0.02, rel=0.25)
+def test_a_slowed_engine_keeps_deadlines_and_its_limit():
+    async def run():
+        slowed = SlowedLlmEngine(await EmulatedLlmEngine.start(SPEED), 10.0, slots=1)
+        with pytest.raises(DeadlineExceeded):
+            await outcome_of(slowed, deadline_s=0.3)
+        hogs = [asyncio.create_task(outcome_of(slowed)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert (slowed.load().queued, slowed.load().capacity) == (2, 3)
+        with pytest.raises(QueueFull):
+            await outcome_of(slowed)
+        for hog in hogs:
+            hog.cancel()
+        await asyncio.wait(hogs)
+        assert slowed.load().queued == 0
+        assert (await outcome_of(slowed)).output_tokens == 12, "the slots are free again"
+        await slowed.close()
+
+    run_in_virtual_time(run())
 
 
-async def test_scaled_time_runs_faster_and_costs_the_joules_of_model_time():
-    speed = LlmSpeed("m", "modelled:test", iteration_s=0.1, busy_watts=50)
-    engine = await EmulatedLlmEngine.start(speed, time_scale=20.0)
-    start = time.monotonic()
-    outcome = await outcome_of(engine)
-    assert time.monotonic() - start < 0.6, "1.2 s of model time"
-    assert outcome.compute_s == pytest.approx(1.1 / 20, rel=0.5)
-    assert engine.busy_joules() == pytest.approx(1.2 * 50, rel=0.05)
-    await engine.close()
+def test_self_measurement_finds_the_speed_it_is_shown():
+    async def run():
+        engine = await EmulatedLlmEngine.start(SPEED)
+        found = await measure_llm(engine, LlmSpeed("m", "", slots=2))
+        await engine.close()
+        assert found.source.startswith("measured:")
+        assert found.decode_tokens_per_s == pytest.approx(SPEED.decode_tokens_per_s, rel=0.05)
+        detector = EmulatedVideoEngine(VideoSpeed("v", "modelled:test", frame_s=0.02))
+        speed = await measure_video(detector, VideoSpeed("v", ""), b"jpeg", 64, 48)
+        assert speed.frame_s == pytest.approx(0.02, rel=0.05)
+
+    run_in_virtual_time(run())
+
+
+def test_scaled_time_runs_faster_and_costs_the_joules_of_model_time():
+    async def run():
+        speed = LlmSpeed("m", "modelled:test", iteration_s=0.1, busy_watts=50)
+        engine = await EmulatedLlmEngine.start(speed, time_scale=20.0)
+        outcome, real_s = await took_s(engine)
+        assert real_s == pytest.approx(1.2 / 20), "1.2 s of model time"
+        assert outcome.compute_s == pytest.approx(1.1 / 20)
+        assert engine.busy_joules() == pytest.approx(1.2 * 50)
+        await engine.close()
+
+    run_in_virtual_time(run())
 
 
 async def test_a_profile_file_makes_the_arms_and_a_bad_one_is_refused(tmp_path):
@@ -142,8 +155,8 @@ async def test_real_engines_offer_measured_arms_and_answer():
         arms = {offer.arm.arm_id: offer for offer in engines.offers}
         assert set(arms) == {"e/smollm2-135m:int4", "e/ssd-mobilenet@300/jpeg85", "e/ssd-mobilenet@300/jpeg50"}
         llm = arms["e/smollm2-135m:int4"]
-        assert 1 < llm.arm.decode_tokens_per_s < 1000
-        assert 0.001 < arms["e/ssd-mobilenet@300/jpeg85"].arm.frame_s < 5
+        assert 0 < llm.arm.decode_tokens_per_s < 100_000
+        assert 0 < arms["e/ssd-mobilenet@300/jpeg85"].arm.frame_s < 60
         assert (engines.name, engines.meter.source) == ("onnx", "modelled:linear")
         before = engines.meter.joules()
         events = [event async for event in llm.engine.generate(Task("t", TaskKind.LLM), ASK)]

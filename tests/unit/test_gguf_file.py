@@ -44,7 +44,9 @@ def test_agrees_with_the_reference_reader(tiny: Path) -> None:
         np.testing.assert_array_equal(ours.tensors[tensor.name].raw.reshape(-1), tensor.data.view(np.uint8).reshape(-1))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_off_anywhere_is_refused(tiny: Path, tmp_path: Path, share: float) -> None:
     whole = tiny.read_bytes()
@@ -54,7 +56,9 @@ def test_a_file_cut_off_anywhere_is_refused(tiny: Path, tmp_path: Path, share: f
         GgufFile.open(cut)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(position=st.integers(0, 8000), value=st.integers(0, 255))
 def test_a_damaged_header_gives_a_clear_error_or_reads_well(
     tiny: Path, tmp_path: Path, position: int, value: int
