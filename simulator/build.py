@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from simulator.cluster import Cluster, ClusterSettings
-from simulator.dispatch import CoreDispatcher
+from simulator.dispatch import CoreDispatcher, Dispatcher
 from simulator.node import NodePlan, SimNode
 from simulator.node import Path as LinkPath
 from simulator.timeline import Timeline
@@ -55,6 +55,18 @@ def build(
     """
     timeline = Timeline()
     dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)), on_decision)
+    return Simulation(timeline, fleet(scenario, folder, timeline, dispatcher, on_outcome, settings), dispatcher)
+
+
+def fleet(
+    scenario: Scenario,
+    folder: Path,
+    timeline: Timeline,
+    dispatcher: Dispatcher,
+    on_outcome: Callable[[Outcome], None],
+    settings: ClusterSettings | None = None,
+) -> Cluster:
+    """A scenario's nodes, links and faults under any dispatcher. Raises InvalidScenario like `build`."""
     links = _Links(scenario, folder)
     plans = []
     known = _calibration(scenario, folder)
@@ -67,7 +79,7 @@ def build(
     cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings or _settings(known.overheads))
     for fault in scenario.faults:
         _plan_fault(fault, timeline, cluster)
-    return Simulation(timeline, cluster, dispatcher)
+    return cluster
 
 
 def _calibration(scenario: Scenario, folder: Path) -> Calibration:
