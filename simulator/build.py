@@ -55,7 +55,8 @@ def build(
     """
     timeline = Timeline()
     dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)), on_decision)
-    return Simulation(timeline, fleet(scenario, folder, timeline, dispatcher, on_outcome, settings), dispatcher)
+    cluster = fleet(scenario, folder, timeline, dispatcher, on_outcome, settings=settings)
+    return Simulation(timeline, cluster, dispatcher)
 
 
 def fleet(
@@ -64,6 +65,7 @@ def fleet(
     timeline: Timeline,
     dispatcher: Dispatcher,
     on_outcome: Callable[[Outcome], None],
+    *,
     settings: ClusterSettings | None = None,
 ) -> Cluster:
     """A scenario's nodes, links and faults under any dispatcher. Raises InvalidScenario like `build`."""
