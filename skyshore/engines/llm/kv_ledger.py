@@ -3,6 +3,9 @@
 Slots 0..rows-1 are the rows of the next decode run and have no holes, for one run covers a contiguous range of slots.
 Above them stand prompts being prefilled and retained prefixes. There is one slot more than both can fill, so a move
 always has somewhere to go.
+
+Memory that a resident leaves stays backed for whoever comes next, because touching a page anew costs more than
+writing it; it is given back only when the budget is needed elsewhere.
 """
 
 from __future__ import annotations
@@ -65,6 +68,8 @@ class KvLedger:
         self._holders: list[Resident | None] = [None] * limits.slots
         self._retained: list[Resident] = []  # least recently used first
         self._reserved_tokens = 0
+        self._backed_tokens = [0] * limits.slots
+        """By slot, the memory that holds or once held something and was not given back; at most the budget in all."""
         self._moves: list[Move] = []
         self.rows: list[Sequence] = []
         """The decode batch: `rows[i]` occupies slot i."""
@@ -106,7 +111,24 @@ class KvLedger:
             return False
         resident.reserved_tokens = wanted
         self._reserved_tokens += extra
+        if resident.slot >= 0:
+            self._back(resident)
         return True
+
+    def _back(self, resident: Resident) -> None:
+        """Count a slot as backed for its new or grown holder; what others left behind goes where that is too much."""
+        backed = self._backed_tokens
+        backed[resident.slot] = max(backed[resident.slot], resident.reserved_tokens)
+        excess = sum(backed) - self._limits.budget_tokens
+        for slot in range(len(backed) - 1, -1, -1):  # the low ones are taken again first
+            if excess <= 0:
+                return
+            holder = self._holders[slot]
+            keep = max(holder.reserved_tokens if holder else 0, backed[slot] - excess)
+            if keep < backed[slot]:
+                self._moves.append(ReleaseSlot(slot, keep, backed[slot]))
+                excess -= backed[slot] - keep
+                backed[slot] = keep
 
     def _evict(self, tokens: int, keep: Resident | None) -> None:
         """Drop least recently used prefixes until `tokens` are free, but none if that cannot be reached."""
@@ -125,7 +147,6 @@ class KvLedger:
 
     def _vacate(self, resident: Resident) -> None:
         self._holders[resident.slot] = None
-        self._moves.append(ReleaseSlot(resident.slot, 0, resident.reserved_tokens))
         self._reserved_tokens -= resident.reserved_tokens
         resident.slot, resident.reserved_tokens = -1, 0
 
@@ -135,6 +156,7 @@ class KvLedger:
         """Give a sequence with reserved cache a slot, filled with what it shares with `source`."""
         sequence.slot = self._free_slot()
         self._holders[sequence.slot] = sequence
+        self._back(sequence)
         if source is not None and shared_tokens:
             self._moves.append(CopySlot(source.slot, sequence.slot, shared_tokens))
             if source in self._retained:
@@ -177,7 +199,6 @@ class KvLedger:
         prefix.slot = sequence.slot
         prefix.reserved_tokens = -(-prefix.computed // granule) * granule
         self._holders[prefix.slot] = prefix
-        self._moves.append(ReleaseSlot(prefix.slot, prefix.reserved_tokens, sequence.reserved_tokens))
         self._reserved_tokens -= sequence.reserved_tokens - prefix.reserved_tokens
         sequence.slot, sequence.reserved_tokens = -1, 0
         self._retained.append(prefix)
@@ -204,9 +225,9 @@ class KvLedger:
         source = resident.slot
         if resident.computed:
             self._moves.append(CopySlot(source, target, resident.computed))
-        self._moves.append(ReleaseSlot(source, 0, resident.reserved_tokens))
         self._holders[source], self._holders[target] = None, resident
         resident.slot = target
+        self._back(resident)
 
     def _free_slot(self) -> int:
         """The lowest free slot above the decode batch: most likely the one a joiner ends up in."""

@@ -10,9 +10,13 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from skyshore.engines.llm.kv_ledger import KvLedger, KvLimits, Move
 from skyshore.engines.llm.sequence import Sequence
+
+_CRUMB: Final = 4
+"""This part of a step's prompt tokens is too little for a run of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class StepScheduler:
     # ------------------------------------------------------------------------------------------ what to do next
 
     def plan(self, chunk_tokens: int) -> Step:
-        """The next step; `chunk_tokens` bounds the prompt tokens of one step. Decode and prefill take turns."""
+        """The next step; `chunk_tokens` is about how many prompt tokens one step computes. Decode and prefill take turns."""
         self._admit()
         if self._prefilling and not (self._prefilled_last and self._ledger.rows):
             self._prefilled_last = True
@@ -155,12 +159,16 @@ class StepScheduler:
             insort(self._prefilling, sequence, key=_rank)
 
     def _chunks(self, budget_tokens: int) -> Iterable[PrefillChunk]:
+        """Chunks in order of rank; a run costs much by itself, so no prompt is begun or left with a crumb."""
+        crumb = budget_tokens // _CRUMB
+        left = budget_tokens
         for sequence in self._prefilling:
-            if budget_tokens <= 0:
+            rest = sequence.prompt_tokens - sequence.computed
+            tokens = rest if rest <= left + crumb else left
+            if left <= 0 or (tokens < rest and tokens <= crumb):
                 return
-            stop = min(sequence.prompt_tokens, sequence.computed + budget_tokens)
-            budget_tokens -= stop - sequence.computed
-            yield PrefillChunk(sequence, sequence.computed, stop)
+            left -= tokens
+            yield PrefillChunk(sequence, sequence.computed, sequence.computed + tokens)
 
     def _grow_rows(self) -> None:
         """Make room for one more token in every row; where there is none, whoever ranks last starts over."""
