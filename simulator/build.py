@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from simulator.cluster import Cluster, ClusterSettings
 from simulator.dispatch import CoreDispatcher, Dispatcher
+from simulator.host import Host
 from simulator.node import NodePlan, SimNode
 from simulator.node import Path as LinkPath
 from simulator.timeline import Timeline
@@ -37,7 +38,7 @@ class Simulation:
 
     timeline: Timeline
     cluster: Cluster
-    dispatcher: CoreDispatcher
+    dispatcher: Dispatcher
 
 
 def build(
@@ -71,20 +72,28 @@ def fleet(
     """A scenario's nodes, links and faults under any dispatcher. Raises InvalidScenario like `build`."""
     links = _Links(scenario, folder)
     plans = []
-    known = _calibration(scenario, folder)
+    known = calibration_of(scenario, folder)
+    host = Host(known.contention) if known.contention else None
     for table in scenario.nodes:
         stated = profile_of(table, folder)
         plans += [
-            NodePlan(node_id, table.tier, known.nodes.get(node_id, stated), links.path(node_id))
+            NodePlan(
+                node_id,
+                table.tier,
+                known.nodes.get(node_id, stated),
+                links.path(node_id),
+                host if node_id in known.nodes else None,
+            )
             for node_id in table.ids
         ]
-    cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings or _settings(known.overheads))
+    cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings or settings_of(known.overheads, scenario.seed))
     for fault in scenario.faults:
         _plan_fault(fault, timeline, cluster)
     return cluster
 
 
-def _calibration(scenario: Scenario, folder: Path) -> Calibration:
+def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
+    """What a scenario says was fitted to live runs; empty if nothing was. Raises InvalidScenario."""
     if not scenario.calibration:
         return Calibration("")
     try:
@@ -93,8 +102,18 @@ def _calibration(scenario: Scenario, folder: Path) -> Calibration:
         raise InvalidScenario(f"calibration '{scenario.calibration}': {error}") from error
 
 
-def _settings(overheads: Overheads) -> ClusterSettings:
-    return ClusterSettings(gateway_s=overheads.gateway_s, hop_s=overheads.request_s / 2)
+def settings_of(overheads: Overheads, seed: int | None = None) -> ClusterSettings:
+    """What the hops between client, gateway and node take: drawn from their spread, or the medians without a seed."""
+    drawn = None
+    if seed is not None and overheads.request_spread_s:
+        drawn = _drawn(overheads, np.random.default_rng([seed, *b"overheads"]))
+    return ClusterSettings(gateway_s=overheads.gateway_s, hop_s=overheads.request_s / 2, overheads=drawn)
+
+
+def _drawn(overheads: Overheads, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    gateway_s, request_s = overheads.gateway_spread_s, overheads.request_spread_s
+    while True:
+        yield gateway_s[rng.integers(len(gateway_s))], request_s[rng.integers(len(request_s))] / 2
 
 
 def profile_of(table: NodeTable, folder: Path) -> NodeProfile:

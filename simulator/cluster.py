@@ -35,6 +35,8 @@ class ClusterSettings:
     """A silent node is dropped after this long."""
     attempts: int = 3
     """Nodes tried before a task fails."""
+    overheads: Iterator[tuple[float, float]] | None = None
+    """Without end: `gateway_s` and `hop_s` of one request after the other, in place of the constants."""
 
 
 class Cluster:
@@ -95,6 +97,10 @@ class Cluster:
     def _arrive(self, planned: tuple[Arrival, Iterator[Arrival]]) -> None:
         arrival, arrivals = planned
         flight = flight_of(arrival, self._timeline.now_s, self._pictures)
+        settings = self.settings
+        flight.gateway_s, flight.hop_s = settings.gateway_s, settings.hop_s
+        if settings.overheads is not None:
+            flight.gateway_s, flight.hop_s = next(settings.overheads)
         self.open_tasks += 1
         self._deadlines.add(arrival.deadline_s, flight)
         self._plan_next(arrivals)
@@ -136,7 +142,7 @@ class Cluster:
         if flight.over:  # its deadline came before its slot's end: its room is not needed
             self._tell(self._outcome(flight, OutcomeStatus.CANCELLED))
             return
-        leaves_s = now_s + self.settings.gateway_s + self.settings.hop_s
+        leaves_s = now_s + flight.gateway_s + flight.hop_s
         sent_s = node.path.up.deliver(leaves_s, flight.up_bytes)
         reached_s = sent_s
         if flight.task.kind is not TaskKind.LLM:
@@ -160,10 +166,10 @@ class Cluster:
         """A node is done with a task; its answer travels back."""
         assert flight.arm is not None, "a served task has an arm"
         down = self.nodes[flight.arm.node_id].path.down
-        arrived_s = down.deliver(self._timeline.now_s, flight.down_bytes) + self.settings.hop_s
+        arrived_s = down.deliver(self._timeline.now_s, flight.down_bytes) + flight.hop_s
         ttft_s = 0.0
         if flight.task.kind is TaskKind.LLM:
-            ttft_s = first_token_s + down.delay_s + self.settings.hop_s - flight.arrived_s
+            ttft_s = first_token_s + down.delay_s + flight.hop_s - flight.arrived_s
         self._timeline.at(arrived_s, self._arrived_back, (flight, flight.attempt, worker, ttft_s))
 
     def _arrived_back(self, back: tuple[Flight, int, WorkerOutcome, float]) -> None:
@@ -225,7 +231,7 @@ class Cluster:
             latency_s=now_s - flight.arrived_s,
             deadline_s=flight.task.deadline_s,
             ttft_s=ttft_s,
-            gateway_s=self.settings.gateway_s,
+            gateway_s=flight.gateway_s,
             up_bytes=flight.up_bytes,
             down_bytes=down_bytes,
             transmission_joules=(flight.up_bytes + down_bytes) * joules_per_byte,

@@ -41,6 +41,9 @@ class Flight:
     segment: Segment | None = None
     """What it is to the engine it runs on: the one or the other."""
     account: Account | None = None
+    gateway_s: float = 0.0
+    hop_s: float = 0.0
+    """Of the ways between gateway and node beyond the link, one of them."""
 
     @property
     def first_token_s(self) -> float:
@@ -50,10 +53,7 @@ class Flight:
     @property
     def down_bytes(self) -> int:
         """Bytes of the answer."""
-        if self.task.kind is TaskKind.LLM:
-            return REPLY_BYTES + self.arrival.output_tokens * (TOKEN_BYTES + ANSWER_CHARACTERS_PER_TOKEN)
-        boxes = self.arrival.objects_per_frame * self.arrival.frames
-        return REPLY_BYTES + int(boxes * BOX_BYTES)
+        return answer_bytes(self.arrival)
 
     def bytes_to(self, arm: Arm) -> int:
         """Bytes that reach the node when the task is placed on `arm`."""
@@ -62,9 +62,21 @@ class Flight:
         return REQUEST_BYTES + int(frames_sent(self.arrival, arm) * (FRAME_BYTES + arm.bytes_per_frame))
 
 
+def answer_bytes(arrival: Arrival) -> int:
+    """Bytes of the answer to a request."""
+    if arrival.kind is TaskKind.LLM:
+        return REPLY_BYTES + arrival.output_tokens * (TOKEN_BYTES + ANSWER_CHARACTERS_PER_TOKEN)
+    return REPLY_BYTES + int(arrival.objects_per_frame * arrival.frames * BOX_BYTES)
+
+
 def frames_sent(arrival: Arrival, arm: Arm) -> int:
     """Frames left after the arm's stride."""
-    return -(-frames_offered(arrival) // arm.frame_stride)
+    return strided(frames_offered(arrival), arm.frame_stride)
+
+
+def strided(frames: int, stride: int) -> int:
+    """Frames left when every `stride`-th is sent."""
+    return -(-frames // stride)
 
 
 def frames_offered(arrival: Arrival) -> int:

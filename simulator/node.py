@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from simulator.flight import Flight, frames_sent
+from simulator.host import Host
 from simulator.servers import LlmServer, VideoServer
 from simulator.timeline import Timeline
 from skyshore.domain.node import Arm, Link, Node, NodeStatus, Tier
@@ -48,6 +49,8 @@ class NodePlan:
     tier: Tier
     profile: NodeProfile
     path: Path
+    host: Host | None = None
+    """The machine it shares with other nodes, where that was measured."""
 
 
 class SimNode:
@@ -58,8 +61,8 @@ class SimNode:
     ) -> None:
         """`served(flight, outcome, first_token_s)` is called when an engine is done with a task."""
         profile, self.path = plan.profile, plan.path
-        self.tier = plan.tier
-        self._profile = profile
+        self.tier, self._host = plan.tier, plan.host
+        self.profile = profile
         self.alive = False
         self._spent_joules = 0.0
         self._timeline, self._served = timeline, served
@@ -95,16 +98,19 @@ class SimNode:
         self._node = replace(self._node, incarnation=str(self._lives))
         self._llm = {
             speed.model.partition(":")[0]: LlmServer(speed, self._timeline, self._row_done)
-            for speed in self._profile.llm
+            for speed in self.profile.llm
         }
         self._video = {
-            speed.model: VideoServer(speed, self._timeline, self._segment_done) for speed in self._profile.video
+            speed.model: VideoServer(speed, self._timeline, self._segment_done) for speed in self.profile.video
         }
         self.drift(self._slowdown)
+        if self._host is not None:
+            for server in self._llm.values():
+                self._host.add(server)
         self._servers = (*self._llm.values(), *self._video.values())
         lanes = {model: llm.slots for model, llm in self._llm.items()}
         lanes |= {model: video.slots for model, video in self._video.items()}
-        self._ledger = EnergyLedger(self._profile.idle_watts, lanes, now_s, 0.0)
+        self._ledger = EnergyLedger(self.profile.idle_watts, lanes, now_s, 0.0)
 
     def drift(self, slowdown: float) -> None:
         """Take so many times as long for what is begun from now on; what the node says of itself stays as it was."""
@@ -119,6 +125,9 @@ class SimNode:
         lost = self.flights
         for flight in lost:
             flight.account = None
+        if self._host is not None:
+            for server in self._llm.values():
+                self._host.remove(server)
         self._rows.clear()
         self._segments.clear()
         return lost
@@ -175,7 +184,7 @@ class SimNode:
         busy = 0.0
         for server in self._servers:
             busy += server.busy_watts * server.busy_s(now_s)
-        return self._profile.idle_watts * (now_s - self._started_s) + busy
+        return self.profile.idle_watts * (now_s - self._started_s) + busy
 
     def _charge(self, flight: Flight) -> Charge:
         assert flight.account is not None, "every task on a node has an account"

@@ -19,6 +19,10 @@ class LlmServer:
         self._speed = speed
         self._timeline, self._done = timeline, done
         self._plan = 0
+        self._slowdown, self._hindrance = 1.0, 1.0
+        self.busy = False
+        self.on_busy: Callable[[], None] | None = None
+        """Called when work begins or rests."""
 
     @property
     def running(self) -> int:
@@ -46,13 +50,23 @@ class LlmServer:
 
     def drift(self, slowdown: float) -> None:
         """Be so many times slower than at first, from the next iteration on."""
-        self.batch.speed = self._speed.slowed(slowdown)
-        if self.batch.running is not None:
-            self._cut()
+        self._slowdown = slowdown
+        self._change_pace()
+
+    def hinder(self, factor: float) -> None:
+        """Take so many times as long because of what else runs on the machine, from the next iteration on."""
+        if factor != self._hindrance:
+            self._hindrance = factor
+            self._change_pace()
 
     def cancel(self, row: Row) -> None:
         """Forget a request; its slot is free at the next iteration's end."""
         self.batch.cancel(row)
+        if self.batch.running is not None:
+            self._cut()
+
+    def _change_pace(self) -> None:
+        self.batch.speed = self._speed.slowed(self._slowdown * self._hindrance)
         if self.batch.running is not None:
             self._cut()
 
@@ -61,6 +75,9 @@ class LlmServer:
         if run is not None:
             self._plan += 1
             self._timeline.at(run.end_s, self._end, self._plan)
+        if self.on_busy is not None and self.busy != (run is not None):
+            self.busy = run is not None
+            self.on_busy()
 
     def _cut(self) -> None:
         before = self.batch.running

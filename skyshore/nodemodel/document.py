@@ -20,7 +20,7 @@ CHOICES: Mapping[str, Sequence[StrEnum]] = {
     "kind": (TaskKind.VIDEO_DETECT, TaskKind.VIDEO_CLASSIFY),
 }
 """Fields that hold one of a few words."""
-POSITIVE = {"slots", "chunk_tokens", "kv_tokens", "context_tokens", "frame_stride"}
+POSITIVE = {"slots", "chunk_tokens", "kv_tokens", "context_tokens", "frame_stride", "row_multiple"}
 
 
 class ProfileError(ValueError):

@@ -1,6 +1,7 @@
 """Continuous batching as a state machine over model time: admit, prefill in chunks, decode, finish.
 
-The emulated engine steps it in real time, the simulator in virtual time. Nothing here knows which.
+The emulated engine steps it in real time, the simulator in virtual time. Nothing here knows which. Chunks share an
+iteration with the rows, or the two take turns as in `skyshore/engines/llm` (`LlmSpeed.stall_ratio`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from skyshore.nodemodel.speed import LlmSpeed
+
+CRUMB = 4
+"""This part of a turn's prompt tokens is too little for an iteration of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +43,8 @@ class Iterations:
     count: int
     chunk: tuple[tuple[Row, int], ...]
     """Rows being prefilled and the prompt tokens each takes; then `count` is 1."""
+    decodes: bool = True
+    """Whether every other row gets a token of each."""
 
     @property
     def end_s(self) -> float:
@@ -57,6 +63,8 @@ class LlmBatch:
         self.busy_s = 0.0
         """Seconds spent in iterations so far."""
         self.running: Iterations | None = None
+        self._prefilled_last = False
+        """Whether it is the rows' turn."""
 
     @property
     def full(self) -> bool:
@@ -107,7 +115,7 @@ class LlmBatch:
             return run
         # The slack keeps a boundary that lies at now_s up to rounding from costing one iteration more.
         count = min(run.count, max(1, math.ceil((now_s - run.start_s) / run.each_s - 1e-9)))
-        self.running = Iterations(run.start_s, run.each_s, count, run.chunk)
+        self.running = Iterations(run.start_s, run.each_s, count, run.chunk, run.decodes)
         return self.running
 
     def end(self) -> list[tuple[Row, int]]:
@@ -124,7 +132,7 @@ class LlmBatch:
         progress: list[tuple[Row, int]] = []
         for row in [row for row in self.rows if row.cancelled]:
             self._leave(row)
-        for row in self.rows:
+        for row in self.rows if run.decodes else ():
             if row.prefilled == row.prompt_tokens:
                 row.generated += run.count
                 progress.append((row, run.count))
@@ -149,6 +157,8 @@ class LlmBatch:
         self.kv_reserved -= row.reserved_tokens
 
     def _plan(self, now_s: float, limit: int | None) -> Iterations:
+        if self.speed.stall_ratio:
+            return self._plan_turn(now_s, limit)
         room, decoding, shortest = self.speed.chunk_tokens, 0, math.inf
         chunk: list[tuple[Row, int]] = []
         for row in self.rows:
@@ -166,3 +176,31 @@ class LlmBatch:
         if limit is not None:
             count = min(count, limit)
         return Iterations(now_s, self.speed.iteration_time_s(prefill, decoding), count, tuple(chunk))
+
+    def _plan_turn(self, now_s: float, limit: int | None) -> Iterations:
+        """A chunk of the prompts, or tokens for the rows, whoever's turn it is."""
+        prompts = [row for row in self.rows if row.prefilled < row.prompt_tokens]
+        decoding = [row for row in self.rows if row.prefilled == row.prompt_tokens]
+        self._prefilled_last = bool(prompts) and not (self._prefilled_last and decoding)
+        if not self._prefilled_last:
+            count = 1 if prompts else min(row.output_tokens - row.generated for row in decoding)
+            if limit is not None:
+                count = min(count, limit)
+            return Iterations(now_s, self.speed.iteration_time_s(0, len(decoding)), count, ())
+        chunk = _chunk(prompts, self.speed.chunk_limit(len(prompts), len(decoding)))
+        each_s = self.speed.iteration_time_s(sum(tokens for _, tokens in chunk), 0)
+        return Iterations(now_s, each_s, 1, tuple(chunk), decodes=False)
+
+
+def _chunk(prompts: list[Row], budget_tokens: int) -> list[tuple[Row, int]]:
+    """In order of arrival; an iteration costs much by itself, so no prompt is begun or left with a crumb."""
+    crumb, left = budget_tokens // CRUMB, budget_tokens
+    found: list[tuple[Row, int]] = []
+    for row in prompts:
+        rest = row.prompt_tokens - row.prefilled
+        tokens = rest if rest <= left + crumb else left
+        if left <= 0 or (tokens < rest and tokens <= crumb):
+            break
+        left -= tokens
+        found.append((row, tokens))
+    return found

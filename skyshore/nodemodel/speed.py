@@ -7,6 +7,14 @@ from dataclasses import dataclass, replace
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 
+LEAST_CHUNK_TOKENS = 8
+"""Of an engine whose prompts and answers take turns: below this a chunk costs nearly the same whatever it holds."""
+
+
+def iteration_time_s(prefill_tokens: int, rows: int, iteration_s: float, prefill_token_s: float, row_s: float) -> float:
+    """Seconds of one iteration; see `LlmSpeed`."""
+    return iteration_s + prefill_tokens * prefill_token_s + rows * row_s
+
 
 @dataclass(frozen=True, slots=True)
 class LlmSpeed:
@@ -35,10 +43,25 @@ class LlmSpeed:
     """Tasks that may wait before the node answers QueueFull."""
     busy_watts: float = 0.0
     """Drawn above idle while an iteration runs."""
+    stall_ratio: float = 0.0
+    """0: chunks and rows share an iteration. Else they take turns, and a chunk takes at most this share of the time
+    of a turn of the rows, once for every prompt that waits (`skyshore/engines/llm`)."""
+    row_multiple: int = 1
+    """Rows cost as if padded to a multiple of this."""
 
     def iteration_time_s(self, prefill_tokens: int, rows: int) -> float:
         """Seconds of one iteration."""
-        return self.iteration_s + prefill_tokens * self.prefill_token_s + rows * self.row_s
+        if self.row_multiple > 1:
+            rows = -(-rows // self.row_multiple) * self.row_multiple
+        return iteration_time_s(prefill_tokens, rows, self.iteration_s, self.prefill_token_s, self.row_s)
+
+    def chunk_limit(self, prompts: int, rows: int) -> int:
+        """Most prompt tokens of the next iteration while so many prompts and decoding rows want one."""
+        if not (self.stall_ratio and rows and self.prefill_token_s):
+            return self.chunk_tokens
+        most_s = self.stall_ratio * prompts * self.iteration_time_s(0, rows)
+        affordable = int((most_s - self.iteration_s) / self.prefill_token_s)
+        return min(max(affordable, LEAST_CHUNK_TOKENS), self.chunk_tokens)
 
     @property
     def instant(self) -> bool:
