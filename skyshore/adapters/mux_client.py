@@ -18,6 +18,13 @@ from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
 STREAM_WINDOW = 64
 """Replies of one streaming call that may wait here unread; the server pauses that call beyond it."""
 
+LINGER_S = 0.002
+"""Frames wait this long at most for the server to say something, so that those which come meanwhile travel along.
+
+A message costs some 0.2 ms of CPU at each end, however few frames are in it; a frame of a full one costs a tenth. As in
+Nagle's algorithm a full message does not wait, and nothing does on a stream where all that was sent is answered.
+"""
+
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -123,6 +130,8 @@ class _Connection:
         self._frames: Coalescer[mux_service_pb2.CallFrame] = Coalescer()
         self._calls: dict[int, _OpenCall] = {}
         self._last_call_id = 0
+        self._may_send = asyncio.Event()
+        self._may_send.set()
         self.closed = False
 
     async def run(self) -> None:
@@ -131,6 +140,7 @@ class _Connection:
         stream = self._stub.Connect(self._requests())
         try:
             async for message in stream:
+                self._may_send.set()
                 for frame in message.frames:
                     self._deliver(frame)
         except grpc.aio.AioRpcError as error:
@@ -139,6 +149,7 @@ class _Connection:
             self.closed = True
             stream.cancel()
             self._frames.close()
+            self._may_send.set()
             for call in self._calls.values():
                 call.end(NodeUnavailable(f"{self._target} cannot be reached: {reason}", retry_after_s=1.0))
 
@@ -160,8 +171,17 @@ class _Connection:
         return self._calls.pop(call_id, None) is not None
 
     async def _requests(self) -> AsyncIterator[mux_service_pb2.ConnectRequest]:
-        while batch := await self._frames.take():
+        while batch := await self._next_batch():
             yield mux_service_pb2.ConnectRequest(frames=batch)
+
+    async def _next_batch(self) -> list[mux_service_pb2.CallFrame]:
+        await self._frames.filled()
+        if not self._may_send.is_set() and not self._frames.full:
+            timer = asyncio.get_running_loop().call_later(LINGER_S, self._may_send.set)
+            await self._may_send.wait()
+            timer.cancel()
+        self._may_send.clear()
+        return await self._frames.take()
 
     def _deliver(self, frame: mux_service_pb2.ReplyFrame) -> None:
         call = self._calls.get(frame.call_id)

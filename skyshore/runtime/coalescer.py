@@ -46,6 +46,11 @@ class Coalescer(Generic[FrameT]):
         """Serialised size of what waits."""
         return self._queued_bytes
 
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch waits: there is nothing to be gained by waiting for more."""
+        return len(self._frames) >= self._max_batch_frames or self._queued_bytes >= self._max_batch_bytes
+
     def put(self, frame: FrameT) -> None:
         """Queue a frame at once. Frames put after `close` are dropped: nobody is left to read them."""
         if self._closed:
@@ -61,9 +66,13 @@ class Coalescer(Generic[FrameT]):
         """Return once the queue is below its high water mark or closed."""
         await self._has_room.wait()
 
+    async def filled(self) -> None:
+        """Return once there is something to take, or closed."""
+        await self._readable.wait()
+
     async def take(self) -> list[FrameT]:
         """Wait for frames and take as many as a batch may hold, at least one; empty once closed and read out."""
-        await self._readable.wait()
+        await self.filled()
         batch: list[FrameT] = []
         batch_bytes = 0
         while self._frames and len(batch) < self._max_batch_frames:

@@ -136,7 +136,9 @@ async def test_hundreds_of_interleaved_calls_each_get_their_own_answer_in_order(
             group.create_task(streaming(number))
 
 
-async def test_calls_of_one_turn_share_few_messages(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sent_frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames of each message the client sends."""
     sizes: list[int] = []
 
     def spy(**fields: Any) -> mux_service_pb2.ConnectRequest:
@@ -150,11 +152,37 @@ async def test_calls_of_one_turn_share_few_messages(echo: Echo, monkeypatch: pyt
             return getattr(mux_service_pb2, name)
 
     monkeypatch.setattr(mux_client, "mux_service_pb2", Spied())
-    async with serving(echo) as server:
-        channel = MuxChannel(server.address)
-        await asyncio.gather(*(say(channel, f"w{n}") for n in range(50)))
-        await channel.close()
-    assert sizes == [16, 16, 16, 2]
+    return sizes
+
+
+async def test_calls_of_one_turn_share_few_messages(channel: MuxChannel, sent_frames: list[int]) -> None:
+    await asyncio.gather(*(say(channel, f"w{n}") for n in range(50)))
+    assert sent_frames == [16, 16, 16, 2]
+
+
+async def test_frames_gather_while_a_message_is_unanswered(
+    channel: MuxChannel, echo: Echo, sent_frames: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mux_client, "LINGER_S", 3600.0)
+    gated = asyncio.create_task(say(channel, "gate"))
+    await echo.until_running(1)
+    later = [asyncio.create_task(say(channel, "one"))]
+    await asyncio.sleep(0.01)  # another turn of the loop
+    later.append(asyncio.create_task(say(channel, "two")))
+    await asyncio.sleep(0.01)
+    assert sent_frames == [1]
+    echo.go.set()
+    assert await asyncio.gather(gated, *later) == ["gate", "one", "two"]
+    assert sent_frames == [1, 2]
+
+
+async def test_a_server_that_says_nothing_holds_frames_up_for_a_moment_only(channel: MuxChannel, echo: Echo) -> None:
+    gated = asyncio.create_task(say(channel, "gate"))
+    await echo.until_running(1)
+    assert await say(channel, "one") == "one"
+    assert not gated.done()
+    echo.go.set()
+    await gated
 
 
 async def test_domain_error_crosses_whole(channel: MuxChannel) -> None:
