@@ -9,8 +9,12 @@ import re
 import shutil
 import signal
 import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install -e '.[sim]'")
@@ -22,7 +26,7 @@ from experiments.bundle import Bundle
 from experiments.cell import Cell
 from experiments.experiment import Experiment, sweep
 from experiments.inputs import Inputs
-from experiments.processes import Failed, Finished, Progressed, run_in_processes
+from experiments.processes import Failed, Finished, run_in_processes
 from experiments.run import finish, pending, run_cells
 from experiments.verify import verify
 
@@ -168,21 +172,40 @@ async def test_a_folder_with_other_inputs_is_refused(scenario, tmp_path):
     assert status == 1 and "other inputs" in err and "--out" in err
 
 
+def kill_readers(fifo: Path, times: int) -> None:
+    """Kill the worker that waits for the scenario in `fifo`, so many times; the next one finds an ordinary file."""
+    text = fifo.with_name("small.toml").read_text(encoding="utf-8")
+    for left in reversed(range(times)):
+        while True:
+            try:
+                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError:  # nobody reads yet
+                time.sleep(0.01)
+        if not left:
+            fifo.unlink()
+            fifo.write_text(text, encoding="utf-8")
+        # The workers are the children of the fork server, which is our child.
+        (worker,) = (each for each in psutil.Process().children(recursive=True) if each.ppid() != os.getpid())
+        worker.kill()
+        worker.wait()
+        os.close(writer)
+
+
 @pytest.mark.parametrize("deaths", [1, 2])
-def test_a_killed_worker_costs_its_cell_which_is_tried_once_more(tmp_path, deaths):
-    psutil = pytest.importorskip("psutil", reason="psutil is not installed: pip install 'psutil>=6'")
-    path = tmp_path / "busy.toml"
-    path.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 120"), encoding="utf-8")
-    events, left = [], deaths
-    for event in sweep(small(path).jobs(path), lambda some, at: run_in_processes(some, at, 1), tmp_path / "scratch"):
-        events.append(event)
-        cell = event.job.cell
-        started = isinstance(event, Progressed) and event.share == 0
-        if started and left and (cell.policy, cell.seed) == ("random", 5):
-            # The workers are the children of the fork server, which is our child.
-            (worker,) = (each for each in psutil.Process().children(recursive=True) if each.ppid() != os.getpid())
-            worker.kill()
-            left -= 1
+def test_a_killed_worker_costs_its_cell_which_is_tried_once_more(scenario, tmp_path, deaths):
+    fifo = tmp_path / "never.toml"
+    os.mkfifo(fifo)
+    jobs = [
+        replace(job, cell=replace(job.cell, scenario=fifo))
+        if (job.cell.policy, job.cell.seed) == ("random", 5)
+        else job
+        for job in small(scenario).jobs(scenario)
+    ]
+    killer = threading.Thread(target=kill_readers, args=(fifo, deaths))
+    killer.start()
+    events = list(sweep(jobs, lambda some, at: run_in_processes(some, at, 1), tmp_path / "scratch"))
+    killer.join()
     failed = [event for event in events if isinstance(event, Failed)]
     assert len([event for event in events if isinstance(event, Finished)]) == (4 if deaths == 1 else 3)
     assert [(event.job.cell.policy, event.job.cell.seed) for event in failed] == [("random", 5)] * (deaths - 1)
@@ -194,22 +217,22 @@ async def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path
     path = tmp_path / "long.toml"
     path.write_text(SCENARIO.replace("RATE", "20").replace("duration_s = 20", "duration_s = 400"), encoding="utf-8")
     out = tmp_path / "run"
-    words = ["compare", str(path), "--policies", "least_loaded", "--seeds", "6", "--jobs", "1", "--out", str(out)]
+    words = ["compare", str(path), "--policies", "least_loaded", "--seeds", "40", "--jobs", "1", "--out", str(out)]
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     while not any(out.glob("cells/*/result.json")):
         assert child.returncode is None
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
     child.send_signal(number)
-    text, err = await asyncio.wait_for(child.communicate(), 60)
+    text, err = await asyncio.wait_for(child.communicate(), 150)
     assert child.returncode == 130, err.decode()
     assert "INCOMPLETE" in text.decode()
     summary = json.loads((out / "summary.json").read_text())
     done = len(list(out.glob("cells/*/result.json")))
-    assert summary["complete"] is False and len(summary["missing"]) == 6 - done > 0
+    assert summary["complete"] is False and len(summary["missing"]) == 40 - done > 0
     assert "Incomplete" in (out / "report.html").read_text()
-    assert len(pending(Bundle.read(out))) == 6 - done
+    assert len(pending(Bundle.read(out))) == 40 - done
 
 
 async def test_simulate_prints_figures_and_ctrl_c_leaves_a_valid_partial_result(scenario, tmp_path):
@@ -228,9 +251,9 @@ async def test_simulate_prints_figures_and_ctrl_c_leaves_a_valid_partial_result(
     # The first row group is on disk: it is in the midst of it.
     while not any(path.stat().st_size > 100_000 for path in out.glob(".part/*/decisions.parquet")):
         assert child.returncode is None
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    said, err_bytes = await asyncio.wait_for(child.communicate(), 60)
+    said, err_bytes = await asyncio.wait_for(child.communicate(), 150)
     assert child.returncode == 130, err_bytes.decode()
     partial = json.loads(said)
     assert partial["complete"] is False

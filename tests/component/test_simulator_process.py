@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
+
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 
 
@@ -15,10 +17,13 @@ async def simulate(*arguments: str, interrupt: bool = False) -> tuple[int | None
     )
     if interrupt:
         assert child.stderr is not None
-        assert b"simulating" in await asyncio.wait_for(child.stderr.readline(), 50)
-        await asyncio.sleep(1.0)
+        assert b"simulating" in await child.stderr.readline()
+        process = psutil.Process(child.pid)
+        began_s = process.cpu_times().user
+        while process.cpu_times().user < began_s + 0.5:  # noqa: ASYNC110 - by its own clock it is in the midst of it
+            await asyncio.sleep(0.01)
         child.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(child.communicate(), 50)
+    out, err = await child.communicate()
     return child.returncode, out.decode(), err.decode()
 
 
