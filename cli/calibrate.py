@@ -32,7 +32,8 @@ def run_calibrate(run: Path, out: Path, *, as_json: bool) -> None:
             show_table(console, table)
     overheads = found.overheads
     console.print(
-        f"gateway {1000 * overheads.gateway_s:.1f} ms, other hops {1000 * overheads.request_s:.1f} ms\n"
+        f"gateway {1000 * overheads.gateway_s:.1f} ms, other hops {1000 * overheads.request_s:.1f} ms; "
+        f"a node takes {found.contention:.0%} longer for every other that is busy\n"
         f'{out}: put it beside a scenario and say calibration = "{out.name}" there; simulations then use it',
         highlight=False,
         soft_wrap=True,

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+from skyshore.domain.errors import InvalidTask, NodeUnavailable, SkyshoreError
 
 TIMEOUT_S = 10.0
 UPLOAD_S = 600.0
@@ -28,9 +29,13 @@ def gateway_url(given: str = "") -> str:
     """`given`, else `SKYSHORE_URL`, else the system that runs in the state folder.
 
     Raises:
+        InvalidTask: no address of a gateway.
         NotRunning: none runs there.
     """
     if url := given or os.environ.get("SKYSHORE_URL", ""):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidTask(f"'{url}' is no address of a gateway; one looks like http://127.0.0.1:8080", param="url")
         return url.rstrip("/")
     from cli.launcher.state_file import StateFile  # noqa: PLC0415 (psutil, only when nobody named an address)
 

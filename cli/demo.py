@@ -16,6 +16,7 @@ from cli.demo_requests import chat, detect, save_detected
 from cli.launcher.control import log_folder, stop_system
 from cli.launcher.errors import NotRunning
 from cli.launcher.state_file import StateFile
+from cli.render import say
 from cli.replay import play_schedule, show_result
 from cli.trace_sources import Stream, camera_stream, llm_stream
 from cli.traces import write_schedule
@@ -51,8 +52,8 @@ def run_demo(*, emulated: bool, seconds: float, out: Path) -> bool:
         well = show.play()
     console.rule("files")
     for path in show.made:
-        console.print(str(path), highlight=False)
-    console.print(f"logs: {log_folder(state_folder())}", highlight=False)
+        say(console, str(path))
+    say(console, f"logs: {log_folder(state_folder())}")
     return well
 
 
@@ -77,12 +78,12 @@ class _Show:
             well = self._try("one chat", self._chat)
             streams.append(llm_stream(LLM_WORDS, self.seconds, SEED, 1))
         else:
-            self.console.print("[yellow]no language model is served, so no chat: `skyshore models fetch smollm2-135m`")
+            self._warn("no language model is served, so no chat: `skyshore models fetch smollm2-135m`")
         if "video.detect" in served and self.clip_name:
             well = self._try("one clip", self._detect) and well
             streams.append(camera_stream(f"{CAMERA_WORDS} clip={self.clip_name}", self.seconds, SEED, 1))
         else:
-            self.console.print("[yellow]no detector or no clip, so no video: `skyshore models fetch`")
+            self._warn("no detector or no clip, so no video: `skyshore models fetch`")
         return self._try("a mixed trace", lambda: self._replay(streams)) and well
 
     def _try(self, title: str, step: Callable[[], None]) -> bool:
@@ -90,9 +91,12 @@ class _Show:
         try:
             step()
         except (SkyshoreError, OSError) as error:
-            self.console.print(f"[bold red]{title} failed:[/] {error}", highlight=False)
+            say(self.console, (f"{title} failed:", "bold red"), f" {error}")
             return False
         return True
+
+    def _warn(self, text: str) -> None:
+        say(self.console, (text, "yellow"))
 
     def _chat(self) -> None:
         asyncio.run(self._ask(lambda http: chat(http, self.console)))
@@ -118,7 +122,7 @@ class _Show:
         schedule = assemble(arrivals, duration_s=self.seconds, seed=SEED, provenance=story)
         trace, report = self.out / "trace.jsonl", self.out / "replay.json"
         write_schedule(schedule, trace)
-        self.console.print(f"{len(schedule.arrivals)} requests: {'; '.join(story)}", highlight=False)
+        say(self.console, f"{len(schedule.arrivals)} requests: {'; '.join(story)}")
         policy = str(GatewayApi(self.url).get("/v1/policy")["policy"])
         result = play_schedule(schedule, self.url, policy, self.console)
         show_result(result, report, self.console, as_json=False)
@@ -133,9 +137,9 @@ def _fetch(emulated: bool, console: Console) -> str:
     cached = next((name for name in CLIPS if is_ready(name)), "")
     failed = fetch_missing((*(() if emulated else MODELS), *(() if cached else (CLIPS[-1],))), console)
     if any("npm" in reason for reason in failed):
-        console.print("[yellow]without the detectors there is no video; install npm (Node.js) and run this again")
+        say(console, ("without the detectors there is no video; install npm (Node.js) and run this again", "yellow"))
     if not failed:
-        console.print("all there" + (": the nodes are EMULATED, their answers invented" if emulated else ""))
+        say(console, "all there" + (": the nodes are EMULATED, their answers invented" if emulated else ""))
     return cached or next((name for name in CLIPS if is_ready(name)), "")
 
 
@@ -146,7 +150,7 @@ def _system(emulated: bool, console: Console) -> Iterator[str]:
     folder = state_folder()
     try:
         running = StateFile(folder).running()
-        console.print(f"using the system that runs already: {running.gateway_url}", highlight=False)
+        say(console, f"using the system that runs already: {running.gateway_url}")
         yield running.gateway_url
         return
     except NotRunning:
@@ -154,7 +158,7 @@ def _system(emulated: bool, console: Console) -> Iterator[str]:
     try:
         state = up_detached(UpOptions(emulated=emulated), READY_S)
         names = ", ".join(entry.name for entry in state.processes)
-        console.print(f"{len(state.processes)} processes: {names}", highlight=False)
+        say(console, f"{len(state.processes)} processes: {names}")
         yield state.gateway_url
     finally:
         with console.status("stopping what was started"):

@@ -14,6 +14,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from cli.render import say
 from loadgen.http1 import HttpClient, Response
 from loadgen.payloads import BOUNDARY
 from loadgen.sse import EventParser
@@ -48,18 +49,18 @@ async def chat(http: HttpClient, console: Console) -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    console.print(f"[bold]you:[/] {QUESTION}", highlight=False)
+    say(console, ("you:", "bold"), f" {QUESTION}")
     headers = {"content-type": "application/json", "x-skyshore-class": "standard"}
     async with http.request("POST", "/v1/chat/completions", headers, (orjson.dumps(body),)) as answer:
         await _insist(answer, 200)
-        console.print(f"[dim]{_placed(answer)}[/]", highlight=False)
+        say(console, (_placed(answer), "dim"))
         async with aclosing(_json_events(answer)) as events:
             async for event in events:
                 _raise_error(event)
                 for choice in event.get("choices") or ():
                     console.print(choice["delta"].get("content", ""), end="", markup=False, highlight=False)
                 if usage := event.get("usage"):
-                    console.print(f"\n[dim]{usage['completion_tokens']} tokens[/]", highlight=False)
+                    say(console, (f"\n{usage['completion_tokens']} tokens", "dim"))
 
 
 async def detect(http: HttpClient, clip: Path, frame_count: int, console: Console) -> Detected:
@@ -119,11 +120,11 @@ async def _follow(http: HttpClient, task_id: str, about: str, console: Console) 
 def _tell(result: dict[str, Any], console: Console) -> None:
     places = Counter((part["node"], part["tier"], part["model"], part["policy"]) for part in result["segments"])
     for (node, tier, model, policy), count in sorted(places.items()):
-        console.print(f"[dim]{count} segments placed on {node} ({tier}, {model}) by {policy}[/]", highlight=False)
+        say(console, (f"{count} segments placed on {node} ({tier}, {model}) by {policy}", "dim"))
     found = Counter(box["label"] for frame in result["frames"] for box in frame["detections"])
     names = ", ".join(f"{count} {label}" for label, count in found.most_common(5)) or "nothing"
     rate = len(result["frames"]) / result["wall_s"] if result["wall_s"] else 0.0
-    console.print(f"{len(result['frames'])} frames in {result['wall_s']:.1f} s ({rate:.0f}/s), boxes: {names}")
+    say(console, f"{len(result['frames'])} frames in {result['wall_s']:.1f} s ({rate:.0f}/s), boxes: {names}")
 
 
 def _form(clip: Path, fields: dict[str, str]) -> tuple[bytes, ...]:

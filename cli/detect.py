@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from cli.connection import GatewayApi
+from cli.render import say
 from skyshore.adapters.video_draw import Mp4Writer
 from skyshore.adapters.video_live import LiveFrames, open_camera
 from skyshore.adapters.video_source import ClipFrame
@@ -103,7 +104,7 @@ def detect_live(
                 wait(waiting, return_when=FIRST_COMPLETED)
                 waiting = _print_done(waiting, as_mot=as_mot)
         told = f"{sent} frames sent, {late} dropped while the system was busy, {live.dropped} while this machine was"
-        Console(stderr=True).print(told, highlight=False)
+        say(Console(stderr=True), told)
 
 
 def _pieces(live: LiveFrames, piece_s: float) -> Iterator[list[ClipFrame]]:
@@ -142,7 +143,7 @@ def _print_done(waiting: list[Future[list[dict[str, Any]]]], *, as_mot: bool) ->
         try:
             _print_frames(waiting.pop(0).result(), as_mot=as_mot)
         except SkyshoreError as error:  # one lost piece is no reason to switch the camera off
-            Console(stderr=True).print(f"a piece was lost: {error.message}", highlight=False)
+            say(Console(stderr=True), f"a piece was lost: {error.message}")
     return waiting
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cli.render import say
 from experiments.decision_table import DecisionWriter
 from experiments.outcome_table import OutcomeRow
 from skyshore.adapters.redis_store import RedisStore
@@ -37,7 +38,7 @@ def run_export(redis_url: str, out: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"file": str(out), "decisions": len(decisions), "with_outcome": known}))
     else:
-        Console().print(f"{out}: {len(decisions)} decisions, {known} with their outcome", highlight=False)
+        say(Console(), f"{out}: {len(decisions)} decisions, {known} with their outcome")
 
 
 def write_decisions(out: Path, decisions: Sequence[DecisionRecord], outcomes: Iterable[Outcome]) -> int:

@@ -190,7 +190,9 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder; by default out/NAME-HASH.")] = None,
     rows: Annotated[bool, typer.Option(help="Keep a row a request (Parquet).")] = True,
     decisions: Annotated[bool, typer.Option("--decisions", help="Keep a row a decision too.")] = False,
-    bound: Annotated[bool, typer.Option("--bound", help="Work out the clairvoyant bound, for regret.")] = False,
+    bound: Annotated[
+        bool, typer.Option("--bound", help="Add the best fixed arm, hindsight and bound: regret.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run policies on the same requests over several seeds; figures with intervals, a report, a run bundle."""
@@ -213,7 +215,7 @@ def detect(
     model: Annotated[str, typer.Option(help="Detector to insist on; by default the policy chooses.")] = "",
     service_class: Annotated[str, typer.Option("--class", help="Service class.")] = "standard",
     classes: Annotated[str, typer.Option(help="Object classes wanted, with commas; none means all.")] = "",
-    min_score: Annotated[float, typer.Option(min=0, max=1)] = 0.3,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below it are dropped.")] = 0.3,
     mot: Annotated[bool, typer.Option("--mot", help="Print MOT text, not a JSON object a frame.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated clip and a contact sheet.")] = None,
     url: Url = "",
@@ -299,5 +301,10 @@ def main() -> None:
     try:
         app()
     except SkyshoreError as error:
-        print(f"skyshore: {error.message}", file=sys.stderr)
-        sys.exit(1)
+        problem = error.message
+    except OSError as error:  # a full disk, a folder that may not be written to
+        problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        return
+    print(f"skyshore: {problem}", file=sys.stderr)
+    sys.exit(1)

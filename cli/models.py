@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
 
+from cli.render import say, show_table
 from skyshore.catalogue.store import add_own, add_precision, cache_dir, fetch, ready, verify
 from skyshore.catalogue.table import ENTRIES, entry
 from skyshore.domain.errors import NotFound, SkyshoreError
+from skyshore.report.tables import Table
 
 app = typer.Typer(help="Models and sample clips: list, fetch, verify, build.", no_args_is_help=True)
 
@@ -34,18 +36,28 @@ class _StatusLine:
 
 
 @app.command("list")
-def list_entries() -> None:
+def list_entries(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show every entry, its licence, and whether it is in the cache."""
-    table = Table("name", "kind", "what it is", "licence", "cached", caption=f"cache: {cache_dir()}")
-    for item in ENTRIES.values():
-        try:
-            ready(item.name)
-            state = "yes"
-        except NotFound:
-            state = f"no ({item.download_mb} MB)"
-        licence = f"{item.licence} — opt-in" if item.opt_in else item.licence
-        table.add_row(item.name, item.kind.value, item.about, licence, state)
-    Console().print(table)
+    cached = {name: _is_cached(name) for name in ENTRIES}
+    if as_json:
+        told = ("name", "kind", "about", "licence", "opt_in", "download_mb")
+        entries = [
+            {key: getattr(item, key) for key in told} | {"cached": cached[item.name]} for item in ENTRIES.values()
+        ]
+        print(json.dumps({"cache": str(cache_dir()), "entries": entries}))
+        return
+    rows = tuple(
+        (
+            item.name,
+            item.kind.value,
+            "yes" if cached[item.name] else f"no ({item.download_mb} MB)",
+            f"{item.licence} (opt-in)" if item.opt_in else item.licence,
+            item.about,
+        )
+        for item in ENTRIES.values()
+    )
+    columns = ("name", "kind", "cached", "licence", "what it is")
+    show_table(Console(), Table("", columns, rows, f"cache: {cache_dir()}", wide_last=True))
 
 
 @app.command("fetch")
@@ -61,10 +73,10 @@ def fetch_entries(
             with console.status(name) as status:
                 progress = _StatusLine(status, name)
                 folder = fetch(name, accept_licence=accept_licence, progress=progress)
-            console.print(f"[green]{name}[/] {folder} ({entry(name).licence})")
+            say(console, (name, "green"), f" {folder} ({entry(name).licence})")
         except SkyshoreError as error:
             failed = True
-            console.print(f"[red]{name}[/] {error.message}", highlight=False)
+            say(console, (name, "red"), f": {error.message}")
     if failed:
         raise typer.Exit(1)
 
@@ -79,10 +91,10 @@ def verify_entries(names: Names = None) -> None:
         try:
             manifest = verify(name)
             count = len(manifest.files) + len(manifest.source_files)
-            console.print(f"[green]{name}[/] {count} files as they were written")
+            say(console, (name, "green"), f" {count} files as they were written")
         except SkyshoreError as error:
             failed = True
-            console.print(f"[red]{name}[/] {error.message}", highlight=False)
+            say(console, (name, "red"), f": {error.message}")
     if failed:
         raise typer.Exit(1)
 
@@ -101,7 +113,15 @@ def build_model(
                 name = path.parent.name
             else:
                 path = add_precision(name, precision, progress=_StatusLine(status, name))
-        console.print(f"[green]{name}[/] {path}")
+        say(console, (name, "green"), f" {path}")
     except SkyshoreError as error:
-        console.print(f"[red]{name}[/] {error.message}", highlight=False)
+        say(console, (name, "red"), f": {error.message}")
         raise typer.Exit(1) from error
+
+
+def _is_cached(name: str) -> bool:
+    try:
+        ready(name)
+    except NotFound:
+        return False
+    return True

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.profile_llm import llm
-from cli.render import show_table
+from cli.render import say, show_table
 from cli.up import cached_models
 from skyshore.catalogue.errors import NotFetched, UnknownEntry
 from skyshore.catalogue.store import clip as catalogue_clip
@@ -117,7 +117,7 @@ def video(
         print(json.dumps({"clip": clip.name, "fps": clip.fps, "profile": str(out), "arms": arms}, indent=1))
         return
     show_table(Console(), arm_table(speeds, best, clip.fps))
-    Console(stderr=True).print(f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE", highlight=False)
+    say(Console(stderr=True), f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE")
 
 
 def frontier(speeds: Sequence[VideoSpeed]) -> NDArray[np.bool_]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli.render import show_table
+from cli.render import say, show_table
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.catalogue.llama_build import Precision
 from skyshore.catalogue.store import add_precision, ready
 from skyshore.domain.errors import InvalidTask, NotFound
 from skyshore.engines.llm.decoder import Decoder
+from skyshore.engines.llm.settings import KV_BUDGET_BYTES
 from skyshore.nodemodel.document import profile_from_document, profile_to_document
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
@@ -34,6 +35,7 @@ from skyshore.worker.llm_profile import (
     to_speed,
     top_tokens_and_loss,
 )
+from skyshore.worker.onnx_engines import CONTEXT_TOKENS
 from skyshore.worker.settings import NodeSettings
 
 REFERENCE = "fp32"
@@ -60,7 +62,7 @@ def llm(
     settings = NodeSettings(engine="onnx", id="profile", threads=threads)
     for name in (*names, REFERENCE):
         if not (folder / f"model-{name}.onnx").is_file():
-            console.print(f"building {model}:{name}", highlight=False)
+            say(console, f"building {model}:{name}")
             add_precision(model, name)
     tokens = Tokenizer.open(folder).encode(TEXT_FILE.read_text(encoding="utf-8"))
     reference = Decoder(folder / f"model-{REFERENCE}.onnx", 1, WINDOW_TOKENS, threads)
@@ -75,14 +77,15 @@ def llm(
             cells, watts = measure(decoder, rows, lengths, meter=meter, idle_watts=settings.idle_watts)
             quality = text_quality(decoder, tokens, tops)
             weights = path.with_suffix(".onnx.data").stat().st_size
-            found.append(PrecisionProfile(model, name, weights, cells, quality, meter.source, watts))
+            kv_bytes = decoder.kv.bytes_per_token
+            found.append(PrecisionProfile(model, name, weights, cells, quality, meter.source, watts, kv_bytes))
     speeds = tuple(_speed(each, settings, threads) for each in found)
     _write(out, settings, speeds)
     if as_json:
         print(json.dumps(report(found, speeds, threads, out), indent=1))
         return
     show_table(Console(), precision_table(found))
-    console.print(f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE", highlight=False)
+    say(console, f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE")
 
 
 def report(found: list[PrecisionProfile], speeds: tuple[LlmSpeed, ...], threads: int, out: Path) -> dict[str, Any]:
@@ -152,7 +155,10 @@ def _joules(found: PrecisionProfile, kind: str) -> float:
 def _speed(found: PrecisionProfile, settings: NodeSettings, threads: int) -> LlmSpeed:
     source = f"measured:`skyshore profile llm`, {threads} threads; energy {found.energy_source}"
     base = llm_quality(found.model) or 1.0
-    return to_speed(found, base, slots=settings.slots, context_tokens=2048, source=source)
+    kv_tokens = KV_BUDGET_BYTES // found.kv_bytes_per_token
+    return to_speed(
+        found, base, slots=settings.slots, kv_tokens=kv_tokens, context_tokens=CONTEXT_TOKENS, source=source
+    )
 
 
 def _precisions(given: str, folder: Path) -> tuple[str, ...]:

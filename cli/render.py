@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from skyshore.report.tables import Table
 
@@ -12,12 +13,17 @@ PIPE_WIDTH = 160
 _STYLES = {"VALID": "green", "DEGRADED": "yellow", "INVALID": "bold red", "serving": "green"}
 
 
+def say(console: Console, *parts: str | tuple[str, str]) -> None:
+    """Print a line of texts, or (text, style): brackets in them are no markup, and no path is broken in two."""
+    console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
 def show_table(console: Console, table: Table) -> None:
     """Print a table; words of judgement get their colour."""
     drawn = RichTable(
-        title=table.title or None,
+        title=Text(table.title) if table.title else None,
         title_justify="left",
-        caption=table.note or None,
+        caption=Text(table.note) if table.note else None,
         caption_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
@@ -29,7 +35,7 @@ def show_table(console: Console, table: Table) -> None:
         justify: JustifyMethod = "left" if place == 0 or (last and table.wide_last) else "right"
         drawn.add_column(column, justify=justify, overflow="fold", no_wrap=not (last and table.wide_last))
     for row in table.rows:
-        drawn.add_row(*(f"[{style}]{cell}[/]" if (style := _STYLES.get(cell)) else cell for cell in row))
+        drawn.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
     # A pipe has no width: cropping a table for it would lose what the reader came for.
     width = console.width
     if not console.is_terminal:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from cli.connection import state_folder
-from cli.render import show_table
+from cli.render import say, show_table
 from cli.traces import read_schedule
 from experiments.live_faults import play_faults, restart_links
 from loadgen.clips import find_file
@@ -24,10 +24,11 @@ from loadgen.replay import prepare
 from loadgen.result import ReplayResult
 from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
-from skyshore.domain.errors import InvalidTask, NotFound
+from skyshore.domain.errors import InvalidTask
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
 from skyshore.scenario import FaultTable, Scenario, read_scenario
 from skyshore.scenario_workload import make_schedule
+from skyshore.text_file import read_text
 from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule
 
@@ -79,10 +80,7 @@ def read_play(path: Path, url: str) -> Play:
     """
     if path.suffix != ".toml":
         return Play(read_schedule(path))
-    try:
-        scenario = read_scenario(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise NotFound(f"cannot read {path}: {error.strerror}") from error
+    scenario = read_scenario(read_text(path), str(path))
     name = scenario.workload.schedule
     schedule = read_schedule(path.parent / name) if name else make_schedule(scenario)
     emulated = all(table.engine == "emulated" for table in scenario.nodes)
@@ -140,8 +138,8 @@ def show_result(result: ReplayResult, path: Path, console: Console, *, as_json: 
     for table in result.tables():
         show_table(console, table)
     for code, count in result.whole.errors.items():
-        console.print(f"[red]{count} x {code}", highlight=False)
-    console.print(f"{path}\n{rows}", highlight=False)
+        say(console, (f"{count} x {code}", "red"))
+    say(console, f"{path}\n{rows}")
 
 
 def _counter(model: str) -> TokenCounter:

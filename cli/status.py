@@ -13,7 +13,7 @@ from rich.console import Console
 from cli.connection import GatewayApi
 from cli.launcher.health import Probe
 from cli.launcher.state_file import ProcessEntry, SystemState
-from cli.render import show_table
+from cli.render import say, show_table
 from skyshore.adapters.redis_store.schema import NODES
 from skyshore.domain.errors import SkyshoreError
 from skyshore.report.tables import NONE, Table
@@ -46,7 +46,7 @@ def show_status(state: SystemState, *, as_json: bool) -> bool:
     rows = tuple((p["name"], str(p["pid"]), p["health"], p["address"], f"{p['memory_mb']:.0f} MB") for p in processes)
     show_table(console, Table(f"gateway {state.gateway_url}", columns, rows))
     if problem:
-        console.print(f"[red]nodes unknown: {problem}", highlight=False)
+        say(console, (f"nodes unknown: {problem}", "red"))
     else:
         show_table(console, _node_table(nodes))
     return well

@@ -10,8 +10,9 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from skyshore.domain.errors import InvalidTask, NotFound
+from skyshore.domain.errors import InvalidTask
 from skyshore.domain.task import TaskKind
+from skyshore.text_file import read_text
 from skyshore.workload import arrivals
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.cameras import Camera, VideoKind, camera_arrivals, objects_per_frame
@@ -225,7 +226,4 @@ def _checked(make: Callable[[], T], where: str) -> T:
 
 
 def _text(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError as error:
-        raise NotFound(f"cannot read {path}: {error.strerror}") from error
+    return read_text(path).splitlines(keepends=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from cli.render import show_table
+from cli.render import say, show_table
 from cli.trace_sources import LLM_SOURCES, camera_stream, llm_stream
 from skyshore.domain.errors import NotFound
 from skyshore.report.request_record import in_json
 from skyshore.report.tables import NONE, Table
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.load_statistics import load_statistics
-from skyshore.workload.schedule import Schedule, assemble, from_lines, to_lines
+from skyshore.workload.schedule import InvalidSchedule, Schedule, assemble, from_lines, to_lines
 
 _LLM_HELP = (
     f"A source of LLM requests: {', '.join(LLM_SOURCES)}, then name=value words, for example "
@@ -43,12 +44,17 @@ def read_schedule(path: Path) -> Schedule:
     Raises:
         NotFound: no such file.
         InvalidSchedule: it is damaged; the line is named.
+        OSError: it cannot be read.
     """
     try:
         with path.open(encoding="utf-8") as lines:
             return from_lines(lines)
     except FileNotFoundError as error:
         raise NotFound(f"no file {path}; make one with `skyshore traces make {path}`") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSchedule(f"{path} is no text file, so no schedule") from error
+    except InvalidSchedule as error:
+        raise InvalidSchedule(f"{path}: {error.message}") from error
 
 
 def write_schedule(schedule: Schedule, path: Path) -> None:
@@ -68,6 +74,8 @@ def make(
     cameras: Annotated[list[str] | None, typer.Option(help=_CAMERA_HELP, metavar="WORDS")] = None,
 ) -> None:
     """Make a schedule: LLM requests from processes or published traces, and cameras, merged and hashed."""
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter(f"a schedule of {seconds:g} seconds holds nothing", param_hint="--seconds")
     streams = [llm_stream(words, seconds, seed, number) for number, words in enumerate(llm or (), start=1)]
     streams += [camera_stream(words, seconds, seed, number) for number, words in enumerate(cameras or (), start=1)]
     if not streams:
@@ -75,7 +83,7 @@ def make(
     provenance = [line for stream in streams for line in stream.provenance]
     schedule = assemble([stream.arrivals for stream in streams], duration_s=seconds, seed=seed, provenance=provenance)
     write_schedule(schedule, out)
-    Console().print(f"{out}: {len(schedule.arrivals)} requests in {seconds:g} s, sha256 {schedule.sha256[:12]}…")
+    say(Console(), f"{out}: {len(schedule.arrivals)} requests in {seconds:g} s, sha256 {schedule.sha256[:12]}…")
 
 
 @app.command()
@@ -88,9 +96,10 @@ def show(file: File, as_json: AsJson = False) -> None:
         print(json.dumps({**head, "provenance": schedule.provenance, "kinds": described}))
         return
     console = Console()
-    console.print(f"[bold]{file}[/]  seed {schedule.seed}  {schedule.duration_s:g} s  sha256 {schedule.sha256[:16]}…")
+    about = f"  seed {schedule.seed}  {schedule.duration_s:g} s  sha256 {schedule.sha256[:16]}…"
+    say(console, (str(file), "bold"), about)
     for line in schedule.provenance:
-        console.print(f"  {line}", highlight=False)
+        say(console, f"  {line}")
     columns = ("kind", "requests", "rate /s", "gap CV", "IDC 1 s", "prompt mean", "output mean", "frames mean")
     rows = tuple((kind, *(_cell(value) for value in figures.values())) for kind, figures in described.items())
     show_table(console, Table("", columns, rows))
@@ -100,9 +109,7 @@ def show(file: File, as_json: AsJson = False) -> None:
 def check(file: File) -> None:
     """Check format, order and hash of a schedule; exit 1 with the line at fault."""
     schedule = read_schedule(file)
-    Console().print(
-        f"[green]{file} is whole[/]: {len(schedule.arrivals)} requests, sha256 {schedule.sha256}", soft_wrap=True
-    )
+    say(Console(), (f"{file} is whole", "green"), f": {len(schedule.arrivals)} requests, sha256 {schedule.sha256}")
 
 
 def _by_kind(schedule: Schedule) -> Iterator[tuple[str, list[Arrival]]]:

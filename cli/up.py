@@ -14,6 +14,7 @@ from cli.connection import state_folder
 from cli.launcher.control import run_system, start_detached
 from cli.launcher.fleet import SystemOptions
 from cli.launcher.state_file import SystemState
+from cli.render import say
 from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import fetch, ready
 from skyshore.catalogue.table import ENTRIES, Kind
@@ -73,8 +74,8 @@ def up_detached(options: UpOptions, ready_s: float) -> SystemState:
     with console.status("starting"):
         state = start_detached(options.arguments(), state_folder(), ready_s)
     for note in state.notes:
-        console.print(f"[yellow]{note}", highlight=False)
-    console.print(f"[green]ready:[/] {state.gateway_url}  (`skyshore status`, `skyshore down`)", highlight=False)
+        say(console, (note, "yellow"))
+    say(console, ("ready:", "green"), f" {state.gateway_url}  (`skyshore status`, `skyshore down`)")
     return state
 
 
@@ -93,10 +94,10 @@ def fetch_missing(names: tuple[str, ...], console: Console) -> list[str]:
         try:
             with console.status(f"fetching {name}") as status:
                 fetch(name, progress=lambda stage, name=name: status.update(f"{name}: {stage}"))  # type: ignore[misc]
-            console.print(f"[green]fetched[/] {name}", highlight=False)
+            say(console, ("fetched", "green"), f" {name}")
         except SkyshoreError as error:
             failed.append(f"{name}: {error.message}")
-            console.print(f"[yellow]cannot fetch {name}:[/] {error.message}", highlight=False)
+            say(console, (f"cannot fetch {name}:", "yellow"), f" {error.message}")
     return failed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,7 @@ from experiments.cell import Cell, Driver
 from experiments.code_version import sources_sha256
 from experiments.inputs import Inputs
 from experiments.processes import Event, Failed
+from experiments.references import REFERENCES
 from experiments.work import CellJob
 from skyshore.domain.errors import InvalidTask, NotFound
 from skyshore.policies.registry import POLICIES
@@ -39,7 +41,7 @@ class Experiment:
     rows: bool = True
     decisions: bool = False
     bound: bool = False
-    """Regret against the clairvoyant bound."""
+    """Run the references too, and work out the regret against them and against the bound (simulated cells)."""
 
     def __post_init__(self) -> None:
         """Find mistakes before the first hour of work, not after it."""
@@ -49,7 +51,7 @@ class Experiment:
         for policy in self.policies:
             if policy not in POLICIES:
                 raise NotFound(f"no policy '{policy}'; known are {', '.join(sorted(POLICIES))}", param="policies")
-        if any(load <= 0 for load in self.loads):
+        if not all(0 < load < math.inf for load in self.loads):
             raise InvalidTask("a load is a factor above 0 on the scenario's arrival rates", param="loads")
         if self.baseline and self.baseline not in self.policies:
             raise InvalidTask(f"the baseline '{self.baseline}' is none of {', '.join(self.policies)}", param="baseline")
@@ -59,10 +61,16 @@ class Experiment:
         """The policy that the others are held against."""
         return self.baseline or self.policies[0]
 
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        """Policies, and behind them what they are measured against."""
+        return (*self.policies, *REFERENCES) if self.bound else self.policies
+
     def jobs(self, scenario: Path) -> list[CellJob]:
         """All cells, those of a pair next to each other, so that an early end leaves pairs whole."""
-        grid = product(self.drivers, self.seeds, self.loads, self.policies)
-        return [self._job(Cell(scenario, policy, seed, load, driver)) for driver, seed, load, policy in grid]
+        grid = product(self.drivers, self.seeds, self.loads, self.contestants)
+        cells = [Cell(scenario, policy, seed, load, driver) for driver, seed, load, policy in grid]
+        return [self._job(cell) for cell in cells if cell.driver is Driver.SIM or cell.policy not in REFERENCES]
 
     def to_json(self) -> dict[str, Any]:
         """All of it but the inputs themselves."""
@@ -95,8 +103,7 @@ class Experiment:
         )
 
     def _job(self, cell: Cell) -> CellJob:
-        kept = {"rows": self.rows, "decisions": self.decisions, "bound": self.bound}
-        return CellJob(cell, self.inputs.sha256, sources_sha256(), **kept)
+        return CellJob(cell, self.inputs.sha256, sources_sha256(), rows=self.rows, decisions=self.decisions)
 
 
 def sweep(jobs: Sequence[CellJob], execute: Execute, scratch: Path) -> Iterator[Event]:

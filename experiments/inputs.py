@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from skyshore.scenario import InvalidScenario, Scenario, read_scenario
+from skyshore.text_file import read_text
 
 LONGEST_NAME = 255
 
@@ -27,13 +28,11 @@ class Inputs:
         """Gather them.
 
         Raises:
-            InvalidScenario: the scenario cannot be read or used.
+            NotFound: the scenario cannot be read.
+            InvalidScenario: it cannot be used.
         """
         path = path.resolve()
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InvalidScenario(f"{error}; scenarios/ has examples") from error
+        text = read_text(path)
         named = {path, *_named_files(read_scenario(text, str(path)), path.parent)}
         root = Path(os.path.commonpath([each.parent for each in named]))
         files = {each.relative_to(root).as_posix(): each.read_bytes() for each in sorted(named)}

@@ -21,6 +21,7 @@ from cli.launcher.log_view import LogView
 from cli.launcher.process import Child
 from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
 from cli.launcher.supervisor import Limits, Supervisor
+from cli.render import say
 from skyshore.runtime.serve import stop_signal
 
 DOWN_WAIT_S = 60.0
@@ -103,7 +104,7 @@ def stop_system(state_folder: Path, console: Console) -> bool:
         try:
             launcher.wait(DOWN_WAIT_S)
         except psutil.TimeoutExpired:
-            console.print(f"[red]the launcher did not stop within {DOWN_WAIT_S:g} s; killing it")
+            say(console, (f"the launcher did not stop within {DOWN_WAIT_S:g} s; killing it", "red"))
             launcher.kill()
     stop_remains(StateFile(state_folder), console)
     return True
@@ -116,7 +117,7 @@ def stop_remains(file: StateFile, console: Console) -> None:
         return
     left = [(entry.name, process) for entry in reversed(state.processes) if (process := entry.id.find()) is not None]
     for name, process in left:
-        console.print(f"[yellow]stopping {name} (pid {process.pid}), left behind by a launcher that is gone")
+        say(console, (f"stopping {name} (pid {process.pid}), left behind by a launcher that is gone", "yellow"))
         process.terminate()
     _, alive = psutil.wait_procs([process for _, process in left], timeout=10)
     for process in alive:

@@ -15,6 +15,7 @@ from cli.launcher.nodes import NodeAddress, choose_addresses, laptop_nodes, node
 from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
 from skyshore.scenario import Scenario, read_scenario
+from skyshore.text_file import read_text
 
 GATEWAY_PORT, STORE_PORT, PROFILER_PORT, SCHEDULER_PORT = 8080, 7100, 7101, 7102
 EVENT_LOG = "events.jsonl"
@@ -64,8 +65,8 @@ def plan_system(options: SystemOptions, cached: Collection[str]) -> SystemPlan:
         cached: names of the models that are in the cache; ignored for emulated nodes.
 
     Raises:
-        LaunchFailed: a port that was asked for is taken, the scenario is not there, or no node could offer any model.
-        InvalidScenario: the scenario cannot be used.
+        LaunchFailed: a port that was asked for is taken, or no node could offer any model.
+        NotFound, InvalidScenario: the scenario cannot be read or used.
     """
     scenario = _scenario(options)
     ports, notes = Ports(options.any_ports), list[str]()
@@ -95,11 +96,7 @@ def plan_system(options: SystemOptions, cached: Collection[str]) -> SystemPlan:
 def _scenario(options: SystemOptions) -> Scenario | None:
     if options.scenario is None:
         return None
-    try:
-        text = options.scenario.read_text(encoding="utf-8")
-    except OSError as error:
-        raise LaunchFailed(f"no scenario {options.scenario}: {error.strerror}") from error
-    return read_scenario(text, str(options.scenario))
+    return read_scenario(read_text(options.scenario), str(options.scenario))
 
 
 def _fleet(

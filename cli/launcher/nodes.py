@@ -16,6 +16,7 @@ from skyshore.nodemodel.clips import CLIP_MODEL
 from skyshore.scenario import NodeTable, Scenario
 
 FIRST_NODE_PORT = 7111
+TORCH_COMMAND = ".venv/bin/pip install -e '.[cloud]'"
 DRIFT_FILE = "SKYSHORE_NODE_DRIFT_FILE"
 """Variable that names the file in which a node finds how much slower it is to be than it says."""
 
@@ -98,7 +99,7 @@ def node_specs(
         if fetchable := [name for name in missing if name != CLIP_MODEL]:
             notes.append(f"{plan.node_id} does without {', '.join(fetchable)}: run `skyshore models fetch`")
         if CLIP_MODEL in missing:
-            notes.append(f"{plan.node_id} does without {CLIP_MODEL}: it needs torch, pip install 'skyshore[cloud]'")
+            notes.append(f"{plan.node_id} does without {CLIP_MODEL}, which needs torch: {TORCH_COMMAND}")
         if not models:
             notes.append(f"{plan.node_id} is left out: none of its models is in the cache")
             continue

@@ -112,7 +112,9 @@ class StateFile:
         """
         state = self.read()
         if state is None:
-            raise NotRunning(f"no system runs in {self.folder}; start one with `skyshore up`")
+            log = self.folder / "logs" / "launcher.log"
+            before = f" (how the last one ended is in {log})" if log.is_file() else ""
+            raise NotRunning(f"no system runs in {self.folder}; start one with `skyshore up`{before}")
         if not state.alive:
             raise NotRunning(f"the launcher of {self.path} is gone; `skyshore down` clears up what it left")
         return state

@@ -6,9 +6,11 @@ import re
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 
 SYSTEM = ("up", "down", "status", "nodes")
 REST = (
@@ -33,10 +35,12 @@ REST = (
 )
 
 
-def skyshore(*arguments: str, state: Path | None = None, **more_env: str) -> subprocess.CompletedProcess[str]:
+def skyshore(
+    *arguments: str, state: Path | None = None, folder: Path | None = None, **more_env: str
+) -> subprocess.CompletedProcess[str]:
     env = {"SKYSHORE_STATE_DIR": str(state or "/nonexistent"), "PATH": "/usr/bin:/bin", "COLUMNS": "120", **more_env}
     command = [sys.executable, "-m", "cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=50, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=50, check=False)
 
 
 def test_help_names_every_command_and_costs_less_than_four_tenths_of_a_second_of_cpu() -> None:
@@ -80,6 +84,59 @@ def test_a_store_that_does_not_answer_is_told_before_anything_is_started(tmp_pat
     assert "redis://127.0.0.1:9/0 does not answer" in answer.stderr
     assert "unset SKYSHORE_REDIS_URL" in answer.stderr
     assert not list((tmp_path / "logs").glob("*.log"))
+
+
+NO_TEXT = b"\x00\xff\xfe a clip, say"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["simulate", "none.toml"], "cannot read .*none.toml: No such file"),
+        (["simulate", "clip.mp4"], "cannot read .*clip.mp4: it is no text file"),
+        (["simulate", "."], "cannot read .*: Is a directory"),
+        (["compare", "demo.toml", "--loads", "nan"], "a load is a factor above 0"),
+        (["simulate", "demo.toml", "--out", "file/out"], "file/out.*: Not a directory"),
+        (["evaluate", "random", "--on", "none.parquet"], "none.parquet"),
+        (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is no address of a gateway"),
+        (["traces", "show", "clip.mp4"], "clip.mp4 is no text file"),
+        (["traces", "check", "file"], "file: line 1 is no schedule header"),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_sentence_and_no_traceback(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "clip.mp4").write_bytes(NO_TEXT)
+    (tmp_path / "file").write_text("{}\n")
+    (tmp_path / "demo.toml").write_text((root / "scenarios" / "demo.toml").read_text())
+    answer = skyshore(*arguments, state=tmp_path, folder=tmp_path)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("skyshore: ")
+    assert answer.stderr.count("\n") == 1
+    assert re.search(said, answer.stderr)
+
+
+@pytest.mark.parametrize("seconds", ["-3", "0", "nan", "inf"])
+def test_a_schedule_of_no_length_or_no_end_is_refused(seconds: str, tmp_path: Path) -> None:
+    answer = skyshore("traces", "make", str(tmp_path / "a.jsonl"), "--seconds", seconds, "--llm", "poisson rate=1")
+    assert answer.returncode == 2
+    assert "--seconds" in answer.stderr
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    groups = [
+        import_module(f"cli.{name}").app for name in ("models", "traces", "train", "profile", "decisions", "policy")
+    ]
+    commands = [typer.main.get_command(each) for each in (import_module("cli.main").app, *groups)]
+    options = [
+        (command.name, option.name)
+        for group in commands
+        for command in (*getattr(group, "commands", {}).values(), group)
+        for option in command.params
+        if not getattr(option, "help", "")
+    ]
+    assert options == []
 
 
 def test_an_unknown_bench_is_answered_with_those_there_are() -> None:

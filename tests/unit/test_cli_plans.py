@@ -94,7 +94,7 @@ def test_the_clip_classifier_is_offered_where_torch_is_and_missed_aloud_where_it
     with_torch = specs_of(tmp_path, {"nanodet", "space-time-actions"})
     assert with_torch["cloud-1"].env["SKYSHORE_NODE_MODELS"] == "nanodet,space-time-actions"
     plan = plan_system(SystemOptions(tmp_path, redis_url="redis://r/0"), {"nanodet"})
-    assert any("does without space-time-actions: it needs torch" in note for note in plan.notes)
+    assert any("does without space-time-actions, which needs torch: .venv" in note for note in plan.notes)
     emulated = specs_of(tmp_path, set(), emulated=True)
     assert emulated["cloud-1"].env["SKYSHORE_NODE_MODELS"].endswith(",space-time-actions")
 

@@ -24,11 +24,12 @@ from experiments.figures import FIGURES, FigureTally
 from experiments.inputs import Inputs
 from experiments.outcome_table import SCHEMA, OutcomeRow, OutcomeWriter
 from experiments.tables import comparison_tables, figure_text
+from skyshore.domain.errors import NotFound
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.placement import DecisionRecord
 from skyshore.domain.task import TaskKind
 from skyshore.report.statistics import percentile
-from skyshore.scenario import InvalidScenario, read_scenario
+from skyshore.scenario import read_scenario
 from skyshore.scenario_workload import make_schedule
 
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
@@ -230,5 +231,5 @@ def test_inputs_hold_every_file_a_scenario_names(tmp_path: Path) -> None:
     assert Inputs.read(place).sha256 == inputs.sha256 == Inputs.load(tmp_path / "copy", "scenarios/s.toml").sha256
     (tmp_path / "copy" / "traces" / "up.txt").write_text("0 11\n")
     assert Inputs.read(place).sha256 != inputs.sha256
-    with pytest.raises(InvalidScenario, match="No such file"):
+    with pytest.raises(NotFound, match="No such file"):
         Inputs.read(tmp_path / "none.toml")

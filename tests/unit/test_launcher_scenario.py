@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.process import ProcessSpec
 from services.links.app import read_links
+from skyshore.domain.errors import NotFound
 from skyshore.scenario import InvalidScenario, read_scenario
 from skyshore.scenario_links import link_settings
 
@@ -133,8 +133,11 @@ def test_without_links_no_emulator_is_started(file: Path, tmp_path: Path) -> Non
 
 
 def test_a_scenario_that_is_not_there_or_wrong_is_told(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(LaunchFailed, match="no scenario"):
+    with pytest.raises(NotFound, match=r"cannot read .*none\.toml: No such file"):
         planned(tmp_path / "none.toml")
+    (tmp_path / "clip.toml").write_bytes(b"\x00\xff\xfe")
+    with pytest.raises(NotFound, match="it is no text file"):
+        planned(tmp_path / "clip.toml")
     file.write_text(SCENARIO.replace("tier = ", "tear = "))
     with pytest.raises(InvalidScenario, match="did you mean 'tier'"):
         planned(file)
