@@ -70,7 +70,9 @@ async def test_measured_ranks_serve_late_bad_and_interrupted_clips() -> None:
         os.kill(group._generation.pids[0], signal.SIGKILL)
         verdict = await classifier.classify(clip("drive_left"), 30.0)
         assert verdict.labels[0] == "drive_left"
-        assert group.rebuilds == 1
+        async with asyncio.timeout(60):
+            while group.rebuilds != 1:  # noqa: ASYNC110 - a figure to read; the other rank may have served the clip
+                await asyncio.sleep(0.01)
 
 
 def test_any_clip_is_brought_to_the_size_of_the_model() -> None:

