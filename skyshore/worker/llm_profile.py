@@ -67,6 +67,8 @@ class PrecisionProfile:
     energy_source: str
     watts: float
     """Mean power above idle while it computed."""
+    kv_bytes_per_token: int
+    """Of keys and values, all layers."""
 
     @property
     def title(self) -> str:
@@ -155,7 +157,9 @@ def text_quality(decoder: Decoder, tokens: Sequence[int], reference_tops: NDArra
 # ---------------------------------------------------------------------------------------------------- node profile
 
 
-def to_speed(found: PrecisionProfile, base_quality: float, *, slots: int, context_tokens: int, source: str) -> LlmSpeed:
+def to_speed(
+    found: PrecisionProfile, base_quality: float, *, slots: int, kv_tokens: int, context_tokens: int, source: str
+) -> LlmSpeed:
     """The linear iteration-time model through the measured points, as nodes, scheduler and simulator read it.
 
     `base_quality` is the unrounded model's; the share of equal likeliest tokens multiplies it.
@@ -181,7 +185,7 @@ def to_speed(found: PrecisionProfile, base_quality: float, *, slots: int, contex
         prefill_token_s=float(median(token_s)),
         row_s=row_s,
         slots=slots,
-        kv_tokens=slots * context_tokens,
+        kv_tokens=kv_tokens,
         context_tokens=context_tokens,
         chunk_tokens=CHUNK_TOKENS,
         busy_watts=found.watts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,13 +25,14 @@ from skyshore.worker.settings import NodeSettings
 from skyshore.worker.slowdown import SlowedLlmEngine, SlowedVideoEngine
 
 if TYPE_CHECKING:
+    from skyshore.engines.llm.engine import OnnxLlmEngine
     from skyshore.engines.video.engine import OnnxVideoEngine
 
 log = structlog.get_logger()
 
 DEFAULT_PRECISION = "int4"
 CONTEXT_TOKENS = 2048
-"""Longest prompt plus answer a node takes; each slot's keys and values are reserved for it."""
+"""Longest prompt plus answer a node takes."""
 INPUT_SIZES = {"ssd-mobilenet": 300, "nanodet": 416, "centernet": 512, "yolov5s": 640}
 QUEUE = 12
 
@@ -64,21 +66,18 @@ async def _llm_offer(name: str, profile: NodeProfile | None, settings: NodeSetti
     name = f"{base}:{precision or DEFAULT_PRECISION}"
     engine = await _start_llm(base, precision or DEFAULT_PRECISION, settings)
     stack.push_async_callback(engine.close)
+    served: LlmEngine = engine
     known = next((speed for speed in profile.llm if speed.model == name), None) if profile else None
-    bare = LlmSpeed(
-        model=name,
-        source="",
-        quality=llm_quality(name) or 0.0,
-        slots=settings.slots,
-        kv_tokens=settings.slots * CONTEXT_TOKENS,
-        context_tokens=CONTEXT_TOKENS,
-        busy_watts=settings.busy_watts,
+    bare = LlmSpeed(name, "", quality=llm_quality(name) or 0.0, busy_watts=settings.busy_watts)
+    # A profile says how fast this node is, perhaps from another day; the engine says how much it has room for now.
+    roomy = replace(
+        known or bare, slots=settings.slots, kv_tokens=engine.kv_tokens, context_tokens=engine.context_tokens
     )
-    speed = known or await measure_llm(engine, bare)
+    speed = roomy if known else await measure_llm(engine, roomy)
     _told(speed)
     if settings.slowdown != 1:
-        engine = SlowedLlmEngine(engine, settings.slowdown, settings.slots)
-    return LlmOffer(llm_arm(settings.id, speed.slowed(settings.slowdown)), engine)
+        served = SlowedLlmEngine(engine, settings.slowdown, settings.slots)
+    return LlmOffer(llm_arm(settings.id, speed.slowed(settings.slowdown)), served)
 
 
 async def _video_offers(
@@ -107,7 +106,7 @@ async def _video_offers(
     return [VideoOffer(arm, engine) for arm in video_arms(settings.id, slowed)]
 
 
-async def _start_llm(model: str, precision: str, settings: NodeSettings) -> LlmEngine:
+async def _start_llm(model: str, precision: str, settings: NodeSettings) -> OnnxLlmEngine:
     from skyshore.engines.llm.engine import OnnxLlmEngine  # noqa: PLC0415 - see the module
     from skyshore.engines.llm.settings import LlmEngineSettings  # noqa: PLC0415 - see the module
 

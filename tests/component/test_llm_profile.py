@@ -89,8 +89,8 @@ def test_the_line_through_the_cells_gives_their_times_back() -> None:
         [Cell("prefill", 1, context, 0.01 * (1 + context // 257) + context * 2e-3, 0.0) for context in (128, 512)]
         + [Cell("decode", batch, 128, 0.01 + 0.003 * batch, 0.0) for batch in (1, 4, 16)]
     )
-    found = PrecisionProfile("m", "int4", 1, cells, TextQuality(20.0, 0.7, 100), "measured:test", 12.0)
-    speed = to_speed(found, 0.5, slots=4, context_tokens=100, source="measured:test")
+    found = PrecisionProfile("m", "int4", 1, cells, TextQuality(20.0, 0.7, 100), "measured:test", 12.0, 64)
+    speed = to_speed(found, 0.5, slots=4, kv_tokens=300, context_tokens=100, source="measured:test")
     assert speed.iteration_time_s(0, 8) == pytest.approx(0.034, rel=1e-3)
     assert speed.prefill_token_s == pytest.approx(2e-3, rel=0.05)
     assert (speed.model, speed.quality, speed.busy_watts) == ("m:int4", 0.35, 12.0)
@@ -114,6 +114,7 @@ def test_the_command_writes_a_profile_nodes_can_read(tmp_path: Path) -> None:
     assert [cell["kind"] for cell in precision["cells"]] == ["prefill", "decode", "decode"]
     (speed,) = profile_from_document(json.loads(out.read_text())).llm
     assert speed.model == "smollm2-135m:int4"
+    assert speed.kv_tokens == (512 << 20) // (30 * 2 * 3 * 64 * 4), "what the default budget holds, not slots x context"
     assert speed.prefill_tokens_per_s > speed.decode_tokens_per_s > 0
     again = subprocess.run(
         [*command[:-1], "--batches", "none"], capture_output=True, text=True, timeout=60, check=False

@@ -8,7 +8,7 @@ import pytest
 
 from edge_node.settings import EdgeNodeSettings
 from skyshore.catalogue.errors import NotFetched
-from skyshore.catalogue.store import ready
+from skyshore.catalogue.store import add_own, ready
 from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.llm import LlmInput, Sampling, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
@@ -16,13 +16,17 @@ from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import Classification, EncodedFrame, SegmentInfo
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
 from skyshore.engines.emulated.video import EmulatedVideoEngine
+from skyshore.engines.llm.settings import KV_BUDGET_BYTES
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
+from skyshore.worker import onnx_engines
 from skyshore.worker.desk import ClassifyOffer, Desk, VideoOffer
 from skyshore.worker.engines import start_emulated
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.onnx_engines import start_onnx
+from skyshore.worker.settings import NodeSettings
 from skyshore.worker.slowdown import SlowedLlmEngine
+from tests.data.llm_tiny_gguf import TinyLlama, write_tiny_gguf
 from tests.fakes.virtual_time import run_in_virtual_time
 
 SPEED = LlmSpeed("m", "modelled:test", iteration_s=0.01, prefill_token_s=2e-4, row_s=0.002, slots=2, queue=1)
@@ -140,6 +144,25 @@ async def test_an_emulated_node_offers_the_clip_classifier_and_names_clips_in_it
     assert isinstance(found, Classification)
     assert outcome.compute_s == pytest.approx(8 * arm.frame_s)
     assert outcome.inference_joules > 0
+
+
+async def test_a_real_node_says_what_it_has_room_for_and_a_profile_only_how_fast_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKYSHORE_MODELS", str(tmp_path / "models"))
+    add_own(write_tiny_gguf(tmp_path / "mine.gguf", TinyLlama(hidden=128, ffn=192, context=4096)), "int8")
+    speed = {"model": "mine:int8", "source": "measured:lab", "iteration_s": 0.02, "slots": 64, "kv_tokens": 9}
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps({"name": "lab", "source": "measured:lab", "llm": [speed]}))
+    told = []
+    monkeypatch.setattr(onnx_engines, "_told", told.append)
+    settings = NodeSettings(engine="onnx", id="n", models="mine:int8", profile=str(path), slots=3)
+    async with AsyncExitStack() as stack:
+        (offer,) = (await start_onnx(settings, stack)).offers
+        engine = offer.engine
+        assert engine.load().capacity > 3
+    (shown,) = told
+    assert (shown.slots, shown.context_tokens, shown.source) == (3, 2048, "measured:lab")
+    assert shown.kv_tokens == KV_BUDGET_BYTES // engine._steps._decoder.kv.bytes_per_token
+    assert (offer.arm.slots, offer.arm.decode_tokens_per_s) == (3, pytest.approx(50.0))
 
 
 @pytest.mark.timeout(180)

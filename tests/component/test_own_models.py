@@ -43,6 +43,7 @@ async def test_a_node_offers_the_users_own_model(cache: Path, tmp_path: Path) ->
         (offer,) = (await start_onnx(settings, stack)).offers
         assert isinstance(offer, LlmOffer)
         assert offer.arm.model.startswith("mine-1b")
+        assert (offer.arm.slots, offer.arm.context_tokens) == (2, 2048)
         request = LlmInput(prompt_token_ids=(5, 6, 7), sampling=Sampling(max_tokens=4, temperature=0, ignore_eos=True))
         events = [event async for event in offer.engine.generate(Task("t", TaskKind.LLM), request)]
         assert isinstance(events[-1], WorkerOutcome)

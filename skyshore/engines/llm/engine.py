@@ -57,7 +57,10 @@ class OnnxLlmEngine:
         self._request_s = _FIRST_GUESS_S
         self._closed = False
         costs = StepCosts(settings.prefill_chunk_tokens, settings.stall_ratio)
-        scheduler = StepScheduler(kv_limits(settings, decoder, self._context_tokens))
+        limits = kv_limits(settings, decoder, self._context_tokens)
+        self.kv_tokens = limits.budget_tokens
+        """Tokens whose keys and values the memory budget holds, all requests together."""
+        scheduler = StepScheduler(limits)
         self._steps = StepLoop(decoder, scheduler, costs, report=self._post, clock=time.monotonic)
         self._steps.start()
 
@@ -117,6 +120,11 @@ class OnnxLlmEngine:
         if not self._closed:
             self._closed = True
             await asyncio.to_thread(self._steps.stop)
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer."""
+        return self._context_tokens
 
     # -------------------------------------------------------------------------------------------- requests
 

@@ -130,7 +130,7 @@ class StepScheduler:
     # ------------------------------------------------------------------------------------------ what to do next
 
     def plan(self, chunk_tokens: int) -> Step:
-        """The next step; `chunk_tokens` is about how many prompt tokens one step computes. Decode and prefill take turns."""
+        """The next step, of about `chunk_tokens` prompt tokens or one decode run: the two take turns."""
         self._admit()
         if self._prefilling and not (self._prefilled_last and self._ledger.rows):
             self._prefilled_last = True

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
+
+KV_BUDGET_BYTES: Final = 512 << 20
+"""A node's default; enough for five requests of 2,048 tokens of the catalogue's model, or for sixty ordinary ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class LlmEngineSettings:
     """Requests that may wait for a slot."""
     context_tokens: int = 2048
     """Longest prompt plus answer; the model's own context bounds it too."""
-    kv_budget_bytes: int = 512 << 20
+    kv_budget_bytes: int = KV_BUDGET_BYTES
     """Memory for keys and values, prefix cache included. Padding rows may touch one more page per slot and head."""
     prefix_slots: int = 8
     """Finished prompts kept for reuse; 0 turns the prefix cache off."""
