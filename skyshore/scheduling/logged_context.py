@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,19 @@ from skyshore.policies.protocol import ArmEstimate, Arms, ArmTable, Context, Flo
 
 WORTH_A_DIGIT = 6
 """Significant digits kept of every estimate."""
+BLANK_PROFILE = tuple(asdict(TaskProfile()).items())
+"""Names and values of a profile that says nothing."""
 FIRST_NUMBER = ArmEstimate._fields.index("is_cloud")
+_text = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_context(context: Context, estimates: Sequence[ArmEstimate]) -> str:
     """One line: the task, its profile, and one row an arm in the order of the record's `arm_ids`."""
-    task, blank = context.task, TaskProfile()
-    profile = {name: value for name, value in asdict(context.profile).items() if value != getattr(blank, name)}
+    task, stated = context.task, context.profile
+    profile = {name: value for name, unsaid in BLANK_PROFILE if (value := getattr(stated, name)) != unsaid}
     asked = [str(task.kind), task.deadline_s, task.min_quality, context.waited_s]
-    rows = [[row.node_id, *map(_short, row[FIRST_NUMBER:])] for row in estimates]
-    return json.dumps({"task": asked, "profile": profile, "arms": rows}, separators=(",", ":"))
+    rows = ",".join(f"[{_text(row.node_id)},{','.join(map(_short, row[FIRST_NUMBER:]))}]" for row in estimates)
+    return f'{_text({"task": asked, "profile": profile})[:-1]},"arms":[{rows}]}}'
 
 
 def decode_context(
@@ -49,9 +53,8 @@ def decode_context(
     return Context(now_s, task, TaskProfile(**profile), float(waited_s)), arms
 
 
-def _short(value: Any) -> float | None:
-    number = float(value)
-    return float(f"{number:.{WORTH_A_DIGIT}g}") if np.isfinite(number) else None
+def _short(number: Any) -> str:
+    return f"{number:.{WORTH_A_DIGIT}g}" if isfinite(number) else "null"
 
 
 @lru_cache(maxsize=256)
