@@ -5,7 +5,7 @@ arm correct them, so one outcome teaches about tasks of every size:
 
     service  = stated service · (u₀ + u₁·c)        c = share of the arm's slots that others take, over the stay
     joules   = stated joules · (v₀ + v₁/n)         n tasks on the node, this one counted: a batch shares its iterations
-    latency  = transmission + queue + service + rest
+    latency  = start + queue + service + rest       start: its bytes are there and its engine is free (`in_flight`)
     σ        = mean |measured − predicted| / predicted
 
 u and v are ridge regressions with forgetting, pulled towards (1, 1) and (½, ½): an arm never met is believed on its
@@ -39,8 +39,6 @@ UNKNOWN_WATTS = 10.0
 """Stands for an arm that states no power, so that its joules can be learned as a multiple."""
 FAILURE_FADES_S = 30.0
 """A failure counts half after some 20 s without another."""
-FULLEST_LINK = 0.9
-"""Share of a link's rate that is ever taken for promised; beyond, the wait is not foreseeable anyway."""
 FIRST_ROOM = 16
 MOST_RATIO = 50.0
 
@@ -157,18 +155,11 @@ def stated_joules(arm: ArmEstimate) -> float:
     return arm.joules or UNKNOWN_WATTS * max(arm.service_s, 1e-6)
 
 
-def transmission_s(arm: Arms | ArmEstimate) -> Floats:
-    """Estimated time on the link, with the bytes of tasks already placed before this one's."""
-    taken = np.minimum(arm.reserved_bytes_per_s / arm.up_bytes_per_s, FULLEST_LINK)
-    longer: Floats = arm.transmission_s + arm.up_bytes / arm.up_bytes_per_s * (taken / (1.0 - taken))
-    return longer
-
-
-def predicted_latency_s(arm: ArmEstimate, learned: Floats) -> float:
-    """The latency of one dispatched task under what is learned of its arm."""
+def predicted_latency_s(arm: ArmEstimate, learned: Floats, start_s: float, queue_s: float) -> float:
+    """The latency of one dispatched task under what is learned of its arm; what was before its service is given."""
     service_s = arm.service_s * (learned[U0] + learned[U1] * crowd(arm.load + learned[GROWTH], arm.slots))
-    latency_s = transmission_s(arm) + arm.queue_s * learned[U0] + service_s + learned[REST_S]
-    return float(max(latency_s, LEAST_SHARE * arm.latency_s, 1e-3))
+    latency_s = start_s + queue_s * learned[U0] + service_s + learned[REST_S]
+    return float(max(latency_s, LEAST_SHARE * (arm.transmission_s + arm.service_s) + 1e-3))
 
 
 def faded_failure(share: float, at_s: float, now_s: float) -> float:

@@ -15,11 +15,23 @@ Where = Integers | slice
 """What indexes a column of learned figures for the rows of an `Arms`; a slice where that saves the copy."""
 
 
+def arm_names(table: ArmTable) -> tuple[str, ...]:
+    """What slots are given to, if nothing else is said."""
+    return table.arm_ids
+
+
+def engine_names(table: ArmTable) -> tuple[str, ...]:
+    """One per arm; arms that share an engine share its slot."""
+    return table.engines or table.arm_ids
+
+
 class ArmSlots:
     """Slot of every arm of one kind. `prepare(slot)` is called to make and blank room for an arm never met."""
 
-    def __init__(self, prepare: Callable[[int], None]) -> None:
-        self._prepare = prepare
+    def __init__(
+        self, prepare: Callable[[int], None], names: Callable[[ArmTable], tuple[str, ...]] = arm_names
+    ) -> None:
+        self._prepare, self._names = prepare, names
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
         self._table: ArmTable | None = None
@@ -55,10 +67,11 @@ class ArmSlots:
         return dict(self._slots)
 
     def _renumber(self, table: ArmTable) -> None:
-        here = set(table.arm_ids)
+        names = self._names(table)
+        here = set(names)
         if len(self._slots.keys() | here) > SPARE + 4 * len(here):
             for arm_id in [arm_id for arm_id in self._slots if arm_id not in here]:
                 self._free.append(self._slots.pop(arm_id))
         self._table = table
-        self._of_rows = np.array([self.of_arm(arm_id) for arm_id in table.arm_ids], dtype=np.intp)
+        self._of_rows = np.array([self.of_arm(name) for name in names], dtype=np.intp)
         self._in_order = bool((self._of_rows == np.arange(len(self._of_rows))).all())

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skyshore.policies.arm_models import FAILURE_FADES_S, FULLEST_LINK, LEAST_SHARE, QUALITY, UNKNOWN_WATTS
+from skyshore.policies.arm_models import FAILURE_FADES_S, LEAST_SHARE, QUALITY, UNKNOWN_WATTS
+from skyshore.policies.in_flight import NodeLoad
 from skyshore.policies.protocol import ArmEstimate, Context
 
 FewLearned = Sequence[Sequence[float]]
@@ -26,25 +27,39 @@ class FewOutlooks(NamedTuple):
     """What is left of the deadline after it, in σ."""
     joules: list[float]
     """What the task adds to the node's bill."""
+    lead: list[tuple[float, float, float]]
+    """Seconds until its bytes are there, until its engine is free too, and of others' tasks before it."""
 
 
 def few_outlooks(
-    arms: Sequence[ArmEstimate], learned: FewLearned, ends_at_s: Sequence[float], context: Context, optimism: float
+    arms: Sequence[ArmEstimate],
+    learned: FewLearned,
+    nodes: Sequence[NodeLoad],
+    free_at_s: Sequence[float],
+    context: Context,
+    *,
+    optimism: float,
 ) -> FewOutlooks:
-    """Of each arm, by its estimate, what is learned of it, and when its node's last task is due to end."""
-    outlooks, now_s, remaining_s = FewOutlooks([], [], []), context.now_s, context.remaining_s
-    for arm, row, node_ends_at_s in zip(arms, learned, ends_at_s, strict=True):
-        _, _, _, _, slots, transmission_s, queue_s, stated_s, stated, up_bytes, load, _, _, rate, reserved = arm
+    """Of each arm, by its estimate, what is learned of it, what is on its node, and when its engine is free."""
+    outlooks, now_s, remaining_s = FewOutlooks([], [], [], []), context.now_s, context.remaining_s
+    for arm, row, node, engine_free_at_s in zip(arms, learned, nodes, free_at_s, strict=True):
+        _, _, _, _, slots, transmission_s, queue_s, stated_s, stated, up_bytes, load, _, _, rate, _ = arm
         u0, u1, v0, v1, rest_s, spread, count, _, failed, failed_at_s, growth = row
-        taken = reserved / rate
-        taken = taken if taken < FULLEST_LINK else FULLEST_LINK
-        sent_s = transmission_s + up_bytes / rate * (taken / (1.0 - taken))
+        wait_s, pace = node.uplink.free_at_s - now_s, node.uplink.pace
+        sent_s = transmission_s + wait_s if wait_s > 0.0 else transmission_s
+        if pace > 0.0:
+            sent_s += up_bytes * (pace - 1.0 / rate)
+        start_s = engine_free_at_s - now_s
+        start_s = start_s if start_s > sent_s else sent_s
+        if queue_s and slots <= 1.0:
+            others = load - len(node.tasks)
+            queue_s *= (others if others > 0.0 else 0.0) / (load if load > 1.0 else 1.0)
         crowd = load + growth
         crowd = (0.0 if crowd < 0.0 else crowd if crowd < slots - 1.0 else slots - 1.0) / slots
-        latency_s = sent_s + queue_s * u0 + stated_s * (u0 + u1 * crowd) + rest_s
-        least_s = LEAST_SHARE * (transmission_s + queue_s + stated_s) + 1e-3
+        latency_s = start_s + queue_s * u0 + stated_s * (u0 + u1 * crowd) + rest_s
+        least_s = LEAST_SHARE * (transmission_s + stated_s) + 1e-3
         latency_s = latency_s if latency_s > least_s else least_s
-        alone = (now_s + latency_s - node_ends_at_s) / latency_s
+        alone = (now_s + latency_s - node.ends_at_s) / latency_s
         share = v0 + v1 * (0.0 if alone < 0.0 else alone if alone < 1.0 else 1.0)
         joules = (stated if stated > 0.0 else UNKNOWN_WATTS * stated_s) * (share if share > 0.02 else 0.02)
         joules *= 1.0 - optimism / math.sqrt(4.0 + count)
@@ -53,6 +68,7 @@ def few_outlooks(
         outlooks.latency_s.append(latency_s)
         outlooks.spare.append((remaining_s / latency_s - 1.0) / spread)
         outlooks.joules.append(joules)
+        outlooks.lead.append((sent_s, start_s, queue_s))
     return outlooks
 
 

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from skyshore.policies.engine_queues import EngineQueues
 from skyshore.policies.protocol import Floats, Integers
 from skyshore.policies.risk import first_chance
+from skyshore.policies.uplinks import Uplink
 
 GONE_S = 5.0
 """A task unheard of this long after its deadline is taken for gone."""
 CAREFREE = 8.0
 """Who can spare so many σ breaks no deadline that counts."""
 FIRST_ROOM = 16
+
+# Rows of the block: when the node's last task is due to end, how many deadlines one more would break, tasks of ours,
+# and of the way there when it is free and its seconds per byte, 0 where not seen.
+ENDS_AT_S, BROKEN, OURS, FREE_AT_S, PACE = range(5)
+ROWS = 5
 
 
 @dataclass(slots=True)
@@ -34,17 +42,46 @@ class Flying:
     """Spread of `ends_at_s`."""
     delay_s: float
     """What one more task would add, were it there for the whole of this one's stay."""
+    sent_s: float = 0.0
+    """Seconds from its placing until its bytes are there."""
+    start_s: float = 0.0
+    """Seconds from its placing until its bytes are there and its engine is free."""
+    work_s: float = 0.0
+    """Of its engine, on its own."""
+    queue_s: float = 0.0
+    """Of others' tasks before it, by the core's estimate."""
+    engine: int = -1
+    """Number of the engine that serves one task at a time; -1 for one that serves several."""
+    sent: float = 0.0
+    """See `Uplink.send`."""
     load_s: float = 0.0
     """Integral of the node's tasks over time, as it stood when this one was placed."""
+    node: int = -1
+    others: float | None = None
+    """Mean number of others on the node over its stay; None before it ended."""
 
 
-class _Node:
-    __slots__ = ("at_s", "broken", "ends_at_s", "load_s", "tasks")
+class Way(NamedTuple):
+    """What a task is to the way to its node."""
+
+    up_bytes: float = 0.0
+    stated_pace: float = 0.0
+    """Seconds per byte, as the core measured it."""
+
+
+NO_WAY = Way()
+
+
+class NodeLoad:
+    """Of one node: its tasks, the way to it, and what follows from them."""
+
+    __slots__ = ("at_s", "broken", "ends_at_s", "load_s", "tasks", "uplink")
 
     def __init__(self) -> None:
         self.tasks: dict[str, Flying] = {}
         self.load_s = self.at_s = 0.0
         self.ends_at_s = self.broken = 0.0
+        self.uplink = Uplink()
 
     def turn_to(self, now_s: float) -> None:
         """Bring the integral up to date."""
@@ -52,7 +89,7 @@ class _Node:
         self.at_s = max(now_s, self.at_s)
 
 
-_IDLE = _Node()
+_IDLE = NodeLoad()
 """Stands for a node nothing was ever placed on."""
 
 
@@ -60,48 +97,70 @@ class InFlight:
     """All nodes of one kind of task, by their numbers in the fleet."""
 
     def __init__(self) -> None:
-        self._nodes: dict[int, _Node] = {}
+        self.engines = EngineQueues()
+        self._nodes: dict[int, NodeLoad] = {}
         self._where: dict[str, int] = {}
-        self._block: Floats = np.zeros((2, FIRST_ROOM))
+        self._block: Floats = np.zeros((ROWS, FIRST_ROOM))
 
     def of(self, node: Integers) -> Floats:
-        """[2, rows]: when the node's last task is due to end, and how many deadlines one more would break."""
+        """[ROWS, rows]: see there."""
         try:
             return self._block.take(node, axis=1)
         except IndexError:  # a node nothing was ever placed on
             self._grow(int(node.max()) + 1)
             return self._block.take(node, axis=1)
 
-    def of_few(self, node: Sequence[int]) -> tuple[list[float], list[float]]:
+    def of_few(self, node: Sequence[int]) -> list[NodeLoad]:
         """`of` in plain numbers."""
-        nodes = [self._nodes.get(number, _IDLE) for number in node]
-        return [node.ends_at_s for node in nodes], [node.broken for node in nodes]
+        return [self._nodes.get(number, _IDLE) for number in node]
 
-    def add(self, number: int, task_id: str, now_s: float, flying: Flying) -> None:
+    def add(self, number: int, task_id: str, now_s: float, flying: Flying, way: Way = NO_WAY) -> None:
         """A task was placed; those gone for good are forgotten."""
         self.drop(task_id, now_s)
-        node = self._nodes.setdefault(number, _Node())
+        node = self._nodes.setdefault(number, NodeLoad())
         for gone in [name for name, task in node.tasks.items() if task.due_at_s + GONE_S < now_s]:
+            self.engines.drop(node.tasks[gone].engine, gone, now_s)
             del node.tasks[gone], self._where[gone]
         node.turn_to(now_s)
-        flying.load_s = node.load_s
+        flying.load_s, flying.node = node.load_s, number
+        flying.sent = node.uplink.send(now_s, way.up_bytes, way.stated_pace)
+        if flying.engine >= 0:
+            self.engines.add(flying.engine, task_id, now_s + flying.sent_s, flying.work_s)
         node.tasks[task_id] = flying
         self._where[task_id] = number
         self._refresh(number, node, now_s)
 
-    def drop(self, task_id: str, now_s: float) -> float | None:
-        """A task ended: how many others were with it on average; None if it is not known."""
+    def drop(self, task_id: str, now_s: float) -> Flying | None:
+        """A task ended. Returns what was kept of it, `others` filled in; None if it is not known."""
         number = self._where.pop(task_id, None)
         if number is None:
             return None
         node = self._nodes[number]
         node.turn_to(now_s)
         flying = node.tasks.pop(task_id)
+        if flying.engine >= 0:
+            self.engines.drop(flying.engine, task_id, now_s)
         self._refresh(number, node, now_s)
         stay_s = now_s - flying.placed_at_s
-        return (node.load_s - flying.load_s) / stay_s - 1.0 if stay_s > 0 else None
+        flying.others = (node.load_s - flying.load_s) / stay_s - 1.0 if stay_s > 0 else None
+        return flying
 
-    def _refresh(self, number: int, node: _Node, now_s: float) -> None:
+    def arrived(self, flying: Flying, at_s: float, computed_s: float, stated_pace: float) -> None:
+        """An answer came: see `Uplink.sent`."""
+        node = self._nodes[flying.node]
+        node.uplink.sent(flying.sent, at_s, computed_s, stated_pace)
+        self._show_way(flying.node, node)
+
+    def overdue(self, flying: Flying, at_s: float, stated_pace: float) -> None:
+        """A task was given up: see `Uplink.late`."""
+        node = self._nodes[flying.node]
+        node.uplink.late(flying.sent, at_s, stated_pace)
+        self._show_way(flying.node, node)
+
+    def _show_way(self, number: int, node: NodeLoad) -> None:
+        self._block[FREE_AT_S, number], self._block[PACE, number] = node.uplink.free_at_s, node.uplink.pace
+
+    def _refresh(self, number: int, node: NodeLoad, now_s: float) -> None:
         if number >= self._block.shape[1]:
             self._grow(number + 1)
         ends_at_s = broken = 0.0
@@ -114,8 +173,9 @@ class InFlight:
             if spare - later < CAREFREE:
                 broken += first_chance(spare - later) - first_chance(spare)
         node.ends_at_s, node.broken = ends_at_s, broken
-        self._block[0, number], self._block[1, number] = ends_at_s, broken
+        way = node.uplink
+        self._block[:, number] = (ends_at_s, broken, len(node.tasks), way.free_at_s, way.pace)
 
     def _grow(self, room: int) -> None:
-        more = np.zeros((2, max(room - self._block.shape[1], self._block.shape[1])))
+        more = np.zeros((ROWS, max(room - self._block.shape[1], self._block.shape[1])))
         self._block = np.concatenate([self._block, more], axis=1)

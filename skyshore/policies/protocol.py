@@ -6,8 +6,9 @@ simulator call the same object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,6 +57,9 @@ class ArmTable:
     is_cloud: Booleans
     quality: Floats
     slots: Floats
+    engines: tuple[str, ...] = ()
+    """Name of the engine that serves each arm: arms of one model on one node share it, and with it a queue. Empty where
+    each arm is taken to have its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -224,6 +228,16 @@ class Feedback(NamedTuple):
     """Common reward, see `skyshore.profiling.reward`."""
 
 
+class Formula(NamedTuple):
+    """A policy of a known rule, before it has learned anything."""
+
+    rule: str
+    rng: np.random.Generator
+    """The policy's own; whoever draws from it draws for the policy."""
+    numbers: Mapping[str, float] = MappingProxyType({})
+    """Settings of the rule by name."""
+
+
 class Policy(Protocol):
     """Chooses arms and learns. Subclass it explicitly: all but `select` has a default that learns nothing."""
 
@@ -248,6 +262,10 @@ class Policy(Protocol):
     def update(self, feedback: Feedback) -> None:
         """Learn from one finished task."""
         return
+
+    def formula(self) -> Formula | None:
+        """The rule as plain numbers, where the compiled simulator knows it: it does not call objects."""
+        return None
 
     def snapshot(self) -> bytes:
         """All that was learned, for `restore`; empty when nothing is."""

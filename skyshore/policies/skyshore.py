@@ -1,8 +1,9 @@
 """`skyshore`: least marginal joules, deadlines priced by the chance of missing them. Our own, past both papers.
 
 For each arm the latency L, its spread σ and the joules are predicted from learned corrections of the estimates
-(`arm_models`); from L, σ and the class's past (`risk`) the chance p that the deadline is missed; from the tasks already
-on the node (`in_flight`) how many deadlines x a newcomer would break there. The arm with the least
+(`arm_models`), from the bytes still on their way to the node (`uplinks`) and from when its engine is free
+(`engine_queues`); from L, σ and the class's past (`risk`) the chance p that the deadline is missed; from the tasks
+already on the node (`in_flight`) how many deadlines x a newcomer would break there. The arm with the least
 
     ΔJ·(1 − β / √(4 + n)) · (1 + 10·failures)  +  λ_k·J̄·(p + x)
 
@@ -10,7 +11,8 @@ is taken. ΔJ is what the task adds to the node's bill: its own iterations, and 
 be alone there. So tasks gather on nodes that work anyway, until the deadlines of those before them stand against it.
 Further: optimism about arms seldom seen (n outcomes), distrust of arms that failed lately, and the Lagrange multiplier
 λ_k of "at most a share `miss_share` of class k misses", moved by dual ascent between bounds, so that caution is as dear
-as it has to be. J̄ is the running mean of joules. Arms whose learned quality is below floor + margin_k come last; a
+as it has to be. J̄ is the running geometric mean of joules, so that a few dear answers do not raise what a deadline is
+worth and with it the number of dear answers. Arms whose learned quality is below floor + margin_k come last; a
 virtual queue of past shortfalls sets the margin.
 
 A task is refused at once when what it is good for is too little,
@@ -27,7 +29,7 @@ Kin: constrained contextual bandits (digest 4.2, rows 1 to 6). What else was tri
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,59 +53,21 @@ from skyshore.policies.arm_models import (
     ArmModels,
     crowd,
     predicted_latency_s,
-    transmission_s,
 )
+from skyshore.policies.class_state import ClassState
 from skyshore.policies.few_outlooks import few_outlooks, few_priced_quality
-from skyshore.policies.in_flight import Flying, InFlight
+from skyshore.policies.in_flight import BROKEN, ENDS_AT_S, FREE_AT_S, OURS, PACE, Flying, InFlight, Way
 from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Policy
-from skyshore.policies.risk import MissRisk, Multiplier
 from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "skyshore/2"
 SMOOTHING = 0.02
-"""Of the running mean of joules."""
+"""Of the running geometric mean of joules."""
 MOST_CLASSES = 64
 """Beyond these, classes share one state: a caller must not be able to grow the table without end."""
 OTHERS = "(others)"
 PROBE = 0.05
 """Of the tasks to be refused, this share is tried all the same: who refuses everything never learns better."""
-
-
-class ClassState:
-    """What is learned of one service class, over all arms."""
-
-    def __init__(self, miss_share: float, cheapest: float, dearest: float) -> None:
-        self.risk = MissRisk()
-        self.multiplier = Multiplier(miss_share, cheapest, dearest)
-        self._shortfall = 0.0
-        """Virtual queue of the quality floor."""
-
-    @property
-    def quality_margin(self) -> float:
-        """Quality to ask for beyond the floor."""
-        return min(0.01 * self._shortfall, 0.1)
-
-    def note_quality(self, shortfall: float, floor: float) -> None:
-        """Take in by how much an answer fell short of its floor, if it had one."""
-        if floor > 0:
-            self._shortfall = max(self._shortfall + shortfall, 0.0)
-
-    def plain(self) -> dict[str, float | list[float]]:
-        """As JSON takes it."""
-        return {
-            "alive": self.risk.alive.tolist(),
-            "ended": self.risk.ended.tolist(),
-            "multiplier": self.multiplier.value,
-            "missed_share": self.multiplier.missed_share,
-            "shortfall": self._shortfall,
-        }
-
-    def take(self, plain: dict[str, Any]) -> None:
-        """From what `plain` gave."""
-        self.risk.restore(np.array(plain["alive"]), np.array(plain["ended"]))
-        self.multiplier.value = float(plain["multiplier"])
-        self.multiplier.missed_share = float(plain["missed_share"])
-        self._shortfall = float(plain["shortfall"])
 
 
 class _Best(NamedTuple):
@@ -115,9 +79,8 @@ class _Best(NamedTuple):
     lost: float
     """Deadlines it would break: its own and those of others."""
     joules: float
-    spread: float
-    delay_s: float
-    """See `Flying`."""
+    lead: tuple[float, float, float]
+    """See `FewOutlooks`."""
 
 
 class Skyshore(Policy):
@@ -145,18 +108,19 @@ class Skyshore(Policy):
 
     def select(self, context: Context, arms: Arms) -> Decision:
         """Least joules plus priced risk, or a refusal."""
-        state = self._class(context.task.service_class)
+        state, flights = self._class(context.task.service_class), self._in_flight[context.task.kind]
         learned = self._models[context.task.kind].of(arms)
-        ends_at_s, crowding_out = self._in_flight[context.task.kind].of(arms.node)
+        on_node = flights.of(arms.node)
+        sent_s, start_s, queue_s = _lead(context.now_s, arms, on_node, flights.engines.of(arms))
         taken = crowd(arms.load + learned[GROWTH], arms.slots)
         service_s = arms.service_s * (learned[U0] + learned[U1] * taken)
-        latency_s = transmission_s(arms) + arms.queue_s * learned[U0] + service_s + learned[REST_S]
-        latency_s = np.maximum(latency_s, LEAST_SHARE * arms.latency_s + 1e-3)
+        latency_s = start_s + queue_s * learned[U0] + service_s + learned[REST_S]
+        latency_s = np.maximum(latency_s, LEAST_SHARE * (arms.transmission_s + arms.service_s) + 1e-3)
         spare = (context.remaining_s / latency_s - 1.0) / learned[SPREAD]  # in sigmas
         chance = state.risk.chance(spare)
-        joules = self._joules(context, arms, learned, (context.now_s + latency_s - ends_at_s) / latency_s)
+        joules = self._joules(context, arms, learned, (context.now_s + latency_s - on_node[ENDS_AT_S]) / latency_s)
         mean_joules = self._mean_joules[context.task.kind] or float(joules.mean())
-        lost = chance + crowding_out
+        lost = chance + on_node[BROKEN]
         cost = joules + state.multiplier.value * mean_joules * lost
         if context.task.min_quality > 0:
             cost = self._priced_quality(context, arms, learned, cost)
@@ -167,43 +131,46 @@ class Skyshore(Policy):
             float(latency_s[index]),
             float(lost[index]),
             float(joules[index]),
-            float(learned[SPREAD, index]),
-            float(arms.service_s[index]) * max(float(learned[U1, index]), 0.0) / float(arms.slots[index]),
+            (float(sent_s[index]), float(start_s[index]), float(queue_s[index])),
         )
-        return self._answer(context, state, best, -cost)
+        return self._answer(context, state, arms, best, -cost)
 
     def select_few(self, context: Context, arms: FewArms) -> Decision:
         """See Policy."""
         kind, estimates = context.task.kind, arms.estimates
-        state = self._class(context.task.service_class)
+        state, flights = self._class(context.task.service_class), self._in_flight[kind]
         learned, node = self._models[kind].of_few(arms), arms.node
-        ends_at_s, crowding_out = self._in_flight[kind].of_few(node)
-        latency_s, spare, joules = few_outlooks(estimates, learned, ends_at_s, context, self._optimism)
-        lost = [chance + out for chance, out in zip(state.risk.chance_few(spare), crowding_out, strict=True)]
+        nodes = flights.of_few(node)
+        outlooks = few_outlooks(
+            estimates, learned, nodes, flights.engines.of_few(arms), context, optimism=self._optimism
+        )
+        latency_s, spare, joules, lead = outlooks
+        lost = [chance + there.broken for chance, there in zip(state.risk.chance_few(spare), nodes, strict=True)]
         price = state.multiplier.value * (self._mean_joules[kind] or float(np.mean(joules)))
         costs = [own + price * risk for own, risk in zip(joules, lost, strict=True)]
         if context.task.min_quality > 0:
             costs = few_priced_quality(estimates, learned, context.task.min_quality + state.quality_margin, costs)
         index = costs.index(min(costs))
-        arm, row = estimates[index], learned[index]
-        delay_s = arm.service_s * max(row[U1], 0.0) / arm.slots
-        best = _Best(index, node[index], latency_s[index], lost[index], joules[index], row[SPREAD], delay_s)
-        return self._answer(context, state, best, [-cost for cost in costs])
+        best = _Best(index, node[index], latency_s[index], lost[index], joules[index], lead[index])
+        return self._answer(context, state, arms, best, [-cost for cost in costs])
 
     def update(self, feedback: Feedback) -> None:
         """Correct the arm's model and the class's risk and multiplier by what was measured."""
         arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
-        models, state = self._models[task.kind], self._class(task.service_class)
-        others = self._in_flight[task.kind].drop(task.task_id, feedback.now_s)
-        others = arm.load if others is None else others
+        models, state, flights = self._models[task.kind], self._class(task.service_class), self._in_flight[task.kind]
+        flying = flights.drop(task.task_id, feedback.now_s)
+        others = arm.load if flying is None or flying.others is None else flying.others
         state.multiplier.observe(missed=not outcome.met_deadline)
         models.learn_end(arm, feedback.now_s, failed=outcome.status is OutcomeStatus.FAILED)
         if outcome.status is OutcomeStatus.FAILED:
             return
         learned = models.of_arm(arm.arm_id)
-        predicted_s, latency_s = predicted_latency_s(arm, learned), outcome.latency_s
+        start_s, queue_s = (flying.start_s, flying.queue_s) if flying else (arm.transmission_s, arm.queue_s)
+        predicted_s, latency_s = predicted_latency_s(arm, learned, start_s, queue_s), outcome.latency_s
         cut_off = outcome.status is not OutcomeStatus.OK
         state.risk.observe((latency_s / predicted_s - 1.0) / learned[SPREAD], cut_off=cut_off)
+        if flying is not None:
+            self._note_way(feedback, flights, flying, predicted_s)
         if not cut_off:
             self._learn_answer(feedback, others)
         elif latency_s > predicted_s:  # all that is known is that it would have taken longer
@@ -213,28 +180,54 @@ class Skyshore(Policy):
         models.learn_growth(arm, others)
         models.learn_latency(arm, latency_s, predicted_s)
 
-    def _answer(self, context: Context, state: ClassState, best: _Best, scores: Floats | list[float]) -> Decision:
+    def _note_way(self, feedback: Feedback, flights: InFlight, flying: Flying, predicted_s: float) -> None:
+        """When the bytes of a task had left at the latest, from what came after; or that they had not."""
+        arm, context, outcome = feedback.arm, feedback.context, feedback.outcome
+        answered, worker = outcome.status is OutcomeStatus.OK, outcome.worker
+        stated_pace = 1.0 / arm.up_bytes_per_s
+        there_and_back_s = arm.transmission_s - arm.up_bytes * stated_pace
+        computed_s = worker.prefill_s + worker.compute_s if answered else flying.work_s
+        after_s = computed_s + there_and_back_s + outcome.gateway_s + context.waited_s
+        left_at_s = context.now_s + max(outcome.latency_s - after_s, 0.0)
+        if answered:
+            flights.arrived(flying, left_at_s, computed_s, stated_pace)
+        elif flying.sent_s > 0.5 * predicted_s:  # otherwise it is more likely to have been the engine
+            flights.overdue(flying, left_at_s, stated_pace)
+
+    def _answer(
+        self, context: Context, state: ClassState, arms: Arms | FewArms, best: _Best, scores: Floats | list[float]
+    ) -> Decision:
         success = max(1.0 - best.lost, 0.0)
         features = (best.latency_s, success, best.joules, state.multiplier.value)
         if success >= min(self._floor + state.multiplier.missed_share, self._ceiling):
-            self._note_placed(context, best)
+            self._note_placed(context, arms, best)
             return Decision(best.row, scores=scores, features=features)
         if self._rng.random() < PROBE:
-            self._note_placed(context, best)
+            self._note_placed(context, arms, best)
             return Decision(best.row, PROBE, scores=scores, features=features)
         reason = f"the deadline would be kept with a chance of {success:.0%}"
         return Decision(REFUSED, 1.0 - PROBE, scores=scores, features=features, reason=reason, passing=True)
 
-    def _note_placed(self, context: Context, best: _Best) -> None:
-        now_s = context.now_s
+    def _note_placed(self, context: Context, arms: Arms | FewArms, best: _Best) -> None:
+        now_s, kind, arm = context.now_s, context.task.kind, arms.estimate(best.row)
+        learned, flights = self._models[kind].of_arm(arm.arm_id), self._in_flight[kind]
+        sent_s, start_s, queue_s = best.lead
+        several = arm.slots > 1.0
         flying = Flying(
             placed_at_s=now_s,
             ends_at_s=now_s + best.latency_s,
             due_at_s=now_s + context.remaining_s,
-            sigma_s=best.spread * best.latency_s,
-            delay_s=best.delay_s,
+            sigma_s=float(learned[SPREAD]) * best.latency_s,
+            # Whoever serves one at a time, first come first served, lets no newcomer delay those before it.
+            delay_s=arm.service_s * max(float(learned[U1]), 0.0) / arm.slots if several else 0.0,
+            sent_s=sent_s,
+            start_s=start_s,
+            work_s=arm.service_s * float(learned[U0]),
+            queue_s=queue_s,
+            engine=-1 if several else flights.engines.number(arms, best.row),
         )
-        self._in_flight[context.task.kind].add(best.node, context.task.task_id, now_s, flying)
+        way = Way(arm.up_bytes, 1.0 / arm.up_bytes_per_s)
+        flights.add(best.node, context.task.task_id, now_s, flying, way)
 
     def snapshot(self) -> bytes:
         """Models of every kind, running means, the state of every class. Tasks under way do not outlive a restart."""
@@ -293,7 +286,23 @@ class Skyshore(Policy):
         models.learn_service(arm, worker.prefill_s + worker.compute_s, others)
         models.learn_joules(arm, joules)
         before = self._mean_joules[task.kind]
-        self._mean_joules[task.kind] = before + SMOOTHING * (joules - before) if before else joules
+        if joules > 0:  # a geometric mean: the few dear ones must not make the next dear one look cheap
+            self._mean_joules[task.kind] = before * float(joules / before) ** SMOOTHING if before else joules
         if outcome.quality > 0:  # measured
             models.learn_quality(arm, outcome.quality)
             self._class(task.service_class).note_quality(task.min_quality - outcome.quality, task.min_quality)
+
+
+def _lead(now_s: float, arms: Arms, on_node: Floats, free_at_s: Floats) -> tuple[Floats, Floats, Floats]:
+    """Seconds until a task's bytes are there, until its engine is free too, and of others' tasks before it."""
+    sent_s, queue_s, pace = arms.transmission_s, arms.queue_s, on_node[PACE]
+    # Each condition spares the usual case, in which it does not hold, what follows; the result is the same.
+    if on_node[FREE_AT_S].max() > now_s:
+        sent_s = sent_s + np.maximum(on_node[FREE_AT_S] - now_s, 0.0)
+    if pace.any():
+        sent_s = sent_s + np.where(pace > 0.0, arms.up_bytes * (pace - 1.0 / arms.up_bytes_per_s), 0.0)
+    start_s = np.maximum(free_at_s - now_s, sent_s) if free_at_s.max() > now_s else sent_s
+    if queue_s.any():
+        others = np.maximum(arms.load - on_node[OURS], 0.0) / np.maximum(arms.load, 1.0)
+        queue_s = np.where(arms.slots <= 1.0, queue_s * others, queue_s)
+    return sent_s, start_s, queue_s

@@ -84,6 +84,7 @@ def build_table(kind: TaskKind, fleet: Sequence[tuple[NodeState, Node]]) -> Kind
             is_cloud=np.array([row.is_cloud for row in rows]),
             quality=column(lambda arm: arm.quality),
             slots=known(lambda row: row.slots),
+            engines=tuple(f"{node.node_id}/{arm.model}" for _, node, arm in found),
         ),
         all_rows=np.arange(len(arms), dtype=np.intp),
         models={model: np.array(rows, dtype=np.intp) for model, rows in models.items()},

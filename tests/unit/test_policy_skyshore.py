@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
-from skyshore.policies.in_flight import Flying, InFlight
+from skyshore.policies.in_flight import BROKEN, OURS, Flying, InFlight
 from skyshore.policies.protocol import REFUSED, Arms
 from skyshore.policies.risk import EDGES, MissRisk, Multiplier
 from skyshore.policies.skyshore import Skyshore
@@ -156,20 +156,20 @@ def test_how_many_others_were_there_is_a_mean_over_the_stay():
     task = {"ends_at_s": 9.0, "due_at_s": 20.0, "sigma_s": 1.0, "delay_s": 0.1}
     flights.add(3, "a", 0.0, Flying(placed_at_s=0.0, **task))
     flights.add(3, "b", 4.0, Flying(placed_at_s=4.0, **task))
-    assert flights.drop("a", 10.0) == pytest.approx(0.6)
-    assert flights.drop("b", 14.0) == pytest.approx(0.6)
+    assert flights.drop("a", 10.0).others == pytest.approx(0.6)
+    assert flights.drop("b", 14.0).others == pytest.approx(0.6)
     assert flights.drop("b", 15.0) is None
-    assert flights.of(np.array([3])).tolist() == [[0.0], [0.0]]
+    assert flights.of(np.array([3]))[:OURS].tolist() == [[0.0], [0.0]]
 
 
 def test_a_task_nobody_heard_of_again_is_forgotten():
     flights = InFlight()
     task = {"ends_at_s": 2.0, "sigma_s": 0.1, "delay_s": 1.0}
     flights.add(0, "lost", 0.0, Flying(placed_at_s=0.0, due_at_s=2.0, **task))
-    assert flights.of(np.array([0]))[1] > 0.4
+    assert flights.of(np.array([0]))[BROKEN] > 0.4
     flights.add(0, "next", 100.0, Flying(placed_at_s=100.0, due_at_s=900.0, **task | {"ends_at_s": 102.0}))
     assert flights.drop("lost", 101.0) is None
-    assert flights.of(np.array([0]))[1] < 0.01
+    assert flights.of(np.array([0]))[BROKEN] < 0.01
 
 
 def test_outliers_neither_make_an_arm_a_lottery_nor_faster_than_light():
