@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.cell import Plan
-from simulator.build import profile_of
-from simulator.cluster import ClusterSettings
-from simulator.flight import Flight, flight_of
+from simulator.build import calibration_of, profile_of, settings_of
+from simulator.flight import Flight, flight_of, frames_sent
 from simulator.preferences import SegmentPictures
 from skyshore.domain.node import Arm
-from skyshore.domain.task import TaskKind
+from skyshore.links.shaper import LEAST_BURST_BYTES, LONGEST_BURST_S
 from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.policies.protocol import Floats
@@ -33,28 +32,61 @@ MOST_CELLS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class Server:
     """One engine of one node, as one arm uses it."""
 
     number: int
+    """Of the engine; the arms of one engine share it."""
     arm: Arm
     speed: LlmSpeed | VideoSpeed
+    gateway_s: float
+    """From arrival to dispatch, and the hops to the node and back."""
     delay_s: float
+    """Propagation, both ways."""
     up_bytes_per_s: float
+
+    def takes(self, flight: Flight) -> bool:
+        """Whether it can answer at all, well enough."""
+        return self.arm.kind is flight.task.kind and self.arm.quality >= flight.task.min_quality
+
+    def work_s(self, flight: Flight) -> float:
+        """Seconds of the engine that a task takes at least: of one slot, or of a batch that is full."""
+        speed, arrival = self.speed, flight.arrival
+        if isinstance(speed, VideoSpeed):
+            return speed.segment_s + frames_sent(arrival, self.arm) * self.arm.frame_s
+        shared_s = (arrival.output_tokens - 1) * speed.iteration_s
+        return self._own_s(flight, speed) + shared_s / speed.slots
+
+    def alone_s(self, flight: Flight) -> float:
+        """Seconds from arrival to answer on an idle node behind an idle link."""
+        speed, arrival = self.speed, flight.arrival
+        # A link that rested carries what it saved up at once.
+        burst = max(LEAST_BURST_BYTES, self.up_bytes_per_s * LONGEST_BURST_S)
+        sent_s = max(0.0, flight.bytes_to(self.arm) - burst) / self.up_bytes_per_s
+        ways_s = self.gateway_s + self.delay_s
+        if isinstance(speed, VideoSpeed):  # which begins with the first frame that comes
+            return ways_s + max(self.work_s(flight), sent_s + self.arm.frame_s)
+        # At least one iteration for the prompt, which gives the first token; one for every other.
+        return ways_s + sent_s + self._own_s(flight, speed) + arrival.output_tokens * speed.iteration_s
+
+    @staticmethod
+    def _own_s(flight: Flight, speed: LlmSpeed) -> float:
+        """Seconds that no batch shares: its prefill and its rows."""
+        arrival = flight.arrival
+        return arrival.prompt_tokens * speed.prefill_token_s + (arrival.output_tokens - 1) * speed.row_s
 
 
 def met_bound(plan: Plan) -> float:
     """Upper bound on the deadlines that any schedule of the plan's requests keeps. Raises as reading the plan does."""
-    pictures = SegmentPictures()
-    flights = [flight_of(arrival, arrival.t_intended_s, pictures) for arrival in plan.schedule.arrivals]
+    flights = flights_of(plan)
     if not flights:
         return 0.0
-    servers = list(_servers(plan))
+    servers = list(servers_of(plan))
     work_s, alone_s = np.full((2, len(flights), len(servers)), np.inf)
     for row, flight in enumerate(flights):
         for column, server in enumerate(servers):
-            if server.arm.kind is flight.task.kind and server.arm.quality >= flight.task.min_quality:
-                work_s[row, column], alone_s[row, column] = _needs(flight, server)
+            if server.takes(flight):
+                work_s[row, column], alone_s[row, column] = server.work_s(flight), server.alone_s(flight)
     possible = np.isfinite(work_s)
     deadline_s = np.array([flight.task.deadline_s for flight in flights])
     work_s = np.where(possible, work_s, deadline_s[:, None] + 1.0)  # never taken, but finite
@@ -73,7 +105,7 @@ def met_bound(plan: Plan) -> float:
     return most_met(history, windows_s=windows_s if affordable else ())
 
 
-def _slots(servers: list[_Server]) -> Floats:
+def _slots(servers: list[Server]) -> Floats:
     """Engines by number. A batch shares its iterations, which the work already counts: one slot."""
     slots = np.ones(1 + max(server.number for server in servers))
     for server in servers:
@@ -81,11 +113,21 @@ def _slots(servers: list[_Server]) -> Floats:
     return slots
 
 
-def _servers(plan: Plan) -> Iterator[_Server]:
+def flights_of(plan: Plan) -> list[Flight]:
+    """Every request as the scheduler would see it, in order of arrival."""
+    pictures = SegmentPictures()
+    return [flight_of(arrival, arrival.t_intended_s, pictures) for arrival in plan.schedule.arrivals]
+
+
+def servers_of(plan: Plan) -> Iterator[Server]:
+    """Every arm of every node of a plan. Raises InvalidScenario for a profile that cannot be used."""
     numbers: dict[tuple[str, str], int] = {}
+    known = calibration_of(plan.scenario, plan.folder)
+    settings = settings_of(known.overheads)
     for table in plan.scenario.nodes:
-        profile = profile_of(table, plan.folder)
+        stated = profile_of(table, plan.folder)
         for node_id in table.ids:
+            profile = known.nodes.get(node_id, stated)
             link = plan.scenario.link_of(node_id) or LinkTable(nodes=node_id)
             delay_s = (link.up.delay_ms + link.down.delay_ms) / 1000
             rate = _rate(link.up)
@@ -96,23 +138,8 @@ def _servers(plan: Plan) -> Iterator[_Server]:
             offered += [(arm, speeds[arm.model]) for arm in video_arms(node_id, profile.video)]
             for arm, speed in offered:
                 number = numbers.setdefault((node_id, speed.model), len(numbers))
-                yield _Server(number, arm, speed, delay_s, rate)
+                yield Server(number, arm, speed, settings.gateway_s + 2 * settings.hop_s, delay_s, rate)
 
 
 def _rate(way: DirectionTable) -> float:
     return np.inf if way.rate_mbit_s is None or way.trace else way.rate_mbit_s * MBIT_BYTES
-
-
-def _needs(flight: Flight, server: _Server) -> tuple[float, float]:
-    """Seconds of the engine it takes at least, and seconds from arrival to answer on an idle node."""
-    speed, arrival = server.speed, flight.arrival
-    way_s = ClusterSettings().gateway_s + server.delay_s + flight.bytes_to(server.arm) / server.up_bytes_per_s
-    if isinstance(speed, VideoSpeed):
-        work_s = speed.segment_s + -(-arrival.frames // server.arm.frame_stride) * server.arm.frame_s
-        return work_s, way_s + work_s
-    assert flight.task.kind is TaskKind.LLM, "kinds were compared before"
-    prefill_s, rows_s = arrival.prompt_tokens * speed.prefill_token_s, (arrival.output_tokens - 1) * speed.row_s
-    chunks = -(-arrival.prompt_tokens // speed.chunk_tokens)
-    shared_s = (arrival.output_tokens - 1) * speed.iteration_s
-    alone_s = prefill_s + rows_s + shared_s + chunks * speed.iteration_s
-    return prefill_s + rows_s + shared_s / speed.slots, way_s + alone_s

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from experiments.cell import CellResult, Driver
 from experiments.figures import FIGURES
+from experiments.references import FIXED, REFERENCES
 from skyshore.report.load_audit import Verdict
 from skyshore.report.request_record import in_json
 from skyshore.report.statistics import PairedDifference, mean_interval, paired_difference
@@ -83,7 +84,7 @@ def warnings_of(groups: Sequence[Group]) -> list[str]:
 def compare(results: Sequence[CellResult], policies: Sequence[str], baseline: str) -> list[Group]:
     """Group by driver, load and policy, in that order, policies as given."""
     grouped: dict[tuple[Driver, float, str], list[CellResult]] = {}
-    for result in sorted(results, key=lambda result: result.cell.seed):
+    for result in sorted(with_regret(results), key=lambda result: result.cell.seed):
         cell = result.cell
         grouped.setdefault((cell.driver, cell.load, cell.policy), []).append(result)
     order = {policy: place for place, policy in enumerate(policies)}
@@ -110,6 +111,25 @@ def _group(
         {r.cell.seed: r.figures for r in ours}, None if theirs is None else {r.cell.seed: r.figures for r in theirs}
     )
     return Group(driver, load, policy, tuple(ours), figures, by_class)
+
+
+def with_regret(results: Sequence[CellResult]) -> list[CellResult]:
+    """The same, with how many deadlines each met fewer than the references did on the same requests, as a share."""
+    aims: dict[tuple[Driver, float, int], dict[str, float]] = {}
+    for result in results:
+        cell, met = result.cell, result.figures.get("attainment")
+        aim = aims.setdefault((cell.driver, cell.load, cell.seed), {})
+        if met is not None and cell.policy in REFERENCES and result.complete:
+            aim["regret_fixed" if cell.policy == FIXED else "regret_foresight"] = met
+        if (bound := result.figures.get("met_bound")) is not None:
+            aim["regret_bound"] = bound / (result.figures["requests"] or 1)
+    found = []
+    for result in results:
+        cell, met = result.cell, result.figures.get("attainment")
+        aim = aims[cell.driver, cell.load, cell.seed]
+        regret = {} if met is None else {name: most - met for name, most in aim.items()}
+        found.append(replace(result, figures={**result.figures, **regret}) if regret else result)
+    return found
 
 
 Runs = Mapping[int, Mapping[str, float | None]]

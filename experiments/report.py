@@ -32,7 +32,7 @@ def report_page(
     judged: Sequence[Table] = (),
 ) -> str:
     """The page as text; `judged` are tables of how far simulation and live runs differ."""
-    colours = charts.policy_colours(bundle.experiment.policies)
+    colours = charts.policy_colours(bundle.experiment.contestants)
     title = bundle.experiment.inputs.parse().name
     parts = [*_head(bundle, groups), *_warnings(groups, absent, failures), _legend(colours)]
     parts += _loads(groups, colours)

@@ -59,7 +59,7 @@ def run_cells(bundle: Bundle, execute: Execute, on_event: Callable[[Event], None
 def finish(bundle: Bundle, failures: Mapping[str, str] | None = None) -> list[Group]:
     """Compare what is there and seal the bundle."""
     experiment, results = bundle.experiment, bundle.results()
-    groups = compare(results, experiment.policies, experiment.reference)
+    groups = compare(results, experiment.contestants, experiment.reference)
     absent = missing(bundle, results)
     judged = [each.table(TOLERANCE) for each in fidelity_of(bundle)]
     report = report_page(bundle, groups, absent, failures or {}, judged)

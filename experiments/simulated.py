@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 
 from experiments.bounds import met_bound
-from experiments.cell import Cell, CellResult, plan
+from experiments.cell import Cell, CellResult, Plan, plan
 from experiments.figures import FigureTally
 from experiments.outcome_table import RowSink, row_of
-from simulator.build import Simulation, build, joules_of
+from experiments.references import FORESIGHT, REFERENCES, PlacedBefore, best_placements
+from simulator.build import Simulation, build, fleet, joules_of
 from simulator.garbage import rare_collections
+from simulator.timeline import Timeline
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
+from skyshore.scenario import Scenario
 
 APART = 1_000_003
 """Between seeds that share their requests and nothing else."""
@@ -34,11 +37,9 @@ def run_simulated(
     on_decision: Callable[[DecisionRecord], None] | None = None,
     progress: Progress | None = None,
     chance: int = 0,
-    bound: bool = False,
 ) -> CellResult:
     """Simulate a cell; `on_row` is given every request as it ends.
 
-    With `bound`, the clairvoyant bound on deadlines met is worked out too, which takes longer than the run.
     Another `chance` is the same requests with other draws of everything else: the policy's, the links'.
 
     Raises:
@@ -58,7 +59,7 @@ def run_simulated(
             on_row(row)
 
     scenario = planned.scenario.model_copy(update={"seed": planned.scenario.seed + chance * APART})
-    simulation = build(scenario, planned.folder, ended, on_decision=on_decision)
+    simulation = _wired(planned, scenario, ended, on_decision)
     if progress is not None:
         _report(simulation, schedule.duration_s, progress)
     simulation.cluster.start(schedule.arrivals)
@@ -66,10 +67,12 @@ def run_simulated(
     now_s = simulation.timeline.now_s
     duration_s = max(schedule.duration_s, now_s) if complete else max(now_s, 1e-3)
     fleet_joules = sum(joules_of(simulation.cluster.nodes).values())
-    most_met = met_bound(planned) if bound and complete else None
+    figures = tally.figures(duration_s, fleet_joules=fleet_joules)
+    if cell.policy == FORESIGHT and complete:
+        figures["met_bound"] = met_bound(planned)
     return CellResult(
         cell=cell,
-        figures=tally.figures(duration_s, fleet_joules=fleet_joules, met_bound=most_met),
+        figures=figures,
         by_class=tally.by_class(duration_s),
         statuses=tally.statuses,
         energy_sources=tally.energy_sources,
@@ -80,6 +83,19 @@ def run_simulated(
         duration_s=duration_s,
         wall_s=time.perf_counter() - started_s,
     )
+
+
+def _wired(
+    planned: Plan,
+    scenario: Scenario,
+    ended: Callable[[Outcome], None],
+    on_decision: Callable[[DecisionRecord], None] | None,
+) -> Simulation:
+    """The fleet under the cell's policy, or under a reference's schedule, which makes no decisions to show."""
+    if planned.cell.policy not in REFERENCES:
+        return build(scenario, planned.folder, ended, on_decision=on_decision)
+    timeline, dispatcher = Timeline(), PlacedBefore(best_placements(planned, planned.cell.policy))
+    return Simulation(timeline, fleet(scenario, planned.folder, timeline, dispatcher, ended), dispatcher)
 
 
 def _run(simulation: Simulation) -> bool:

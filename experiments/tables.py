@@ -19,21 +19,29 @@ SHOWN = {
     "latency_p50_s": "latency p50",
     "latency_p95_s": "latency p95",
     "ttft_p95_s": "TTFT p95",
+    "joules_per_request": "J per answer",
+    "transmission_joules_per_request": "  on links",
+    "inference_joules_per_request": "  inference",
+    "idle_joules_per_request": "  share of idle power",
     "joules_per_met": "J per deadline met",
     "fleet_joules_per_met": "fleet J per deadline met",
     "link_bytes_per_request": "link bytes per request",
+    "compute_s_per_request": "compute per request",
     "quality": "quality",
     "quality_violations": "below quality floor",
     "edge_share": "edge share",
     "rejected": "refused",
     "failed": "failed",
     "expired": "past their deadline",
-    "regret_met": "deadlines short of the bound",
+    "regret_fixed": "regret: best fixed arm",
+    "regret_foresight": "regret: in hindsight",
+    "regret_bound": "regret: bound",
 }
 """Columns of the tables a terminal shows; `summary.json` has all figures."""
 
 MOST_COLUMNS = 6
-SHARES = ("attainment", "edge_share")
+REGRETS = ("regret_fixed", "regret_foresight", "regret_bound")
+SHARES = ("attainment", "edge_share", *REGRETS)
 BETTER, WORSE, SAME = "▲", "▼", "≈"
 
 

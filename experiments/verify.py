@@ -130,7 +130,7 @@ def _summary(bundle: Bundle) -> Iterator[Finding]:
     """The summary must follow from the cells, whatever its digest says."""
     experiment, results = bundle.experiment, bundle.results()
     held = read_json(bundle.folder / "summary.json")
-    groups = compare(results, experiment.policies, experiment.reference)
+    groups = compare(results, experiment.contestants, experiment.reference)
     made = summary_of(bundle, groups, missing(bundle, results), held.get("failures", {}))
     if held != made:
         parts = [name for name in {**held, **made} if held.get(name) != made.get(name)]

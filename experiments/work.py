@@ -31,8 +31,6 @@ class CellJob:
     """Keep a row a request."""
     decisions: bool = False
     """Keep a row a decision, with scores and features."""
-    bound: bool = False
-    """Work out how many deadlines no schedule could have exceeded (simulated cells)."""
 
     @property
     def marks(self) -> dict[str, object]:
@@ -43,7 +41,6 @@ class CellJob:
             "sources_sha256": self.sources_sha256,
             "rows": self.rows,
             "decisions": self.decisions,
-            "bound": self.bound,
         }
 
 
@@ -78,7 +75,7 @@ def _run(
     job: CellJob, on_row: RowSink, on_decision: Callable[[DecisionRecord], None] | None, progress: Progress | None
 ) -> CellResult:
     if job.cell.driver is Driver.SIM:
-        return run_simulated(job.cell, on_row=on_row, on_decision=on_decision, progress=progress, bound=job.bound)
+        return run_simulated(job.cell, on_row=on_row, on_decision=on_decision, progress=progress)
     from experiments.live import run_live  # noqa: PLC0415 (needs what the live system needs; a simulation does not)
 
     return run_live(job.cell, on_row=on_row, on_decision=on_decision, progress=progress)

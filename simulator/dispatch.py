@@ -20,6 +20,11 @@ class Dispatcher(Protocol):
     """The seam between the fleet and whoever decides."""
 
     @property
+    def digest(self) -> str:
+        """Fingerprint of all placements so far."""
+        ...
+
+    @property
     def slot_s(self) -> float:
         """Arrivals may be gathered this long before they are placed; 0 places each at once."""
         ...
@@ -54,7 +59,7 @@ class CoreDispatcher:
 
     def __init__(self, core: SchedulerCore, on_decision: Callable[[DecisionRecord], None] | None = None) -> None:
         """`on_decision` is shown every decision, refusals too."""
-        self._core, self._on_decision = core, on_decision
+        self.core, self._on_decision = core, on_decision
         self._digest = hashlib.sha256()
 
     @property
@@ -65,11 +70,11 @@ class CoreDispatcher:
     @property
     def slot_s(self) -> float:
         """See `Dispatcher`."""
-        return self._core.slot_s
+        return self.core.slot_s
 
     def place(self, now_s: float, flight: Flight, avoid: Sequence[str]) -> Arm | None:
         """See `Dispatcher`."""
-        actions = self._core.handle(TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid)))
+        actions = self.core.handle(TaskArrived(now_s, flight.task, flight.profile, flight.attempt, tuple(avoid)))
         if not actions:
             return None
         answer = self._answer(actions[0])
@@ -80,23 +85,23 @@ class CoreDispatcher:
     def ended(self, now_s: float, outcome: Outcome) -> None:
         """See `Dispatcher`."""
         kind = TaskFinished if outcome.status is OutcomeStatus.OK else TaskFailed
-        self._core.handle(kind(now_s, outcome))
+        self.core.handle(kind(now_s, outcome))
 
     def reported(self, now_s: float, node: Node, status: NodeStatus) -> None:
         """See `Dispatcher`."""
-        self._core.handle(NodeReported(now_s, node, status))
+        self.core.handle(NodeReported(now_s, node, status))
 
     def measured(self, now_s: float, node_id: str, link: Link) -> None:
         """See `Dispatcher`."""
-        self._core.handle(LinkChanged(now_s, node_id, link))
+        self.core.handle(LinkChanged(now_s, node_id, link))
 
     def lost(self, now_s: float, node_id: str) -> None:
         """See `Dispatcher`."""
-        self._core.handle(NodeLost(now_s, node_id))
+        self.core.handle(NodeLost(now_s, node_id))
 
     def tick(self, now_s: float) -> Sequence[tuple[str, Arm | SkyshoreError]]:
         """See `Dispatcher`."""
-        actions = self._core.handle(Tick(now_s))
+        actions = self.core.handle(Tick(now_s))
         return [(action.task_id, self._answer(action)) for action in actions if isinstance(action, Dispatch | Reject)]
 
     def _answer(self, action: Action) -> Arm | SkyshoreError:

@@ -27,6 +27,7 @@ from experiments.cell import Cell
 from experiments.experiment import Experiment, sweep
 from experiments.inputs import Inputs
 from experiments.processes import Failed, Finished, run_in_processes
+from experiments.references import FIXED, FORESIGHT, REFERENCES
 from experiments.run import finish, pending, run_cells
 from experiments.verify import verify
 
@@ -144,8 +145,14 @@ def test_deliberately_bad_policies_come_out_worst(tmp_path):
         worst_of_good = (min if better is max else max)(groups[policy][name].mean for policy in good)
         best_of_bad = better(groups[policy][name].mean for policy in bad)
         assert better(worst_of_good, best_of_bad) == worst_of_good != best_of_bad, name
-    regret = {policy: figures["regret_met"] for policy, figures in groups.items()}
+    regret = {policy: figures["regret_bound"] for policy, figures in groups.items()}
     assert min(min(estimate.values.values()) for estimate in regret.values()) >= 0, "nobody beats the bound"
+    assert set(groups) == {*policies, *REFERENCES}
+    for reference, name in ((FIXED, "regret_fixed"), (FORESIGHT, "regret_foresight")):
+        assert groups[reference][name].mean == 0
+        for figures in groups.values():
+            short = groups[reference]["attainment"].mean - figures["attainment"].mean
+            assert figures[name].mean == pytest.approx(short)
     assert min(regret[policy].mean for policy in bad) > max(regret[policy].mean for policy in good)
     against = groups["slowest"]["attainment"].versus
     assert against is not None and against.distinguishable and against.mean < -0.1
