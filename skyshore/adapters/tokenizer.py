@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,9 @@ from skyshore.domain.errors import Internal, InvalidTask, NotFound
 from skyshore.domain.llm import ChatMessage
 
 ROLES: Final = ("system", "user", "assistant", "tool")
+KNOWN_PARTS: Final = 1024
+"""Turns whose token count is remembered: system prompts, and a conversation's history, come again and again."""
+KNOWN_PART_CHARACTERS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Tokenizer:
         self._environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._environment.globals["raise_exception"] = _raise
         self._compiled = self._compile()
+        self._borders = _borders(tokenizer)
+        self._count_known = lru_cache(KNOWN_PARTS)(self._count)
 
     @classmethod
     def open(cls, model_dir: Path) -> Tokenizer:
@@ -113,8 +120,19 @@ class Tokenizer:
 
     def count_chat(self, messages: Sequence[ChatMessage]) -> int:
         """How many prompt tokens a conversation is; same failures as `render_chat`."""
+        rendered = self.render_chat(messages)
+        if self._borders is None:
+            return self._count(rendered)
+        parts = self._borders.split(rendered)
+        return sum(
+            self._count_known(part) if len(part) <= KNOWN_PART_CHARACTERS else self._count(part)
+            for part in parts
+            if part
+        )
+
+    def _count(self, text: str) -> int:
         # The batch call skips the offsets of tokens in the text, which are most of the work.
-        (counted,) = self._tokenizer.encode_batch_fast([self.render_chat(messages)], add_special_tokens=False)
+        (counted,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return len(counted)
 
     def token_bytes(self) -> list[bytes]:
@@ -154,6 +172,16 @@ class Tokenizer:
 
 def _raise(message: str) -> None:
     raise TemplateError(message)
+
+
+def _borders(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:
+    """Finds special tokens in text, if this tokenizer reads what lies between two of them by itself; else None."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    plain = all(not (token.lstrip or token.rstrip or token.single_word or token.normalized) for token in added)
+    if not added or not plain or not isinstance(tokenizer.decoder, tokenizers.decoders.ByteLevel):
+        return None
+    longest_first = sorted((token.content for token in added), key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
 
 def _byte_alphabet() -> dict[str, int]:

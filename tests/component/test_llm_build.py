@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Storage
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from skyshore.adapters.tokenizer import Tokenizer
@@ -227,6 +229,20 @@ def test_a_conversation_is_rendered_by_the_models_template(model_dir: Path) -> N
     rendered = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.render_chat(messages) == rendered
     assert tokenizer.count_chat(messages) == len(tokenizer.encode(rendered))
+
+
+FRAGMENTS = st.sampled_from(
+    ("the", " ", "\n", "  ", "<|im_start|>", "<|im_end|>", "<|", "é", "北京", "123", "don't", "'s", "\t", "x" * 40)
+)
+CONTENTS = st.lists(FRAGMENTS, max_size=8).map("".join)
+ROLE_NAMES = st.sampled_from(("system", "user", "assistant"))
+
+
+@given(st.lists(st.builds(ChatMessage, ROLE_NAMES, CONTENTS), min_size=1, max_size=4))
+def test_turns_counted_one_by_one_are_the_tokens_of_the_whole(model_dir: Path, messages: list[ChatMessage]) -> None:
+    tokenizer = Tokenizer.open(model_dir)
+    for _ in range(2):  # the second time from memory
+        assert tokenizer.count_chat(messages) == len(tokenizer.encode_chat(messages))
 
 
 @pytest.mark.parametrize(
