@@ -73,7 +73,7 @@ RECIPES = (
         "cs_ucb",
         ("fine_infer", "agod", "rewardless_guidance"),
         ("cs_ucb.ucb_only", "cs_ucb.reject", "linucb.filtered", "primal_dual"),
-        (0.5, 0.75, 1.0, 1.5),
+        (0.5, 1.0, 1.5),
     ),
     Recipe("perllm-fluctuating", "cs_ucb", ("fine_infer", "agod", "rewardless_guidance"), (), (1.0,)),
     Recipe(
