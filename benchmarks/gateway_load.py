@@ -10,8 +10,9 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ from skyshore.domain.llm import ChatMessage, LlmInput, Sampling
 from skyshore.domain.task import Task, TaskKind
 
 PROMPT = "Which way does the tide run at the northern pier when the wind turns to the west in the afternoon?"
+NUMBERS = 1_000_000
+"""Every HTTP prompt ends with a number of its own, of six digits: no memory of earlier prompts may help anybody."""
 MAX_TOKENS = 16
 TIMEOUT_S = 30.0
 
@@ -39,10 +42,10 @@ class LoadFigures:
 
 
 class HttpCaller(asyncio.Protocol):
-    """One keep-alive connection that asks the same question again and again."""
+    """One keep-alive connection that sends the next request when it has an answer."""
 
-    def __init__(self, request: bytes) -> None:
-        self._request = request
+    def __init__(self, requests: Iterator[bytes]) -> None:
+        self._requests = requests
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[int] | None = None
@@ -70,35 +73,36 @@ class HttpCaller(asyncio.Protocol):
         """One question; whether it was answered well."""
         assert self._transport
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
         return await self._answer == 200
 
 
-def http_request(host: str, path: str, model: str, key: str) -> bytes:
-    """The bytes of one chat request, not streamed."""
-    body = json.dumps(
-        {"model": model, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": MAX_TOKENS, "temperature": 0}
-    ).encode()
+def http_requests(host: str, path: str, model: str, key: str) -> Iterator[bytes]:
+    """The bytes of one chat request after the other, not streamed."""
+    turn = {"role": "user", "content": f"{PROMPT} 000000"}
+    body = json.dumps({"model": model, "messages": [turn], "max_tokens": MAX_TOKENS, "temperature": 0}).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    return head.encode() + body
+    before, after = (head.encode() + body).split(b"000000")
+    for number in count(time.time_ns()):
+        yield b"%b%06d%b" % (before, number % NUMBERS, after)
 
 
-async def http_callers(url: str, model: str, key: str, count: int) -> list[Callable[[], Awaitable[bool]]]:
-    """`count` open connections."""
+async def http_callers(url: str, model: str, key: str, connections: int) -> list[Callable[[], Awaitable[bool]]]:
+    """One caller for each open connection."""
     parts = urlsplit(url)
-    request = http_request(parts.netloc, parts.path, model, key)
+    requests = http_requests(parts.netloc, parts.path, model, key)
     loop = asyncio.get_running_loop()
     callers: list[Callable[[], Awaitable[bool]]] = []
-    for _ in range(count):
-        _, caller = await loop.create_connection(lambda: HttpCaller(request), parts.hostname or "", parts.port or 80)
+    for _ in range(connections):
+        _, caller = await loop.create_connection(lambda: HttpCaller(requests), parts.hostname or "", parts.port or 80)
         callers.append(caller.ask)
     return callers
 
 
-async def grpc_callers(url: str, arm_id: str, count: int) -> list[Callable[[], Awaitable[bool]]]:
+async def grpc_callers(url: str, arm_id: str, callers: int) -> list[Callable[[], Awaitable[bool]]]:
     """Callers that share the one stream to a node, as the gateway does."""
     client = GrpcWorkerClient(urlsplit(url).netloc)
     task = Task("bench", TaskKind.LLM, deadline_s=TIMEOUT_S)
@@ -108,7 +112,7 @@ async def grpc_callers(url: str, arm_id: str, count: int) -> list[Callable[[], A
         events = [event async for event in client.execute(task, arm_id, prompt)]
         return len(events) > 1
 
-    return [ask] * count
+    return [ask] * callers
 
 
 async def measure(callers: list[Callable[[], Awaitable[bool]]], warm_s: float, seconds: float) -> LoadFigures:
