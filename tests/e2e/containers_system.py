@@ -175,8 +175,8 @@ class Containers:
         """Everything runs and every node has its lease; starts only what does not run."""
         if not self.running() >= {self.container(service) for service in self.services()}:
             self.compose("up", "-d", "--wait", timeout_s=UP_S)
-        until(lambda: self.get("/ready")[0] == 200, 60, "ready")
-        until(lambda: set(self.nodes()) >= set(NODES), 60, "every node registered")
+        until(lambda: self.get("/ready")[0] == 200, 180, "ready")
+        until(lambda: set(self.nodes()) >= set(NODES), 180, "every node registered")
 
 
 def _run(

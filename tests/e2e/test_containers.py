@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -181,14 +182,14 @@ def test_a_node_without_models_says_so_and_emulates(system: Containers) -> None:
     name = f"{PROJECT}-bare"
     system.compose("run", "-d", "--no-deps", "--name", name, *bare, "edge-1")
     try:
-        until(lambda: "bare" in system.nodes(), 60, "the bare node registered")
+        until(lambda: "bare" in system.nodes(), 120, "the bare node registered")
         assert "emulated" in system.nodes()["bare"]
         said = system.docker("logs", name)
         assert "models missing; this node runs EMULATED" in said.stdout + said.stderr
         assert "skyshore models fetch" in said.stdout + said.stderr
     finally:
         system.docker("rm", "-f", name)
-        until(lambda: "bare" not in system.nodes(), 10, "the bare node gone")
+        until(lambda: "bare" not in system.nodes(), 120, "the bare node gone")
 
 
 # ------------------------------------------------------------------------------------------ it outlives harm
@@ -205,7 +206,7 @@ def test_a_node_killed_during_a_replay_costs_no_accepted_request(system: Contain
     began_s = time.time()
     playing = subprocess.Popen(replay, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: any(d["chosen"].startswith("edge-1") for d in decisions(system)), 60, "edge-1 got a request")
+        until(lambda: any(d["chosen"].startswith("edge-1") for d in decisions(system)), 120, "edge-1 got a request")
         time.sleep(max(0.0, began_s + 6 - time.time()))  # well into the trace
         system.docker("kill", system.container("edge-1"))
         killed_at_s = time.time()
@@ -220,7 +221,7 @@ def test_a_node_killed_during_a_replay_costs_no_accepted_request(system: Contain
     lost = [row for row in rows if row["status"] != "ok"]
     assert all(row["node_id"] == "edge-1" for row in lost), lost
     assert len(lost) <= 2, lost
-    late = [d for d in decisions(system) if d["decided_at_s"] > killed_at_s + 4]
+    late = [d for d in decisions(system) if d["decided_at_s"] > killed_at_s + 5]  # the lease of a dead node is 3 s
     assert late, "the trace went on after the node was gone"
     assert not [d for d in late if d["chosen"].startswith("edge-1")]
 
@@ -232,10 +233,10 @@ def decisions(system: Containers) -> list[dict[str, Any]]:
 def test_a_job_on_a_node_that_is_cut_off_finishes_on_another(system: Containers, clip: Path) -> None:
     system.place_by("cloud_only")
     task_id = send_clip(system.url, clip)
-    until(lambda: any(d["chosen"].startswith("cloud-1") for d in decisions_of(system, task_id)), 60, "cloud-1 at work")
+    until(lambda: any(d["chosen"].startswith("cloud-1") for d in decisions_of(system, task_id)), 120, "cloud-1 at work")
     with system.cut_off("cloud-1"):
         system.place_by("least_loaded")
-        until(lambda: "cloud-1" not in system.nodes(), 15, "the lease ran out")
+        until(lambda: "cloud-1" not in system.nodes(), 120, "the lease ran out")
         result = finish(system, task_id)
     assert [frame["frame_index"] for frame in result["frames"]] == list(range(60))
     assert {segment["node"] for segment in result["segments"]} & {"edge-1", "edge-2"}
@@ -257,8 +258,8 @@ def test_accepted_jobs_outlive_the_store_and_ready_tells_the_truth_meanwhile(sys
         assert system.get("/health")[0] == 200
     finally:
         system.docker("start", system.container("redis"))
-    until(lambda: system.get("/ready")[0] == 200, 30, "ready again by itself")
-    until(lambda: set(system.nodes()) >= set(NODES), 30, "every node registered again by itself")
+    until(lambda: system.get("/ready")[0] == 200, 120, "ready again by itself")
+    until(lambda: set(system.nodes()) >= set(NODES), 120, "every node registered again by itself")
     for task_id in task_ids:
         assert len(finish(system, task_id)["frames"]) == 60
     assert system.inspect("gateway")["State"]["StartedAt"] == gateway_since
@@ -270,7 +271,7 @@ def test_a_gateway_that_is_killed_forgets_no_accepted_job(system: Containers, cl
     task_ids = [send_clip(system.url, clip) for _ in range(3)]
     system.docker("kill", system.container("gateway"))
     system.docker("start", system.container("gateway"))
-    until(lambda: system.get("/ready")[0] == 200, 60, "ready again")
+    until(lambda: system.get("/ready")[0] == 200, 120, "ready again")
     for task_id in task_ids:
         assert len(finish(system, task_id)["frames"]) == 60
 
@@ -308,18 +309,22 @@ def test_stopping_is_quick_and_orderly_and_leaves_nothing(started: Containers) -
     started.place_by("least_loaded")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(started.complete, 8)
-        until(lambda: answer.done() or in_flight(started) > 0, 30, "a request in flight")
+        until(lambda: answer.done() or in_flight(started) > 0, 120, "a request in flight")
         began_s = time.monotonic()
         started.docker("stop", started.container("gateway"))
         assert answer.result()["x-skyshore-node"] in NODES  # accepted before, so answered
-        assert time.monotonic() - began_s < STOP_S + 2
+        answered_s = time.monotonic()
+        assert answered_s - began_s < STOP_S + 2
+    took_s = {}
     for service in started.services():
-        began_s = time.monotonic()
+        began_s = time.time()
         started.docker("stop", started.container(service))
-        took_s = time.monotonic() - began_s
         state = started.inspect(service)["State"]
+        # Status 0: it ended by itself within the grace of its compose file, after which the engine kills with 137.
         assert (state["ExitCode"], state["OOMKilled"]) == (0, False), (service, state)
-        assert took_s < STOP_S + 2, (service, took_s)  # the engine itself takes a moment
+        took_s[service] = datetime.fromisoformat(state["FinishedAt"]).timestamp() - began_s
+    print({service: f"{seconds:.1f} s" for service, seconds in took_s.items()})
+    assert max(took_s.values()) < STOP_S + 1, took_s  # the engine itself takes a moment
     logs = started.logs()
     assert "Traceback" not in logs, logs[-6000:]
     assert "Task exception was never retrieved" not in logs

@@ -76,11 +76,20 @@ def test_a_slow_link_is_felt_and_carries_every_byte_to_its_node(system: Containe
     assert before["connections"] >= 1
     call(f"{links}/cloud-1", {"up": {"delay_s": DELAY_S}, "down": {"delay_s": DELAY_S}}, "PUT")
     assert seconds_to_answer(system) > 2 * DELAY_S
+    until(lambda: measured(system, "cloud-1").get("rtt_s", 0.0) > 1.9 * DELAY_S, 120, "the store knows")
     after, _ = call(f"{links}/cloud-1")
     assert after["up_bytes"] > before["up_bytes"]
     assert after["down_bytes"] > before["down_bytes"]
     system.place_by("edge_only")
-    assert seconds_to_answer(system) < 2 * DELAY_S, "the edge's links are as quick as before"
+    quickest_s = min(seconds_to_answer(system) for _ in range(5))  # a busy machine makes answers slower, never faster
+    assert quickest_s < 2 * DELAY_S, "the edge's links are as quick as before"
+
+
+def measured(system: Containers, node: str) -> dict[str, Any]:
+    """What the store, and so the scheduler, knows of a node's link; empty while nothing does."""
+    stored = system.compose("exec", "-T", "redis", "redis-cli", "--raw", "get", f"skyshore:link:{node}").stdout.strip()
+    found: dict[str, Any] = json.loads(stored or "{}")
+    return found
 
 
 def test_every_process_serves_metrics_where_prometheus_looks_for_them(system: Containers) -> None:
@@ -102,7 +111,7 @@ def test_prometheus_sees_every_process(system: Containers) -> None:
         active = call(f"{api}/targets?state=active")[0]["data"]["activeTargets"]
         return {t["labels"]["instance"]: t["health"] for t in active if t["labels"]["job"] == "skyshore"}
 
-    until(lambda: set(health().values()) == {"up"} and len(health()) == 6, 30, "every process scraped")
+    until(lambda: set(health().values()) == {"up"} and len(health()) == 6, 120, "every process scraped")
     dashboard = json.loads((COMPOSE / "observability" / "grafana" / "dashboards" / "skyshore.json").read_text())
     for target in (target for panel in dashboard["panels"] for target in panel["targets"]):
         query = target["expr"].replace("$__rate_interval", "1m")
@@ -123,7 +132,7 @@ def test_a_chat_leaves_a_trace_under_its_task_id(system: Containers) -> None:
         spans[:] = [pair for pair in sent(system) if pair[1]["traceId"] == task_id]
         return bool(spans)
 
-    until(told, 30, "the trace reached the collector")
+    until(told, 120, "the trace reached the collector")
     assert {service for service, _ in spans} == {"gateway", "cloud-1"}
     (attempt,) = [span for _, span in spans if "parentSpanId" not in span or not span["parentSpanId"]]
     assert attempt["name"] == "task"
