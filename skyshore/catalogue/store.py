@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from skyshore.catalogue.builders import build_llm, converter_version, make
-from skyshore.catalogue.errors import CorruptFile, LicenceNotAccepted, NotFetched
+from skyshore.catalogue.errors import CatalogueError, CorruptFile, LicenceNotAccepted, NotFetched
 from skyshore.catalogue.manifest import Manifest, read_manifest, sha256
 from skyshore.catalogue.sources import download
 from skyshore.catalogue.table import ENTRIES, Entry, Kind, entry
@@ -84,7 +84,12 @@ def add_own(gguf: Path, precision: str, root: Path | None = None) -> Path:
     link = folder / OWN_SOURCE
     link.unlink(missing_ok=True)
     link.symlink_to(gguf.absolute())
-    return build_llm(folder, precision)
+    try:
+        return build_llm(folder, precision)
+    except CatalogueError:
+        if [each.name for each in folder.iterdir()] == [OWN_SOURCE]:  # nothing was ever built of it
+            shutil.rmtree(folder)
+        raise
 
 
 def clip(name: str, root: Path | None = None) -> Path:

@@ -69,5 +69,6 @@ def test_what_cannot_be_a_model_is_refused_by_name(cache: Path, tmp_path: Path) 
     done = CliRunner().invoke(app, ["build", str(tmp_path / "cut.gguf")])
     assert done.exit_code == 1
     assert "cut.gguf" in done.output
+    assert not (cache / "cut").exists(), "what cannot be built must not look like a model"
     with pytest.raises(UnknownEntry):
         ready("never-heard-of")
