@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from pyarrow import parquet
 
 from experiments.bundle import Bundle
 from experiments.cell import Driver
-from experiments.fit_llm import fit_llm
+from experiments.fit_llm import Fitted, fit_engines
 from experiments.outcome_table import OutcomeRow
 from experiments.work import OUTCOMES
 from simulator.build import profile_of
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
+from skyshore.engines.llm.settings import LlmEngineSettings
 from skyshore.links.settings import LinkSettings
 from skyshore.nodemodel.calibration import Calibration, Overheads
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
@@ -28,8 +29,12 @@ from skyshore.scenario_links import link_settings
 
 LEAST_ANSWERS = 10
 """Of one model on one node: fewer tell too little, and the stated figures stay."""
+ENGINE = LlmEngineSettings(model_dir=Path())
+"""As nodes run it."""
 APART_S = 1e6
 """Far longer than any run."""
+SPREAD = tuple((np.arange(50) + 0.5) / 50)
+"""Quantiles that stand for the spread of an overhead; the last request of a hundred is left out of it."""
 
 
 def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, source: str) -> Calibration:
@@ -44,14 +49,21 @@ def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, sour
     answered = [row for row in rows if row.status is OutcomeStatus.OK and row.latency_s is not None and row.node_id]
     if not answered:
         raise InvalidTask("the run holds no answers to learn from; calibrate a live run")
-    nodes = {}
-    for table in scenario.nodes:
-        for node_id in table.ids if table.engine != "emulated" else ():
-            own = [row for row in answered if row.node_id == node_id]
-            stated = profile_of(table, folder)
-            slotted = replace(stated, llm=tuple(replace(speed, slots=table.slots) for speed in stated.llm))
-            nodes[node_id] = fit_node(own, slotted, source)
-    return Calibration(source, _overheads(answered, scenario), nodes)
+    stated = {
+        node_id: _as_run(profile_of(table, folder), table.slots)
+        for table in scenario.nodes
+        if table.engine != "emulated"
+        for node_id in table.ids
+    }
+    nodes, contention = fit_nodes(answered, stated, source)
+    return Calibration(source, _overheads(answered, scenario), nodes, contention)
+
+
+def _as_run(stated: NodeProfile, slots: int) -> NodeProfile:
+    """A real node's engine takes turns as its settings say."""
+    stall_ratio, chunk_tokens = ENGINE.stall_ratio, ENGINE.prefill_chunk_tokens
+    speeds = (replace(each, slots=slots, stall_ratio=stall_ratio, chunk_tokens=chunk_tokens) for each in stated.llm)
+    return replace(stated, llm=tuple(speeds))
 
 
 def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
@@ -61,25 +73,56 @@ def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
             link = link_settings(scenario, row.node_id) or LinkSettings()
             rate = link.up.rate_bytes_per_s
             on_link_s = link.up.delay_s + link.down.delay_s + (0.0 if math.isinf(rate) else row.up_bytes / rate)
-            left.append(row.ttft_s - row.gateway_s - row.queue_s - row.prefill_s - on_link_s)
-    request_s = max(0.0, float(np.median(left))) if left else 0.0
-    return Overheads(gateway_s=float(np.median([row.gateway_s for row in rows])), request_s=request_s)
-
-
-def fit_node(rows: Sequence[OutcomeRow], stated: NodeProfile, source: str) -> NodeProfile:
-    """Speeds and power of one node from its answers; memory, slots and queues stay as stated."""
-    by_model: defaultdict[str, list[OutcomeRow]] = defaultdict(list)
-    for row in rows:
-        by_model[_model(row)].append(row)
-    busy_s = _union_s([_span(row) for row in rows])
-    idle = sum(row.idle_joules for row in rows) / busy_s if busy_s else stated.idle_watts
-    return replace(
-        stated,
-        source=source,
-        idle_watts=idle,
-        llm=tuple(_llm(by_model[speed.model.partition(":")[0]], speed, source) for speed in stated.llm),
-        video=tuple(_video(by_model[speed.model], speed, source) for speed in stated.video),
+            left.append(max(0.0, row.ttft_s - row.gateway_s - row.queue_s - row.prefill_s - on_link_s))
+    gateway = [row.gateway_s for row in rows]
+    if not left:
+        return Overheads(gateway_s=float(np.median(gateway)), request_s=0.0)
+    return Overheads(
+        gateway_s=float(np.median(gateway)),
+        request_s=float(np.median(left)),
+        gateway_spread_s=tuple(float(each) for each in np.quantile(gateway, SPREAD)),
+        request_spread_s=tuple(float(each) for each in np.quantile(left, SPREAD)),
     )
+
+
+def fit_nodes(
+    rows: Sequence[OutcomeRow], stated: Mapping[str, NodeProfile], source: str
+) -> tuple[dict[str, NodeProfile], float]:
+    """Speeds and power of nodes of one machine from their answers, and their contention.
+
+    Memory, slots, queues and turns stay as stated, and so does whatever answered too little.
+    """
+    by_engine: defaultdict[tuple[str, str], list[OutcomeRow]] = defaultdict(list)
+    for row in rows:
+        by_engine[row.node_id, _model(row)].append(row)
+    speeds = {
+        (node_id, speed.model): speed
+        for node_id, profile in stated.items()
+        for speed in profile.llm
+        if len(_chats(by_engine[node_id, _name(speed)])) >= LEAST_ANSWERS
+    }
+    fitted = Fitted((), 0.0)
+    if speeds:
+        chats = [_chats(by_engine[node_id, _name(speed)]) for (node_id, _), speed in speeds.items()]
+        fitted = fit_engines(chats, list(speeds.values()))
+    found = dict(zip(speeds, fitted.speeds, strict=True))
+    nodes = {}
+    for node_id, profile in stated.items():
+        own = [row for row in rows if row.node_id == node_id]
+        busy_s = _union_s([_span(row) for row in own])
+        nodes[node_id] = replace(
+            profile,
+            source=source,
+            idle_watts=sum(row.idle_joules for row in own) / busy_s if busy_s else profile.idle_watts,
+            llm=tuple(
+                _powered(found[node_id, speed.model], by_engine[node_id, _name(speed)], source)
+                if (node_id, speed.model) in found
+                else speed
+                for speed in profile.llm
+            ),
+            video=tuple(_video(by_engine[node_id, speed.model], speed, source) for speed in profile.video),
+        )
+    return nodes, fitted.contention
 
 
 def calibrate_run(folder: Path) -> Calibration:
@@ -112,16 +155,22 @@ def read_outcomes(path: Path) -> list[OutcomeRow]:
     ]
 
 
-def _llm(rows: Sequence[OutcomeRow], stated: LlmSpeed, source: str) -> LlmSpeed:
-    rows = [row for row in rows if row.kind is TaskKind.LLM]
-    if len(rows) < LEAST_ANSWERS:
-        return stated
-    busy_s = _union_s([_span(row) for row in rows])
+def _chats(rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
+    return [row for row in rows if row.kind is TaskKind.LLM]
+
+
+def _powered(fitted: LlmSpeed, rows: Sequence[OutcomeRow], source: str) -> LlmSpeed:
+    chats = _chats(rows)
+    busy_s = _union_s([_span(row) for row in chats])
     return replace(
-        fit_llm(rows, stated),
-        source=f"{source}, {len(rows)} answers",
-        busy_watts=sum(row.inference_joules for row in rows) / busy_s if busy_s else stated.busy_watts,
+        fitted,
+        source=f"{source}, {len(chats)} answers",
+        busy_watts=sum(row.inference_joules for row in chats) / busy_s if busy_s else fitted.busy_watts,
     )
+
+
+def _name(speed: LlmSpeed) -> str:
+    return speed.model.partition(":")[0]
 
 
 def _model(row: OutcomeRow) -> str:

@@ -1,8 +1,9 @@
-"""Finds the iteration time of a continuously batching engine from the times of its requests.
+"""Finds the iteration times of continuously batching engines from the times of their requests.
 
 An iteration takes `iteration_s + p * prefill_token_s + r * row_s` (see `LlmSpeed`), but nobody saw the iterations: only
-when each request came, began, gave its first token and ended. So the requests are played through the very state machine
-that the simulator runs, and the three figures are moved until its times are those that were seen (Levenberg 1944).
+when each request came, gave its first token and ended. So the requests are played through the very state machines that
+the simulator runs, and the figures are moved until its times are those that were seen (Levenberg 1944). Engines of one
+machine are played together: how much they hold each other up is one figure more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.outcome_table import OutcomeRow
+from simulator.host import Host
 from simulator.servers import LlmServer
 from simulator.timeline import Timeline
 from skyshore.nodemodel.llm import Row
@@ -25,13 +27,19 @@ Floats = NDArray[np.float64]
 FLOOR_S = 0.02
 """Errors count relative to what was seen, but not below this: timers and schedulers blur what is shorter."""
 SMALLEST_S = 1e-7
-STEP = 0.02
-"""Of a figure, to see what it does to the times."""
+STEPS = (0.1, 0.02)
+"""Of a figure, to see what it does to the times: batches change in leaps, so a glance afar comes first."""
 ROUNDS = 30
 STEEPEST, GENTLEST = 1e6, 1e-6
 """Bounds of the damping."""
 ENOUGH = 1e-5
 """Share by which the error must still fall for another round."""
+ROW_MULTIPLES = (1, 2)
+"""Paddings of a decode run that are tried (`LlmSpeed.row_multiple`)."""
+FIRST_CONTENTIONS = (0.05, 0.5)
+"""Where to begin: from one alone, a slow row may be taken for a busy neighbour."""
+FIGURES = 3
+"""Of one engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +49,64 @@ class _Seen:
     arrived_s: Floats
     prompt: Sequence[int]
     output: Sequence[int]
-    prefill_s: Floats
+    first_s: Floats
+    """From there to the first token, queue included: an engine may say otherwise when a request began."""
     compute_s: Floats
 
     @classmethod
     def of(cls, rows: Sequence[OutcomeRow]) -> _Seen:
-        rows = sorted(rows, key=_arrived_s)
+        rows = sorted((row for row in rows if row.output_tokens > 0 and row.prompt_tokens > 0), key=_arrived_s)
         return cls(
             arrived_s=np.array([_arrived_s(row) for row in rows]),
             prompt=[row.prompt_tokens for row in rows],
             output=[row.output_tokens for row in rows],
-            prefill_s=np.array([row.prefill_s for row in rows]),
+            first_s=np.array([row.queue_s + row.prefill_s for row in rows]),
             compute_s=np.array([row.compute_s for row in rows]),
         )
 
-    def errors(self, speed: LlmSpeed) -> Floats:
-        """[2n]: relative errors of prefills and decodings when the engine were so fast."""
-        prefill_s, compute_s = _played(self, speed)
-        return np.concatenate(
-            [
-                (prefill_s - self.prefill_s) / np.maximum(self.prefill_s, FLOOR_S),
-                (compute_s - self.compute_s) / np.maximum(self.compute_s, FLOOR_S),
-            ]
-        )
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The engines of a run as found."""
+
+    speeds: tuple[LlmSpeed, ...]
+    contention: float
+    """See `Calibration`."""
 
 
-def fit_llm(rows: Sequence[OutcomeRow], stated: LlmSpeed) -> LlmSpeed:
-    """`stated` with the times that explain `rows` best; slots, chunk and memory are taken as stated."""
-    seen = _Seen.of([row for row in rows if row.output_tokens > 0 and row.prompt_tokens > 0])
-    logs = np.log(_first_guess(seen))
-    errors = seen.errors(_at(stated, logs))
+def fit_engines(rows: Sequence[Sequence[OutcomeRow]], stated: Sequence[LlmSpeed]) -> Fitted:
+    """Each engine's `stated` with the times that explain its `rows` best; slots, turns and memory are as stated."""
+    seen = [_Seen.of(some) for some in rows]
+    contentions = [(first,) for first in FIRST_CONTENTIONS] if len(seen) > 1 else [()]
+    found = [
+        _fit(seen, [replace(each, row_multiple=multiple) for each in stated], contention)
+        for multiple in ROW_MULTIPLES
+        for contention in contentions
+    ]
+    return min(found, key=lambda each: each[1])[0]
+
+
+def _fit(seen: Sequence[_Seen], stated: Sequence[LlmSpeed], contention: Sequence[float]) -> tuple[Fitted, float]:
+    logs = np.log([*(figure for each in seen for figure in _first_guess(each)), *contention])
+    errors = _errors(seen, _at(stated, logs))
+    for step in STEPS:
+        logs, errors = _descend(seen, stated, logs, errors, step)
+    return _at(stated, logs), _cost(errors)
+
+
+def _descend(
+    seen: Sequence[_Seen], stated: Sequence[LlmSpeed], logs: Floats, errors: Floats, step: float
+) -> tuple[Floats, Floats]:
     damping = 1e-2
     for _ in range(ROUNDS):
-        slopes = np.stack([seen.errors(_at(stated, logs + step)) - errors for step in STEP * np.eye(3)], axis=1) / STEP
+        moves = step * np.eye(len(logs))
+        slopes = np.stack([_errors(seen, _at(stated, logs + move)) - errors for move in moves], axis=1) / step
         fell = 0.0
         while damping < STEEPEST:
             square = slopes.T @ slopes
             move = np.linalg.solve(square + damping * np.diag(np.diag(square) + 1e-9), -slopes.T @ errors)
             moved = logs + np.clip(move, -1.0, 1.0)
-            tried = seen.errors(_at(stated, moved))
+            tried = _errors(seen, _at(stated, moved))
             fell = 1 - _cost(tried) / max(_cost(errors), 1e-12)
             if fell > 0:
                 logs, errors, damping = moved, tried, max(damping / 5, GENTLEST)
@@ -87,7 +114,16 @@ def fit_llm(rows: Sequence[OutcomeRow], stated: LlmSpeed) -> LlmSpeed:
             damping *= 4
         if fell < ENOUGH:
             break
-    return _at(stated, logs)
+    return logs, errors
+
+
+def _errors(seen: Sequence[_Seen], fitted: Fitted) -> Floats:
+    """[2n]: relative errors of first tokens and decodings when the engines were so fast."""
+    found = []
+    for each, (first_s, compute_s) in zip(seen, _played(seen, fitted), strict=True):
+        found.append((first_s - each.first_s) / np.maximum(each.first_s, FLOOR_S))
+        found.append((compute_s - each.compute_s) / np.maximum(each.compute_s, FLOOR_S))
+    return np.concatenate(found)
 
 
 def _cost(errors: Floats) -> float:
@@ -96,38 +132,51 @@ def _cost(errors: Floats) -> float:
     return float(np.where(size < 0.1, size * size, 0.2 * size - 0.01).sum())
 
 
-def _at(stated: LlmSpeed, logs: Floats) -> LlmSpeed:
-    iteration_s, prefill_token_s, row_s = (float(value) for value in np.exp(np.clip(logs, math.log(SMALLEST_S), 5.0)))
-    return replace(stated, iteration_s=iteration_s, prefill_token_s=prefill_token_s, row_s=row_s)
+def _at(stated: Sequence[LlmSpeed], logs: Floats) -> Fitted:
+    figures = [float(value) for value in np.exp(np.clip(logs, math.log(SMALLEST_S), 5.0))]
+    speeds = tuple(
+        replace(each, iteration_s=figures[at], prefill_token_s=figures[at + 1], row_s=figures[at + 2])
+        for at, each in zip(range(0, len(figures), FIGURES), stated, strict=False)
+    )
+    return Fitted(speeds, figures[-1] if len(stated) > 1 else 0.0)
 
 
 def _first_guess(seen: _Seen) -> list[float]:
     """Half of the fastest token for the iteration, the rest shared out: good enough to begin with."""
     steps = np.maximum(np.array(seen.output) - 1, 1)
     fastest_s = max(float(np.percentile(seen.compute_s / steps, 5)), SMALLEST_S)
-    per_token_s = float(np.median(seen.prefill_s / np.array(seen.prompt)))
+    per_token_s = float(np.median(seen.first_s / np.array(seen.prompt)))
     return [0.7 * fastest_s, max(0.5 * per_token_s, SMALLEST_S), max(0.15 * fastest_s, SMALLEST_S)]
 
 
-def _played(seen: _Seen, speed: LlmSpeed) -> tuple[Floats, Floats]:
-    """Prefill and decoding seconds of every request, had it come when it did."""
-    timeline, ends = Timeline(), dict[Row, float]()
-    # Nobody is turned away: each of them was answered.
-    roomy = replace(speed, queue=len(seen.output))
-    server = LlmServer(roomy, timeline, lambda row: ends.__setitem__(row, timeline.now_s))
-
-    def offer(row: Row) -> None:
-        server.offer(row)
-
-    rows = []
-    for at_s, prompt, output in zip(seen.arrived_s, seen.prompt, seen.output, strict=True):
-        row = Row("", prompt, output, min(prompt + output, speed.kv_tokens), float(at_s))
-        rows.append(row)
-        timeline.at(float(at_s), offer, row)
+def _played(seen: Sequence[_Seen], fitted: Fitted) -> list[tuple[Floats, Floats]]:
+    """Seconds to the first token and of decoding for every request, had it come when it did."""
+    timeline, host, ends = Timeline(), Host(fitted.contention), dict[Row, float]()
+    engines = []
+    for each, speed in zip(seen, fitted.speeds, strict=True):
+        # Nobody is turned away: each of them was answered.
+        roomy = replace(speed, queue=len(each.output))
+        server = LlmServer(roomy, timeline, lambda row: ends.__setitem__(row, timeline.now_s))
+        host.add(server)
+        rows = []
+        for at_s, prompt, output in zip(each.arrived_s, each.prompt, each.output, strict=True):
+            row = Row("", prompt, output, min(prompt + output, speed.kv_tokens), float(at_s))
+            rows.append(row)
+            timeline.at(float(at_s), _offer, (server, row))
+        engines.append(rows)
     timeline.run()
-    prefill_s = np.array([row.first_token_s - row.admitted_s for row in rows])
-    compute_s = np.array([ends[row] - row.first_token_s for row in rows])
-    return prefill_s, compute_s
+    return [
+        (
+            np.array([row.first_token_s - row.arrived_s for row in rows]),
+            np.array([ends[row] - row.first_token_s for row in rows]),
+        )
+        for rows in engines
+    ]
+
+
+def _offer(offered: tuple[LlmServer, Row]) -> None:
+    server, row = offered
+    server.offer(row)
 
 
 def _arrived_s(row: OutcomeRow) -> float:
