@@ -12,8 +12,9 @@ import orjson
 import structlog
 
 from gateway.demands import Demands, new_task_id
+from gateway.uploads import FILE_FIELD
 from gateway.video_schema import ClipFacts, ClipFields, VideoJob
-from skyshore.domain.errors import NotFound
+from skyshore.domain.errors import InvalidMedia, NotFound
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
 from skyshore.ports import StateStore, TaskRecord
@@ -54,8 +55,10 @@ class Clips:
         try:
             fields, demands = await fill(path)
             return await self.accept(kind, task_id, path, fields, demands)
-        except BaseException:
+        except BaseException as error:
             path.unlink(missing_ok=True)
+            if isinstance(error, InvalidMedia):  # the name of our copy tells the caller nothing
+                raise InvalidMedia(error.message.replace(path.name, "the upload"), param=FILE_FIELD) from error
             raise
 
     async def accept(

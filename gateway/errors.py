@@ -62,6 +62,8 @@ def invalid_task(problems: Sequence[Any]) -> InvalidTask:
     if path and path[0] in ("body", "query", "path", "header"):
         path = path[1:]
     where = ".".join(path)
+    if first["type"] == "too_long" and first["ctx"]["max_length"] == 0:
+        return InvalidTask(f"{where} is not supported; leave it out", param=where)
     if first["type"] in ("json_invalid", "json_type"):
         return InvalidTask(f"the body is no JSON that can be read: {first['msg']}")
     return InvalidTask(f"{where or 'the body'}: {first['msg']}", param=where or None)
@@ -83,7 +85,12 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         word = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        body = {"message": str(error.detail), "type": "invalid_request_error", "code": word, "param": None}
+        message = {
+            404: f"nothing is at {request.url.path}; /docs lists what there is",
+            405: f"{request.url.path} does not take {request.method}; /docs says what it takes",
+        }.get(error.status_code, str(error.detail))
+        kind = _TYPES.get(error.status_code, "invalid_request_error")
+        body = {"message": message, "type": kind, "code": word, "param": None}
         return Response(orjson.dumps({"error": body}), error.status_code, error.headers, "application/json")
 
     async def on_gone(request: Request, error: Exception) -> Response:

@@ -62,6 +62,12 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     schemas |= definitions["$defs"]
     schemas["Error"] = _ERROR_SCHEMA
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # FastAPI's own shape, which no caller ever sees
+            operation["responses"] |= {status: _failure("see docs/api.md") for status in ("4XX", "5XX")}
     for path, (model, summary) in _ROUTES.items():
         schema["paths"][path] = {"post": _operation(model, summary)}
     return schema
@@ -69,7 +75,6 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _operation(model: type[BaseModel], summary: str) -> dict[str, Any]:
     body = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
-    failure = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
     answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
     return {
         "tags": ["llm"],
@@ -77,8 +82,12 @@ def _operation(model: type[BaseModel], summary: str) -> dict[str, Any]:
         "parameters": demand_parameters(),
         "requestBody": {"required": True, "content": body},
         "responses": {"200": {"description": "the answer", "content": answer}}
-        | {status: {"description": why, "content": failure} for status, why in _STATUSES.items()},
+        | {status: _failure(why) for status, why in _STATUSES.items()},
     }
+
+
+def _failure(why: str) -> dict[str, Any]:
+    return {"description": why, "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}}
 
 
 def demand_parameters() -> list[dict[str, Any]]:

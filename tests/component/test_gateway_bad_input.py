@@ -191,7 +191,27 @@ def kept(w: World) -> list[Path]:
 
 async def test_not_a_video(w: World) -> None:
     for data in (b"this is no video at all\n" * 50, b"\0" * 5000, b"GIF89a", b"<html></html>"):
-        refused(await send(w, data), 422, "invalid_media")
+        response = await send(w, data)
+        refused(response, 422, "invalid_media", "file")
+        assert response.json()["error"]["message"].startswith("the upload is no video file")
+
+
+async def test_what_the_page_says_of_failures_is_what_callers_get(w: World) -> None:
+    page = (await w.client.get("/openapi.json")).json()
+    schema = {"$ref": "#/components/schemas/Error"}
+    for operations in page["paths"].values():
+        for operation in operations.values():
+            failures = {code: said for code, said in operation["responses"].items() if code[0] in "45"}
+            assert failures
+            assert all(said["content"]["application/json"]["schema"] == schema for said in failures.values())
+
+
+async def test_what_is_not_supported_is_said_so(w: World) -> None:
+    for field, value in (("tools", [{"type": "function", "function": {"name": "f"}}]), ("logit_bias", {"1": 1.0})):
+        body = {"messages": [{"role": "user", "content": "hi"}], field: value}
+        response = await w.client.post("/v1/chat/completions", json=body)
+        refused(response, 400, "invalid_request", field)
+        assert response.json()["error"]["message"] == f"{field} is not supported; leave it out"
 
 
 async def test_empty_file_and_missing_file(w: World) -> None:
