@@ -59,7 +59,7 @@ class CoreDispatcher:
 
     def __init__(self, core: SchedulerCore, on_decision: Callable[[DecisionRecord], None] | None = None) -> None:
         """`on_decision` is shown every decision, refusals too."""
-        self.core, self._on_decision = core, on_decision
+        self.core, self.on_decision = core, on_decision
         self._digest = hashlib.sha256()
 
     @property
@@ -113,8 +113,8 @@ class CoreDispatcher:
         else:
             raise Internal(f"the core answered an arrival with {type(action).__name__}")
         self._digest.update(line.encode())
-        if self._on_decision is not None:
-            self._on_decision(action.record)
+        if self.on_decision is not None:
+            self.on_decision(action.record)
         return answer
 
 

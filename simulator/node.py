@@ -80,6 +80,11 @@ class SimNode:
         self._ledger = EnergyLedger(0.0, {}, 0.0, 0.0)
 
     @property
+    def shares_host(self) -> bool:
+        """Whether others' work slows its own."""
+        return self._host is not None
+
+    @property
     def node(self) -> Node:
         """Its registration in this life."""
         return self._node

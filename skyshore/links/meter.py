@@ -5,6 +5,7 @@ The relay feeds it with what its clock said, the simulator with what the arithme
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from skyshore.links.shaper import Bucket, DelayLine, OneWay
@@ -19,6 +20,16 @@ DELAY_WEIGHT = 0.1
 """Of the newest small piece in the mean delay."""
 LEAST_BUSY_S = 1e-3
 """A rate is believed once the link was seen busy for so long."""
+
+
+def mean_delay_s(before_s: float, took_s: float) -> float:
+    """Exponential mean of delays; `before_s` is 0 for the first."""
+    return took_s if before_s == 0.0 else before_s + DELAY_WEIGHT * (took_s - before_s)
+
+
+def fade(passed_s: float) -> float:
+    """Weight left of what was seen so long ago."""
+    return math.exp2(-passed_s / MEMORY_S)
 
 
 @dataclass(slots=True)
@@ -36,11 +47,11 @@ class WayMeter:
         """A piece was handed over, had left the near end, and could be read at the far one."""
         if size_bytes <= SMALL_BYTES:
             took_s = arrived_s - entered_s
-            self.delay_s = took_s if self.delay_s == 0.0 else self.delay_s + DELAY_WEIGHT * (took_s - self.delay_s)
+            self.delay_s = mean_delay_s(self.delay_s, took_s)
         before_s, self._last_left_s = self._last_left_s, left_s
         # Only a piece that waited behind another tells the rate: the first after a rest may ride on saved-up tokens.
         if entered_s + LEAST_WAIT_S < before_s < left_s:
-            keep = 0.5 ** ((left_s - self._counted_s) / MEMORY_S)
+            keep = fade(left_s - self._counted_s)
             self._bytes = keep * self._bytes + size_bytes
             self._busy_s = keep * self._busy_s + left_s - before_s
             self._counted_s = left_s
@@ -57,13 +68,13 @@ class MeteredWay(OneWay):
     def __init__(self, bucket: Bucket, line: DelayLine, chunk_bytes: int) -> None:
         super().__init__(bucket, line)
         self.meter = WayMeter()
-        self._chunk_bytes = chunk_bytes
+        self.chunk_bytes = chunk_bytes
 
     def deliver(self, now_s: float, size_bytes: float) -> float:
         """See `OneWay`."""
         rest, arrived_s = size_bytes, now_s
         while rest > 0:
-            piece = min(rest, self._chunk_bytes)
+            piece = min(rest, self.chunk_bytes)
             left_s = self.depart(now_s, piece)
             arrived_s = self.arrive(left_s, piece)
             self.meter.observe(now_s, left_s, arrived_s, piece)

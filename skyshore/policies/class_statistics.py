@@ -28,13 +28,15 @@ class ClassStatistics:
         self._classes: dict[str, int] = {}
         self._count: Floats = np.zeros((0, FIRST_ROOM))
         self._sum: Floats = np.zeros((0, FIRST_ROOM))
+        self._total: list[float] = []
+        """Σ N over all arms, by class."""
 
     def read(self, service_class: str, arms: Arms) -> tuple[Floats, Floats, float]:
         """N and R / N of the rows of `arms` (mean 0 where nothing is known), and Σ N over all arms of the class."""
         row, where = self._row(service_class), self.slots.of(arms)
         count = self._count[row, where]
         mean = self._sum[row, where] / np.maximum(count, 1e-12)
-        return count, mean, float(self._count[row].sum())
+        return count, mean, self._total[row]
 
     def read_few(self, service_class: str, arms: FewArms) -> tuple[list[float], list[float], float]:
         """`read` in plain numbers."""
@@ -42,7 +44,7 @@ class ClassStatistics:
         counts: list[float] = self._count[row, where].tolist()
         sums: list[float] = self._sum[row, where].tolist()
         means = [reward / max(count, 1e-12) for reward, count in zip(sums, counts, strict=True)]
-        return counts, means, float(self._count[row].sum())
+        return counts, means, self._total[row]
 
     def learn(self, service_class: str, arm_id: str, reward: float) -> None:
         """Take in one outcome."""
@@ -50,6 +52,7 @@ class ClassStatistics:
         if self._discount < 1:
             self._count[row] *= self._discount
             self._sum[row] *= self._discount
+        self._total[row] = self._total[row] * self._discount + 1.0
         self._count[row, slot] += 1.0
         self._sum[row, slot] += reward
 
@@ -76,6 +79,7 @@ class ClassStatistics:
                 slot = self.slots.of_arm(arm_id)
                 self._count[here, slot] = arrays["count"][row, column]
                 self._sum[here, slot] = arrays["sum"][row, column]
+            self._total[here] = float(self._count[here].sum())
 
     def _row(self, service_class: str) -> int:
         row = self._classes.get(service_class)
@@ -85,6 +89,7 @@ class ClassStatistics:
             return self._row(OTHERS)
         blank = np.zeros((1, self._count.shape[1]))
         self._count, self._sum = np.concatenate([self._count, blank]), np.concatenate([self._sum, blank])
+        self._total.append(0.0)
         self._classes[service_class] = len(self._classes)
         return len(self._classes) - 1
 
@@ -94,5 +99,7 @@ class ClassStatistics:
             blank = np.zeros((len(self._count), room))
             self._count = np.concatenate([self._count, blank], axis=1)
             self._sum = np.concatenate([self._sum, blank], axis=1)
+        for row, forgotten in enumerate(self._count[:, slot].tolist()):
+            self._total[row] -= forgotten
         self._count[:, slot] = 0.0
         self._sum[:, slot] = 0.0

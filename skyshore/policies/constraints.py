@@ -27,10 +27,30 @@ def resource_slack(arms: Arms, context: Context) -> Floats:
 
 def slack_at_dispatch(arm: ArmEstimate, context: Context) -> float:
     """`resource_slack` of one arm."""
-    compute = (arm.capacity - arm.load - 1.0) / arm.capacity
-    needed = arm.up_bytes / max(context.remaining_s, 1e-9)
-    bandwidth = 1.0 - (arm.reserved_bytes_per_s + needed) / arm.up_bytes_per_s
-    return min(compute, bandwidth, 1.0 - arm.kv_used)
+    return spare_share(
+        arm.load,
+        arm.capacity,
+        arm.up_bytes,
+        arm.reserved_bytes_per_s,
+        arm.up_bytes_per_s,
+        arm.kv_used,
+        max(context.remaining_s, 1e-9),
+    )
+
+
+def spare_share(  # noqa: PLR0917 - numba takes them so
+    load: float,
+    capacity: float,
+    up_bytes: float,
+    reserved_bytes_per_s: float,
+    up_bytes_per_s: float,
+    kv_used: float,
+    remaining_s: float,
+) -> float:
+    """`resource_slack` in plain numbers."""
+    compute = (capacity - load - 1.0) / capacity
+    bandwidth = 1.0 - (reserved_bytes_per_s + up_bytes / remaining_s) / up_bytes_per_s
+    return min(compute, bandwidth, 1.0 - kv_used)
 
 
 def least_slacks(arms: Sequence[ArmEstimate], context: Context) -> list[float]:

@@ -24,7 +24,7 @@ from skyshore.domain.task import TaskKind
 from skyshore.policies.best import draw_best
 from skyshore.policies.class_statistics import ClassStatistics
 from skyshore.policies.constraints import deadline_slack, least_slacks, resource_slack
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Policy
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Formula, Policy
 from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "cs_ucb/1"
@@ -89,6 +89,18 @@ class CsUcb(Policy):
         task = feedback.context.task
         self._statistics[task.kind].learn(task.service_class, feedback.arm.arm_id, feedback.reward)
 
+    def formula(self) -> Formula:
+        """See Policy."""
+        numbers = {
+            "delta": self._delta,
+            "theta": self._theta,
+            "discount": self._discount,
+            "constrain": float(self._constrain),
+            "explore": float(self._explore),
+            "infeasible": float(INFEASIBLE.index(self._infeasible)),
+        }
+        return Formula("cs_ucb", self._rng, numbers)
+
     def snapshot(self) -> bytes:
         """Counts and sums of every kind."""
         return join_parts([statistics.snapshot(FORMAT) for statistics in self._statistics.values()])
@@ -107,7 +119,7 @@ class CsUcb(Policy):
         if total <= 0:
             return np.full(len(arms), np.inf)
         seen = count > 0
-        radius = np.sqrt(max(np.log(total), 0.0) / np.where(seen, count, 1.0))
+        radius = np.sqrt(max(math.log(total), 0.0) / np.where(seen, count, 1.0))
         index = mean + self._delta * radius + self._theta * np.minimum(slack, 0.0)
         return np.where(seen, index, np.inf)
 
@@ -117,9 +129,9 @@ class CsUcb(Policy):
         counts, means, total = self._statistics[context.task.kind].read_few(context.task.service_class, arms)
         if total <= 0:
             return [math.inf] * len(slack)
-        log_total, delta, theta = max(float(np.log(total)), 0.0), self._delta, self._theta
+        log_total, delta, theta = max(math.log(total), 0.0), self._delta, self._theta
         return [
-            mean + delta * math.sqrt(log_total / count) + theta * (left if left < 0 else 0.0) if count > 0 else math.inf
+            confidence_index(mean, count, log_total, left, delta, theta) if count > 0 else math.inf
             for count, mean, left in zip(counts, means, slack, strict=True)
         ]
 
@@ -135,6 +147,11 @@ class CsUcb(Policy):
         best = np.flatnonzero(scores == scores.max())
         index = int(best[0]) if len(best) == 1 else int(best[self._rng.integers(len(best))])
         return Decision(index, 1.0 / len(best), scores)
+
+
+def confidence_index(mean: float, count: float, log_total: float, slack: float, delta: float, theta: float) -> float:  # noqa: PLR0917 - numba takes them so
+    """U(k, a) of an arm that was pulled."""
+    return mean + delta * math.sqrt(log_total / count) + theta * (slack if slack < 0 else 0.0)
 
 
 def _minus_share(arms: FewArms) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skyshore.policies.protocol import Arms, Context, Decision, Policy
+from skyshore.policies.protocol import Arms, Context, Decision, Formula, Policy
 
 
 class ShortestExpectedDelay(Policy):
@@ -12,6 +12,11 @@ class ShortestExpectedDelay(Policy):
 
     def __init__(self, rng: np.random.Generator) -> None:
         """The generator is not needed: exact ties go to the first row."""
+        self._rng = rng
+
+    def formula(self) -> Formula:
+        """See Policy."""
+        return Formula("shortest_delay", self._rng)
 
     def select(self, context: Context, arms: Arms) -> Decision:
         """Score is minus the latency in seconds."""
@@ -23,6 +28,11 @@ class GreedyEnergy(Policy):
 
     def __init__(self, rng: np.random.Generator) -> None:
         """The generator is not needed: exact ties go to the first row."""
+        self._rng = rng
+
+    def formula(self) -> Formula:
+        """See Policy."""
+        return Formula("greedy_energy", self._rng)
 
     def select(self, context: Context, arms: Arms) -> Decision:
         """Score is minus the joules."""

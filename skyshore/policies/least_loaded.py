@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyshore.policies.best import draw_best
-from skyshore.policies.protocol import Arms, Context, Decision, FewArms, Policy
+from skyshore.policies.protocol import Arms, Context, Decision, FewArms, Formula, Policy
 
 
 class LeastLoaded(Policy):
@@ -19,6 +19,10 @@ class LeastLoaded(Policy):
         scores = -arms.load / arms.capacity
         best = np.flatnonzero(scores == scores.max())
         return Decision(int(best[self._rng.integers(len(best))]), 1.0 / len(best), scores)
+
+    def formula(self) -> Formula:
+        """See Policy."""
+        return Formula("least_loaded", self._rng)
 
     def select_few(self, context: Context, arms: FewArms) -> Decision:
         """See Policy."""

@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 
 
@@ -30,16 +33,17 @@ def weighted_joules(outcome: Outcome, weights: RewardWeights) -> float:
     )
 
 
-def normalised_slack(used: float, limit: float) -> float:
-    """(limit − used) / limit, not below −1: 1 when nothing is used, 0 at the limit, negative beyond."""
-    return max((limit - used) / limit, -1.0)
+def measured_slack(answered: bool, latency_s: float, deadline_s: float, resource_slack: float) -> float:
+    """Digest eq. 3: least of the deadline's measured slack and the resources' at dispatch; −1 for a failure.
+
+    The deadline's is the share of its seconds left over, not below −1.
+    """
+    return min(max((deadline_s - latency_s) / deadline_s, -1.0), resource_slack) if answered else -1.0
 
 
-def measured_slack(outcome: Outcome, resource_slack: float) -> float:
-    """Digest eq. 3: least of the deadline's measured slack and the resources' at dispatch; −1 for a failure."""
-    if outcome.status is not OutcomeStatus.OK:
-        return -1.0
-    return min(normalised_slack(outcome.latency_s, outcome.deadline_s), resource_slack)
+def common_reward(joules: float, reference_joules: float, slack: float, weight: float) -> float:
+    """R = −E / E_ref + λ·f; see `RewardModel`."""
+    return -min(joules / reference_joules, 2.0) + weight * slack
 
 
 class RunningQuantile:
@@ -63,7 +67,7 @@ class RunningQuantile:
             self.value = quantile(sorted(self._values), self._quantile) or 1.0
 
 
-def quantile(ascending: Sequence[float], share: float) -> float:
+def quantile(ascending: Sequence[float] | NDArray[np.float64], share: float) -> float:
     """Linear interpolation between order statistics, as numpy's default has it, without the price of a numpy call."""
     place = share * (len(ascending) - 1)
     below = int(place)
@@ -87,5 +91,6 @@ class RewardModel:
         joules = weighted_joules(outcome, self._weights)
         if outcome.status is OutcomeStatus.OK and joules > 0:
             self._reference.observe(joules)
-        slack = measured_slack(outcome, resource_slack)
-        return -min(joules / self._reference.value, 2.0) + self._weights.constraint * slack
+        answered = outcome.status is OutcomeStatus.OK
+        slack = measured_slack(answered, outcome.latency_s, outcome.deadline_s, resource_slack)
+        return common_reward(joules, self._reference.value, slack, self._weights.constraint)

@@ -77,6 +77,11 @@ class SchedulerCore:
         return self._policy.slot_s
 
     @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._policy
+
+    @property
     def tick_every_s(self) -> float:
         """How often the driver should send a Tick under the policy in force."""
         return min(self._policy.slot_s or 1.0, 1.0)

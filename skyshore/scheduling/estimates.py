@@ -72,6 +72,14 @@ def _queue_s(now: Floats, load: Floats, slots: Floats, service_s: Floats) -> Flo
     return np.maximum(ahead, 0.0) * mean_s / slots
 
 
+def expected_queue_s(load: float, own: float, slots: float, backlog_s: float, service_s: float) -> float:
+    """`_queue_s` of one arm, in plain numbers."""
+    ahead = load - slots + 1.0
+    if ahead <= 0:
+        return 0.0
+    return ahead * (backlog_s / own if own > 0 else service_s) / slots
+
+
 def _work(table: KindTable, take: Callable[[Floats], Floats], context: Context) -> tuple[Floats, Floats]:
     """Seconds of computation and bytes to the node, per arm."""
     profile = context.profile

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from skyshore.domain.task import TaskKind
 from skyshore.policies.protocol import ArmEstimate, Arms, ArmTable, Context
-from skyshore.scheduling.estimates import estimate_arms
+from skyshore.scheduling.estimates import estimate_arms, expected_queue_s
 from skyshore.scheduling.node_columns import NodeColumns
 from skyshore.scheduling.tables import ArmRow, KindTable
 
@@ -109,8 +109,7 @@ def estimate_rows(rows: Sequence[ArmRow], context: Context) -> list[ArmEstimate]
             up_bytes = frames * (arm.bytes_per_frame if arm.bytes_per_frame > 0 else frame_as_sent)
         own, slots, rate = state.own, row.slots, state.bytes_per_s
         load = own + state.foreign
-        ahead = load - slots + 1.0
-        queue_s = ahead * (state.backlog_s / own if own > 0 else service_s) / slots if ahead > 0 else 0.0
+        queue_s = expected_queue_s(load, own, slots, state.backlog_s, service_s)
         estimates.append(
             ArmEstimate(
                 arm.arm_id,

@@ -26,15 +26,20 @@ class LinkEstimate:
         on_link_s = outcome.latency_s - outcome.gateway_s - worker.queue_s - worker.prefill_s - worker.compute_s
         if on_link_s <= 0:
             return
-        moved_bytes = outcome.up_bytes + outcome.down_bytes
-        if outcome.up_bytes >= LARGE_BYTES:
-            rate = outcome.up_bytes / max(on_link_s - self.rtt_s, 0.1 * on_link_s)
-            self.up_bytes_per_s = _mean(self.up_bytes_per_s, rate)
+        up_bytes, down_bytes = outcome.up_bytes, outcome.down_bytes
+        if up_bytes >= LARGE_BYTES:
+            self.up_bytes_per_s = mean(self.up_bytes_per_s, up_bytes / transfer_s(on_link_s, self.rtt_s))
         else:
-            self.rtt_s = _mean(self.rtt_s, on_link_s)
-        if moved_bytes and outcome.transmission_joules:
-            self.joules_per_byte = _mean(self.joules_per_byte, outcome.transmission_joules / moved_bytes)
+            self.rtt_s = mean(self.rtt_s, on_link_s)
+        if outcome.transmission_joules and up_bytes + down_bytes:
+            self.joules_per_byte = mean(self.joules_per_byte, outcome.transmission_joules / (up_bytes + down_bytes))
 
 
-def _mean(old: float, new: float) -> float:
+def transfer_s(on_link_s: float, rtt_s: float) -> float:
+    """What the bytes themselves took."""
+    return max(on_link_s - rtt_s, 0.1 * on_link_s)
+
+
+def mean(old: float, new: float) -> float:
+    """Exponential mean; `old` is 0 before the first observation."""
     return new if old == 0.0 else old + WEIGHT * (new - old)
