@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
@@ -36,6 +36,9 @@ MOST_DEAD_JOBS = 1_000
 MOST_OUTCOMES = 100_000
 MOST_DECISIONS = 20_000
 
+_RECORD_FIELDS = tuple(field.name for field in fields(TaskRecord))
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
 ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
 
@@ -66,9 +69,9 @@ def task_ttl_s(record: TaskRecord) -> int:
 
 def encode_record(record: TaskRecord) -> bytes:
     """TaskRecord → JSON."""
-    content = asdict(record)
+    content = {name: getattr(record, name) for name in _RECORD_FIELDS}
     content["detail"] = dict(record.detail) if record.detail is not None else None
-    return json.dumps(content, separators=(",", ":")).encode()
+    return _json(content).encode()
 
 
 def decode_record(data: bytes) -> TaskRecord:
@@ -91,7 +94,7 @@ def decode_report(data: bytes) -> tuple[Node, NodeStatus]:
 
 def encode_link(link: Link) -> bytes:
     """Link → JSON."""
-    return json.dumps(asdict(link), separators=(",", ":")).encode()
+    return _json(asdict(link)).encode()
 
 
 def decode_link(data: bytes) -> Link:
