@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,13 @@ sys.path.insert(0, str(ROOT))
 from cli.sweep_bars import SweepBars  # noqa: E402
 from experiments.bounds import met_bound  # noqa: E402
 from experiments.bundle import Bundle  # noqa: E402
-from experiments.cell import Cell, plan  # noqa: E402
-from experiments.code_version import code_version  # noqa: E402
+from experiments.cell import Cell, CellResult, Figures, plan  # noqa: E402
 from experiments.comparison import Group, compare  # noqa: E402
 from experiments.experiment import Experiment  # noqa: E402
 from experiments.inputs import Inputs  # noqa: E402
 from experiments.processes import run_in_processes  # noqa: E402
 from experiments.references import FORESIGHT  # noqa: E402
-from experiments.run import finish, pending, run_cells  # noqa: E402
+from experiments.run import Sweep, finish, pending, run_cells  # noqa: E402
 from experiments.tables import REGRETS  # noqa: E402
 from scripts.papers_page import page  # noqa: E402
 from skyshore.policies.registry import POLICIES  # noqa: E402
@@ -84,6 +83,7 @@ RECIPES = (
         (0.5, 1.0, 1.5),
     ),
 )
+PARTS = ("transmission_joules", "inference_joules", "idle_joules")
 FIGURES = (
     *(
         "attainment",
@@ -93,8 +93,8 @@ FIGURES = (
         "fleet_joules_per_met",
         "joules_per_request",
     ),
-    *("transmission_joules_per_request", "inference_joules_per_request", "idle_joules_per_request", "fleet_joules"),
-    *("link_bytes_per_request", "compute_s_per_request", "quality", "requests", "answered"),
+    *(f"{name}_per_request" for name in PARTS),
+    *("fleet_joules", "link_bytes_per_request", "compute_s_per_request", "quality", "requests", "answered"),
     *("deadline_violations", "quality_violations", "rejected", "expired", "failed", "edge_share", *REGRETS),
 )
 
@@ -119,23 +119,24 @@ def main(arguments: Sequence[str]) -> int:
 
 def make(options: argparse.Namespace) -> dict[str, Any] | None:
     """Run all recipes and gather the figures; None after Ctrl-C."""
-    started_s, seeds = time.perf_counter(), options.seeds
-    found, failed = [], 0
+    started_s = time.perf_counter()
+    found, failed, code = [], 0, {}
     for recipe in RECIPES:
-        loads = (1.0,) if options.quick else recipe.loads
-        done = _run(recipe, loads, options)
-        if done is None:
-            return None
-        groups, failures = done
-        failed += failures
-        found.append(_gathered(recipe, loads, groups))
+        if options.gather and not (options.out / recipe.scenario).exists():
+            continue
+        bundle = Bundle.read(options.out / recipe.scenario) if options.gather else _begun(recipe, options)
+        if not options.gather:
+            swept = _run(bundle, options.jobs)
+            if swept.interrupted:
+                return None
+            failed += len(swept.failures)
+        found.append(_gathered(recipe, bundle))
+        code = bundle.description()["code"]
     return {
         "command": "make papers",
-        "code": {name: value for name, value in code_version().items() if name != "dirty"},
+        "code": code,
         "failed_cells": failed,
         "wall_s": round(time.perf_counter() - started_s, 1),
-        "jobs": options.jobs,
-        "seeds": [FIRST_SEED, FIRST_SEED + seeds - 1],
         "scenarios": found,
     }
 
@@ -143,26 +144,31 @@ def make(options: argparse.Namespace) -> dict[str, Any] | None:
 def live(folder: Path) -> dict[str, Any]:
     """Figures of live runs, of the seeds on which every policy kept its schedule: pairs stay pairs."""
     bundle = Bundle.read(folder)
-    experiment, results = bundle.experiment, bundle.results()
-    invalid = {each.cell.seed for each in results if any(note.startswith(Verdict.INVALID) for note in each.notes)}
-    ran = Counter(each.cell.seed for each in results if each.complete)
-    whole = {seed for seed, count in ran.items() if count == len(experiment.policies)} - invalid
-    kept = [result for result in results if result.cell.seed in whole]
+    experiment, scenario, results = bundle.experiment, bundle.experiment.inputs.parse(), bundle.results()
+    invalid = {each.cell.name for each in results if _is(each, Verdict.INVALID)}
+    kept = _whole(bundle, [each for each in results if each.cell.name not in invalid])
+    bounds = {seed: _live_bound(bundle, seed) for seed in {each.cell.seed for each in kept}}
+    kept = [replace(each, figures=_completed(each.figures, bounds[each.cell.seed])) for each in kept]
     groups = compare(kept, experiment.policies, experiment.reference)
-    description = bundle.description()
+    seeds = sorted({each.cell.seed for each in kept})
     return {
-        "scenario": experiment.inputs.parse().name,
-        "duration_s": experiment.inputs.parse().duration_s,
-        "code": description["code"],
-        "seeds": sorted(whole),
+        "scenario": scenario.name,
+        "duration_s": scenario.duration_s,
+        "code": bundle.description()["code"],
+        "seeds": seeds,
         "runs": len(results),
-        "invalid": sum(any(note.startswith(Verdict.INVALID) for note in each.notes) for each in results),
-        "degraded": sum(any(note.startswith(Verdict.DEGRADED) for note in each.notes) for each in kept),
+        "invalid": len(invalid),
+        "kept": len(kept),
+        "degraded": sum(_is(each, Verdict.DEGRADED) for each in kept),
         "provenance": sorted({group.provenance for group in groups}),
-        "bound": _interval([_live_bound(bundle, seed) for seed in sorted(whole)]),
+        "bound": _interval([bounds[seed] for seed in seeds]),
         "policies": [_row(group) for group in groups],
         "skyshore_over": _paired(groups, "skyshore", RIVALS),
     }
+
+
+def _is(result: CellResult, verdict: Verdict) -> bool:
+    return any(note.startswith(verdict) for note in result.notes)
 
 
 def _live_bound(bundle: Bundle, seed: int) -> float:
@@ -170,28 +176,51 @@ def _live_bound(bundle: Bundle, seed: int) -> float:
     return met_bound(planned) / max(len(planned.schedule.arrivals), 1)
 
 
-def _run(recipe: Recipe, loads: tuple[float, ...], options: argparse.Namespace) -> tuple[list[Group], int] | None:
+def _completed(figures: Figures, bound: float) -> Figures:
+    """With regret against a share of deadlines that nobody could have exceeded; a live run has no other reference.
+
+    Some figures a request follow from their totals, which is all that older bundles have.
+    """
+    met, due, answered = figures["attainment"] or 0.0, figures["requests"] or 1.0, figures["answered"] or 1.0
+    found = {f"{name}_per_request": (figures[name] or 0.0) / answered for name in PARTS}
+    found |= {"compute_s_per_request": (figures["compute_s"] or 0.0) / due, "deadline_violations": due * (1 - met)}
+    return {**figures, **found, "regret_bound": bound - met}
+
+
+def _whole(bundle: Bundle, results: Sequence[CellResult]) -> list[CellResult]:
+    """Of every load only the seeds that all have."""
+    ran = Counter((each.cell.load, each.cell.seed) for each in results if each.complete)
+    wanted = Counter((job.cell.load, job.cell.seed) for job in bundle.jobs())
+    return [each for each in results if ran[each.cell.load, each.cell.seed] == wanted[each.cell.load, each.cell.seed]]
+
+
+def _begun(recipe: Recipe, options: argparse.Namespace) -> Bundle:
     inputs = Inputs.read(FOLDER / f"{recipe.scenario}.toml")
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + options.seeds))
-    policies = recipe.policies(brief=options.brief)
+    policies, loads = recipe.policies(brief=options.brief), (1.0,) if options.quick else recipe.loads
     experiment = Experiment(inputs, policies, seeds, loads, baseline=recipe.method, rows=False, bound=True)
-    bundle = Bundle.begin(options.out / recipe.scenario, experiment)
-    if options.gather:
-        return compare(bundle.results(), experiment.contestants, experiment.reference), 0
-    jobs, done = options.jobs, len(bundle.jobs()) - len(pending(bundle))
+    return Bundle.begin(options.out / recipe.scenario, experiment)
+
+
+def _run(bundle: Bundle, jobs: int) -> Sweep:
+    done = len(bundle.jobs()) - len(pending(bundle))
     with SweepBars(Console(stderr=True), len(bundle.jobs()), done) as bars:
         swept = run_cells(bundle, lambda work, scratch: run_in_processes(work, scratch, jobs), bars.show)
     for name, reason in swept.failures.items():
-        print(f"{recipe.scenario}: {name} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
-    return None if swept.interrupted else (finish(bundle, swept.failures), len(swept.failures))
+        print(f"{name} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
+    finish(bundle, swept.failures)
+    return swept
 
 
-def _gathered(recipe: Recipe, loads: Sequence[float], groups: Sequence[Group]) -> dict[str, Any]:
+def _gathered(recipe: Recipe, bundle: Bundle) -> dict[str, Any]:
+    experiment = bundle.experiment
+    groups = compare(_whole(bundle, bundle.results()), experiment.contestants, experiment.reference)
     at_loads = []
-    for load in loads:
+    for load in experiment.loads:
         own = [group for group in groups if group.load == load]
+        seeds = sorted({result.cell.seed for group in own for result in group.results})
         rows = [_row(group) for group in own]
-        at_loads.append({"load": load, "bound": _bound(own), "policies": rows, **_held(recipe, own)})
+        at_loads.append({"load": load, "seeds": seeds, "bound": _bound(own), "policies": rows, **_held(recipe, own)})
     missing = [name for name in recipe.baselines if name not in POLICIES]
     return {
         "scenario": recipe.scenario,
@@ -216,7 +245,7 @@ def _bound(groups: Sequence[Group]) -> dict[str, float | None]:
 
 def _row(group: Group) -> dict[str, Any]:
     figures = {name: _interval(list(group.figures[name].values.values())) for name in FIGURES if name in group.figures}
-    return {"policy": group.policy, "seeds": len(group.results), "figures": figures}
+    return {"policy": group.policy, "figures": figures}
 
 
 def _held(recipe: Recipe, groups: Sequence[Group]) -> dict[str, Any]:

@@ -7,29 +7,51 @@ from pathlib import Path
 from typing import Any
 
 INTRO = Path(__file__).parent / "papers_intro.md"
-LLM_COLUMNS = (
-    ("met %", "attainment", 100.0, 1),
+Columns = Sequence[tuple[str, str, float, int]]
+"""Title, name of the figure, factor, digits."""
+MET = ("met %", "attainment", 100.0, 1)
+ENDS = (
+    ("not in time", "deadline_violations", 1.0, 0),
+    ("below floor", "quality_violations", 1.0, 0),
+    ("refused", "rejected", 1.0, 0),
+    ("quality", "quality", 1.0, 3),
+)
+REGRETS = (
+    ("regret: fixed arm", "regret_fixed", 100.0, 1),
+    ("regret: hindsight", "regret_foresight", 100.0, 1),
+    ("regret: bound", "regret_bound", 100.0, 1),
+)
+LLM_SERVED = (
+    MET,
     ("in time /s", "goodput_per_s", 1.0, 2),
     ("tokens/s", "output_tokens_per_s", 1.0, 0),
-    ("J of fleet per met", "fleet_joules_per_met", 1.0, 1),
-    ("J per answer", "joules_per_request", 1.0, 1),
-    ("kB per request", "link_bytes_per_request", 1e-3, 1),
-    ("quality", "quality", 1.0, 3),
-    ("refused", "rejected", 1.0, 0),
-    ("short of bound, points", "short_of_bound", 100.0, 1),
+    *ENDS,
+    *REGRETS,
 )
-VIDEO_COLUMNS = (
-    ("met %", "attainment", 100.0, 1),
+VIDEO_SERVED = (
+    MET,
+    ("in time /s", "goodput_per_s", 1.0, 1),
     ("frames/s", "frames_per_s", 1.0, 1),
-    ("compute s", "compute_s", 1.0, 1),
-    ("kB per frame", "link_bytes_per_request", 1e-3, 1),
-    ("J of fleet per met", "fleet_joules_per_met", 1.0, 3),
-    ("J per answer", "joules_per_request", 1.0, 3),
-    ("quality", "quality", 1.0, 3),
-    ("below floor", "quality_violations", 1.0, 0),
-    ("short of bound, points", "short_of_bound", 100.0, 1),
+    *ENDS,
+    *REGRETS,
 )
-SPLIT = (("link", "transmission_joules"), ("inference", "inference_joules"), ("idle share", "idle_joules"))
+
+
+def _cost(digits: int) -> Columns:
+    return (
+        ("J per answer", "joules_per_request", 1.0, digits),
+        ("of it links", "transmission_joules_per_request", 1.0, 3),
+        ("inference", "inference_joules_per_request", 1.0, digits),
+        ("idle share", "idle_joules_per_request", 1.0, digits),
+        ("J of fleet per met", "fleet_joules_per_met", 1.0, digits),
+        ("kB per request", "link_bytes_per_request", 1e-3, 1),
+        ("compute s per request", "compute_s_per_request", 1.0, 3),
+        ("edge %", "edge_share", 100.0, 0),
+    )
+
+
+NAMES = {"best_fixed_arm": "*best fixed arm*", "foresight": "*hindsight*"}
+"""Rows that are no policies."""
 CLAIMS = {
     "perllm": "the paper: 2.2, 2.1 and 1.6 times the throughput of FineInfer, AGOD and RewardlessGuidance (order "
     "assumed), more than 50 % less energy",
@@ -41,19 +63,26 @@ LEAST_SAVING, MOST_SHORT = 0.10, 0.03
 
 def page(content: Mapping[str, Any]) -> str:
     """The whole page."""
+    code = content["code"]
     lines = [INTRO.read_text(encoding="utf-8").rstrip(), ""]
-    first, last = content["seeds"]
+    made = f"Made by `{content['command']}`, commit `{_commit(code)}`, sources `{code['sources_sha256'][:12]}`."
     lines += [
-        f"Made by `{content['command']}`: seeds {first} to {last}, {content['jobs']} cells at a time, "
-        f"{content['wall_s'] / 60:.0f} minutes, sources `{content['sources_sha256'][:12]}`. Times are virtual, "
-        "joules modelled: the load of the machine does not matter. Brackets are 95 % intervals over paired seeds.",
+        made,
+        "Except under [Live](#live), times are virtual and joules modelled: the load of the machine does not matter.",
+        "Brackets are 95 % intervals of the mean over paired seeds; a ratio is the mean of the ratios on each seed.",
         "",
     ]
     if content["failed_cells"]:
         lines += [f"**{content['failed_cells']} cells failed; what they would have shown is missing below.**", ""]
     for scenario in content["scenarios"]:
         lines += _scenario(scenario)
+    if "live" in content:
+        lines += _live(content["live"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _commit(code: Mapping[str, Any]) -> str:
+    return str(code.get("commit", ""))[:12] or "unknown"
 
 
 def _scenario(found: Mapping[str, Any]) -> Iterator[str]:
@@ -68,16 +97,34 @@ def _scenario(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _headline(found)
     yield f"### `skyshore` against its rivals, {name}"
     yield ""
-    yield from _ours(found)
+    yield from _rivals((f"{at_load['load']:g}", at_load["skyshore_over"]) for at_load in found["loads"])
+    for at_load in found["loads"]:
+        yield f"- Load {at_load['load']:g}: {verdict(at_load)}"
+    yield ""
     for at_load in found["loads"]:
         yield f"### {name}, load {at_load['load']:g}"
         yield ""
-        yield from _table(at_load, LLM_COLUMNS if name.startswith("perllm") else VIDEO_COLUMNS)
+        yield _seeds(at_load["seeds"])
+        yield f"No schedule meets more than {_cell(at_load['bound'], 100.0, 1)} % of the deadlines."
+        yield ""
+        yield from _tables(name, at_load["policies"])
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if not seeds:
+        return "No seed is complete."
+    return f"{len(seeds)} paired seeds, {seeds[0]} to {seeds[-1]}."
+
+
+def _tables(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    llm = name.startswith("perllm")
+    yield from _table("What was served", rows, LLM_SERVED if llm else VIDEO_SERVED)
+    yield from _table("What it cost", rows, _cost(1 if llm else 3))
 
 
 def _headline(found: Mapping[str, Any]) -> Iterator[str]:
     llm = found["scenario"].startswith("perllm")
-    columns = ("output_tokens_per_s", "goodput_per_s") if llm else ("compute_s", "link_bytes_per_request")
+    columns = ("output_tokens_per_s", "goodput_per_s") if llm else ("compute_s_per_request", "link_bytes_per_request")
     titles = ("tokens/s, ratio", "in time /s, ratio") if llm else ("compute s, ratio", "bytes, ratio")
     joules = ("joules_per_request", "fleet_joules_per_met")
     yield f"| load | `{found['method']}` over | {' | '.join(titles)} | J per answer, ratio | J per met, ratio |"
@@ -89,16 +136,13 @@ def _headline(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _ours(found: Mapping[str, Any]) -> Iterator[str]:
+def _rivals(held: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     yield "| load | rival | deadlines met, points more | J of fleet per met, ratio |"
     yield "| --- | --- | --- | --- |"
-    for at_load in found["loads"]:
-        for rival, ratios in at_load["skyshore_over"].items():
+    for load, rivals in held:
+        for rival, ratios in rivals.items():
             more, joules = ratios.get("attainment_difference"), ratios.get("fleet_joules_per_met")
-            yield f"| {at_load['load']:g} | `{rival}` | {_cell(more, 100.0, 1)} | {_cell(joules, 1.0, 3)} |"
-    yield ""
-    for at_load in found["loads"]:
-        yield f"- Load {at_load['load']:g}: {verdict(at_load)}"
+            yield f"| {load} | `{rival}` | {_cell(more, 100.0, 1)} | {_cell(joules, 1.0, 3)} |"
     yield ""
 
 
@@ -113,32 +157,52 @@ def verdict(at_load: Mapping[str, Any]) -> str:
     enough = (
         "as wanted" if saved >= LEAST_SAVING and lead >= 0 else "**short of the 10 % at equal or better attainment**"
     )
-    short = next((row["figures"]["short_of_bound"] for row in at_load["policies"] if row["policy"] == "skyshore"), None)
     text = f"{100 * saved:.1f} % fewer joules per met deadline than the most frugal rival and {100 * lead:+.1f} points "
     text += f"against the one that meets most: {enough}."
+    ours: Mapping[str, Any] = next((row["figures"] for row in at_load["policies"] if row["policy"] == "skyshore"), {})
+    short, behind = ours.get("regret_bound"), ours.get("regret_foresight")
     if short is not None and short["mean"] is not None:
         near = "within" if short["mean"] <= MOST_SHORT else "not within"
-        text += f" {_cell(short, 100.0, 1)} points below the clairvoyant bound ({near} 3)."
+        text += f" {_cell(short, 100.0, 1)} points below the clairvoyant bound ({near} 3)"
+        text += f", {_cell(behind, 100.0, 1)} below hindsight."
     return text
 
 
-def _table(at_load: Mapping[str, Any], columns: Sequence[tuple[str, str, float, int]]) -> Iterator[str]:
-    yield f"No schedule meets more than {_cell(at_load['bound'], 100.0, 1)} % (a relaxation: the truth lies lower)."
+def _live(found: Mapping[str, Any]) -> Iterator[str]:
+    seeds = found["seeds"]
+    yield "## Live"
     yield ""
-    yield (
-        "| policy | "
-        + " | ".join(title for title, *_ in columns)
-        + " | "
-        + ", ".join(name for name, _ in SPLIT)
-        + " % |"
-    )
-    yield "| --- |" + " --- |" * (len(columns) + 1)
-    for row in at_load["policies"]:
-        figures = row["figures"]
-        cells = [_cell(figures.get(name), factor, digits) for _, name, factor, digits in columns]
-        parts = [figures[name]["mean"] or 0.0 for _, name in SPLIT]
-        split = " / ".join(f"{100 * part / max(sum(parts), 1e-12):.0f}" for part in parts)
-        yield f"| `{row['policy']}` | {' | '.join(cells)} | {split} |"
+    yield f"`scenarios/papers/{found['scenario']}.toml` at load 1, played by processes over sockets and shaped links"
+    yield f"against the clock ({', '.join(found['provenance'])}: engines only wait as long as their model says; joules"
+    yield f"are modelled). A run lasts {found['duration_s']:g} s and starts afresh, so a policy that learns has little to"
+    yield "learn from. The machine has two cores and was busy with other work."
+    yield ""
+    yield f"{_seeds(seeds)} {found['runs']} runs, of which {found['invalid']} were INVALID (the client could not keep"
+    yield f"the schedule) and left out with their pairs; of the {found['kept']} kept, {found['degraded']} were DEGRADED"
+    yield "(the client later than is good, but not by much). No schedule meets more than"
+    yield f"{_cell(found['bound'], 100.0, 1)} % of the deadlines. Commit `{_commit(found['code'])}`:"
+    yield ""
+    yield "```console"
+    names = ",".join(row["policy"] for row in found["policies"])
+    yield f"$ skyshore compare scenarios/papers/{found['scenario']}.toml --driver live --policies {names} \\"
+    yield f"    --seeds {len(seeds)} --first-seed {seeds[0] if seeds else 0} --no-rows --out out/papers-live"
+    yield "$ python scripts/make_papers.py --gather --live out/papers-live"
+    yield "```"
+    yield ""
+    yield from _rivals(iter([("1", found["skyshore_over"])]))
+    yield from _tables(found["scenario"], found["policies"])
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[str]:
+    """Columns that nobody has a figure in are left out."""
+    there = [column for column in columns if any(column[1] in row["figures"] for row in rows)]
+    yield f"{title}:"
+    yield ""
+    yield f"| policy | {' | '.join(heading for heading, *_ in there)} |"
+    yield "| --- |" + " --- |" * len(there)
+    for row in rows:
+        cells = [_cell(row["figures"].get(name), factor, digits) for _, name, factor, digits in there]
+        yield f"| {NAMES.get(row['policy'], '`' + row['policy'] + '`')} | {' | '.join(cells)} |"
     yield ""
 
 
@@ -147,4 +211,6 @@ def _cell(found: Mapping[str, float | None] | None, factor: float, digits: int) 
         return "–"
     mean = f"{found['mean'] * factor:.{digits}f}"
     low, high = found["low"], found["high"]
-    return mean if low is None or high is None else f"{mean} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
+    if low is None or high is None or low == high:
+        return mean
+    return f"{mean} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from experiments.bundle import Bundle
+from experiments.cell import CellResult, Driver
+from experiments.experiment import Experiment
+from experiments.figures import FIGURES
+from experiments.inputs import Inputs
 from scripts import make_papers
-from scripts.papers_page import page, verdict
+from scripts.papers_page import NAMES, page, verdict
 
 PAPERS = Path(__file__).parents[2] / "scenarios" / "papers"
 
@@ -42,18 +47,62 @@ def test_one_command_makes_figures_and_page(tmp_path: Path) -> None:
     for found in content["scenarios"]:
         (at_load,) = found["loads"]
         assert at_load["bound"]["mean"] <= 1
+        assert at_load["seeds"] == [4001, 4002]
+        assert {"skyshore", "best_fixed_arm", "foresight"} < {row["policy"] for row in at_load["policies"]}
         for row in at_load["policies"]:
-            assert row["seeds"] == 2
-            assert row["figures"]["attainment"]["mean"] <= at_load["bound"]["mean"] + 1e-6
-            assert f"| `{row['policy']}` | {100 * row['figures']['attainment']['mean']:.1f}" in text
+            served = row["figures"]
+            assert served["attainment"]["mean"] <= at_load["bound"]["mean"] + 1e-6
+            short = at_load["bound"]["mean"] - served["attainment"]["mean"]
+            assert served["regret_bound"]["mean"] == pytest.approx(short, abs=1e-5)
+            name = NAMES.get(row["policy"], f"`{row['policy']}`")
+            assert f"| {name} | {100 * served['attainment']['mean']:.1f}" in text
         assert set(at_load["skyshore_over"]) & {"least_loaded", "cs_ucb"}
     assert page(content) == text
+    # One cell gone: the seed it belonged to is no pair any more, and is left out.
+    shutil.rmtree(next((out / "cdio" / "cells").glob("skyshore.seed4002.*")))
+    assert make_papers.main([*given[1:], "--gather"]) == 0
+    found = json.loads(figures.read_text(encoding="utf-8"))["scenarios"]
+    assert [each["loads"][0]["seeds"] for each in found] == [[4001, 4002], [4001, 4002], [4001]]
+
+
+def test_a_live_run_that_did_not_keep_its_schedule_is_left_out_with_its_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = Inputs.read(PAPERS / "perllm-live.toml")
+    policies, seeds = ("skyshore", "least_loaded"), (1, 2, 3)
+    experiment = Experiment(inputs, policies, seeds, drivers=(Driver.LIVE,), rows=False)
+    bundle = Bundle.begin(tmp_path / "live", experiment)
+    for job in bundle.jobs():
+        late = job.cell.seed == 2 and job.cell.policy == "skyshore"
+        result = CellResult(
+            cell=job.cell,
+            figures={**dict.fromkeys(FIGURES), "requests": 80, "attainment": 0.1 * job.cell.seed},
+            by_class={},
+            statuses={},
+            energy_sources=(),
+            provenance="emulated",
+            schedule_sha256="",
+            decisions_sha256="",
+            complete=True,
+            duration_s=15.0,
+            notes=("INVALID: the schedule was not kept",) if late else (),
+        )
+        bundle.cell_folder(job.cell).mkdir()
+        written = json.dumps({**job.marks, **result.to_json()})
+        (bundle.cell_folder(job.cell) / "result.json").write_text(written, encoding="utf-8")
+    monkeypatch.setattr(make_papers, "met_bound", lambda planned: 0.5 * len(planned.schedule.arrivals))
+    found = make_papers.live(bundle.folder)
+    assert (found["seeds"], found["runs"], found["invalid"], found["kept"]) == ([1, 3], 6, 1, 4)
+    for row in found["policies"]:
+        assert row["figures"]["attainment"]["mean"] == pytest.approx(0.2)
+        assert row["figures"]["regret_bound"]["mean"] == pytest.approx(0.3)
 
 
 def test_a_shortfall_is_said() -> None:
     ratio = {"mean": 0.95, "low": 0.9, "high": 1.0}
     more = {"mean": 0.02, "low": 0.0, "high": 0.04}
-    short = {"figures": {"short_of_bound": {"mean": 0.05, "low": 0.04, "high": 0.06}}, "policy": "skyshore"}
+    behind = {"mean": 0.05, "low": 0.04, "high": 0.06}
+    short = {"figures": {"regret_bound": behind, "regret_foresight": behind}, "policy": "skyshore"}
     at_load = {
         "skyshore_over": {"cs_ucb": {"fleet_joules_per_met": ratio, "attainment_difference": more}},
         "policies": [short],
