@@ -44,11 +44,17 @@ class EngineQueues:
         self._tasks.setdefault(number, {})[task_id] = (ready_at_s, work_s)
         self._free_at_s[number] = max(float(self._free_at_s[number]), ready_at_s) + work_s
 
-    def drop(self, number: int, task_id: str, at_s: float) -> None:
-        """A task left at `at_s`, done or not; those behind it move up."""
+    def drop(self, number: int, task_id: str, at_s: float, *, answered: bool = False) -> None:
+        """A task left at `at_s`; those behind it move up.
+
+        Before one that was answered nobody is left: tasks that a user gave up, of which nobody tells us, end so.
+        """
         tasks = self._tasks.get(number)
-        if tasks is None or tasks.pop(task_id, None) is None:
+        if tasks is None or task_id not in tasks:
             return
+        while answered and (first := next(iter(tasks))) != task_id:
+            del tasks[first]
+        del tasks[task_id]
         free_at_s = at_s
         for ready_at_s, work_s in tasks.values():
             free_at_s = max(free_at_s, ready_at_s) + work_s

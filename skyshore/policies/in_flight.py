@@ -130,7 +130,7 @@ class InFlight:
         self._where[task_id] = number
         self._refresh(number, node, now_s)
 
-    def drop(self, task_id: str, now_s: float) -> Flying | None:
+    def drop(self, task_id: str, now_s: float, *, answered: bool = False) -> Flying | None:
         """A task ended. Returns what was kept of it, `others` filled in; None if it is not known."""
         number = self._where.pop(task_id, None)
         if number is None:
@@ -139,7 +139,7 @@ class InFlight:
         node.turn_to(now_s)
         flying = node.tasks.pop(task_id)
         if flying.engine >= 0:
-            self.engines.drop(flying.engine, task_id, now_s)
+            self.engines.drop(flying.engine, task_id, now_s, answered=answered)
         self._refresh(number, node, now_s)
         stay_s = now_s - flying.placed_at_s
         flying.others = (node.load_s - flying.load_s) / stay_s - 1.0 if stay_s > 0 else None

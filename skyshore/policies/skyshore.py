@@ -158,7 +158,7 @@ class Skyshore(Policy):
         """Correct the arm's model and the class's risk and multiplier by what was measured."""
         arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
         models, state, flights = self._models[task.kind], self._class(task.service_class), self._in_flight[task.kind]
-        flying = flights.drop(task.task_id, feedback.now_s)
+        flying = flights.drop(task.task_id, feedback.now_s, answered=outcome.status is OutcomeStatus.OK)
         others = arm.load if flying is None or flying.others is None else flying.others
         state.multiplier.observe(missed=not outcome.met_deadline)
         models.learn_end(arm, feedback.now_s, failed=outcome.status is OutcomeStatus.FAILED)

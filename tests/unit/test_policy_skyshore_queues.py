@@ -94,6 +94,19 @@ def test_an_engine_is_free_when_a_first_come_first_served_queue_says_so(tasks, d
     assert queues.of(arms_of(1, table=replace(arms_of(1).table, engines=("n/m",))))[0] == pytest.approx(expected)
 
 
+def test_whoever_was_before_an_answered_task_is_gone_too():
+    """Of a task that its user gave up nobody tells the policy; what came after it on the same engine does."""
+    queues = EngineQueues()
+    number = queues.slots.of_arm("n/m")
+    for name in ("given up", "answered", "waiting"):
+        queues.add(number, name, 1.0, 10.0)
+    engine = arms_of(1, table=replace(arms_of(1).table, engines=("n/m",)))
+    queues.drop(number, "answered", 5.0, answered=True)
+    assert queues.of(engine)[0] == pytest.approx(15.0)
+    queues.drop(number, "given up", 6.0)
+    assert queues.of(engine)[0] == pytest.approx(15.0)
+
+
 def two_engines_on_one_node():
     """Two models of one node, each with its own engine, and a third elsewhere that costs more."""
     plain = arms_of(3).table
