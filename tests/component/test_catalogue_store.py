@@ -139,7 +139,7 @@ def test_five_fetchers_at_once_download_once(downloads: list[str]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(50)
+        thread.join(150)
     assert len(folders) == 5
     assert downloads == ["tinyclip"]
 

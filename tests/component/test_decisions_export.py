@@ -16,7 +16,7 @@ from tests.fakes.queue_model import QueueModel, Run, digest_fleet, llm_arrivals
 
 def skyshore(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
 
 
 def play(policy: str) -> Run:

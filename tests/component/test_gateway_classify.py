@@ -100,9 +100,10 @@ async def test_a_caller_that_stops_waiting_is_forgotten_and_its_job_goes_on(
 ) -> None:
     node = FakeNode("n", hold=asyncio.Event())
     async with world(tmp_path / "s", node) as w:
-        with pytest.raises(httpx.ReadTimeout):
-            files = {"file": (clip.name, await asyncio.to_thread(clip.read_bytes), "video/mp4")}
-            await w.client.post(CLASSIFY, files=files, params={"wait": 60}, timeout=httpx.Timeout(30.0, read=1.0))
+        asking = asyncio.create_task(upload(w, clip, wait=60.0))
+        await w.eventually(lambda: node.running == 1)
+        asking.cancel()
+        await asyncio.wait([asking])
         assert isinstance(w.store, MemoryStore)
         (task_id,) = w.store._tasks
         reads = 0
@@ -114,8 +115,13 @@ async def test_a_caller_that_stops_waiting_is_forgotten_and_its_job_goes_on(
             return await task(name)
 
         monkeypatch.setattr(w.store, "task", counted)
-        await asyncio.sleep(0.3)
-        assert reads <= 1, "nobody polls for a caller that left"
+
+        async def quiet() -> bool:
+            before = reads
+            await asyncio.sleep(0.3)
+            return reads == before
+
+        await w.eventually(quiet)  # nobody polls for a caller that left
         assert node.hold
         node.hold.set()
         assert (await ended(w, task_id))["state"] == "done"
@@ -146,7 +152,7 @@ async def test_the_deadline_counts_from_acceptance_and_what_ended_the_task_is_to
         assert second.status_code == 504
         assert second.json()["error"]["code"] == "deadline_exceeded"
         assert (await ended(w, first.json()["task_id"]))["error"]["code"] == "deadline_exceeded"
-        assert time.monotonic() - began_s < 5.0
+        assert time.monotonic() - began_s < 19.0
         assert node.running == 0
         node.hold, node.fail_with = None, InvalidMedia("cannot decode")
         bad = await upload(w, clip, wait=20.0)

@@ -231,16 +231,18 @@ async def test_the_bytes_of_a_task_are_charged_what_its_nodes_link_costs(tmp_pat
     async with world(tmp_path, FakeNode("n")) as w:
         await w.store.report_links({"n": Link(rtt_s=0.01, joules_per_byte=0.25)}, lease_s=60.0)
 
+        asked = 0
+
         async def charged() -> bool:
+            nonlocal asked
+            asked += 1
             usage = (await sse(w, stream_options={"include_usage": True}))[-1]
             return usage["skyshore"]["transmission_joules"] > 0
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await charged():  # noqa: ASYNC110 - the gateway looks at the store once a second
                 await asyncio.sleep(0.1)
-        asked = len(outcomes(w)) + 1
-        await sse(w, stream_options={"include_usage": True})
-        await w.eventually(lambda: len(outcomes(w)) >= asked)
+        await w.eventually(lambda: len(outcomes(w)) == asked)
         outcome = outcomes(w)[-1]
         assert outcome.transmission_joules == 0.25 * (outcome.up_bytes + outcome.down_bytes) > 0
 
@@ -252,7 +254,7 @@ async def test_outcome_and_record_tell_what_the_task_cost(tmp_path: Path) -> Non
         (outcome,) = outcomes(w)
         assert outcome.task_id == response.headers["x-skyshore-task-id"]
         assert (outcome.arm_id, outcome.status, outcome.service_class) == ("n/tiny", OutcomeStatus.OK, "batch")
-        assert 0 < outcome.gateway_s <= outcome.ttft_s <= outcome.latency_s < 10
+        assert 0 < outcome.gateway_s <= outcome.ttft_s <= outcome.latency_s < 100
         assert (outcome.quality, outcome.deadline_s) == (0.5, 600.0)
         assert (outcome.worker.queue_s, outcome.worker.output_tokens) == (0.004, 3)
         assert outcome.up_bytes > 50
@@ -276,7 +278,7 @@ async def test_a_caller_that_leaves_frees_the_node(tmp_path: Path, stream: bool,
         writer.write(head.encode() + body)
         await w.eventually(lambda: node.running == 1)
         if stream and sent_before:
-            assert b"Hello" in await asyncio.wait_for(reader.readuntil(b"\n\n\r\n"), 5)
+            assert b"Hello" in await asyncio.wait_for(reader.readuntil(b"\n\n\r\n"), 60)
         writer.close()
         await w.eventually(lambda: node.running == 0)
         await w.eventually(lambda: outcomes(w))

@@ -49,7 +49,7 @@ async def writer(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> Async
 
 
 async def until(store: CountingStore, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(store._outcomes) < count:  # noqa: ASYNC110 - the fake has no event for it
             await asyncio.sleep(0.005)
 

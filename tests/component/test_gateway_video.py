@@ -219,10 +219,10 @@ async def test_job_that_takes_long_is_kept_by_renewing_it(
     monkeypatch.setattr(jobs, "BLOCK_S", 0.1)
     store = RedisStore(valkey_url)
     node = FakeNode("n", hold=asyncio.Event())
-    async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=0.4, gateway_segment_s=5.0) as w:
+    async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=1.2, gateway_segment_s=5.0) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
         await w.eventually(lambda: node.running == 1)
-        await asyncio.sleep(1.5)  # nearly four times as long as an unrenewed job is left alone
+        await asyncio.sleep(3.0)  # more than twice as long as an unrenewed job is left alone
         assert len(node.segments) == 1
         assert node.hold
         node.hold.set()

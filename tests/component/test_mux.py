@@ -48,7 +48,7 @@ class Echo(scheduler_service_pb2_grpc.SchedulerServiceServicer):
             self.changed.notify_all()
 
     async def until_running(self, count: int) -> None:
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: self.running == count)
 
     async def SetPolicy(self, request: SetPolicyRequest, context: Any) -> SetPolicyResponse:  # noqa: N802
@@ -108,12 +108,12 @@ async def channel(echo: Echo) -> AsyncIterator[MuxChannel]:
         await channel.close()
 
 
-async def say(channel: MuxChannel, word: str, timeout_s: float | None = 10.0) -> str:
+async def say(channel: MuxChannel, word: str, timeout_s: float | None = 60.0) -> str:
     reply = await channel.unary(UNARY, SetPolicyRequest(policy=word), SetPolicyResponse, timeout_s)
     return reply.policy
 
 
-async def count(channel: MuxChannel, to: int, timeout_s: float | None = 10.0) -> list[int]:
+async def count(channel: MuxChannel, to: int, timeout_s: float | None = 60.0) -> list[int]:
     request = WatchDecisionsRequest(backlog=to)
     stream = channel.stream(STREAM, request, WatchDecisionsResponse, timeout_s)
     return [int(reply.decision.task_id) async for reply in stream]
@@ -220,11 +220,12 @@ async def test_error_after_replies_comes_after_them(channel: MuxChannel) -> None
 
 
 async def test_deadline_fails_the_caller_and_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+    await say(channel, "connected")
     with pytest.raises(DeadlineExceeded):
-        await say(channel, "hang", timeout_s=0.1)
+        await say(channel, "hang", timeout_s=0.5)
     await echo.until_running(0)
     assert echo.remaining_s is not None
-    assert 0 < echo.remaining_s <= 0.1
+    assert 0 < echo.remaining_s <= 0.5
 
 
 async def test_server_enforces_the_deadline_of_a_silent_caller(echo: Echo) -> None:
@@ -235,7 +236,7 @@ async def test_server_enforces_the_deadline_of_a_silent_caller(echo: Echo) -> No
         )
         frame = mux_service_pb2.CallFrame(call_id=1, start=start)
         await stream.write(mux_service_pb2.ConnectRequest(frames=[frame]))
-        reply = await asyncio.wait_for(stream.read(), 5)
+        reply = await asyncio.wait_for(stream.read(), 30)
         assert reply.frames[0].status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         await echo.until_running(0)
         stream.cancel()
@@ -286,8 +287,11 @@ async def test_server_never_sends_beyond_the_credit_given(echo: Echo) -> None:
         start = mux_service_pb2.CallStart(method=STREAM, request=payload, credit=3)
         await stream.write(mux_service_pb2.ConnectRequest(frames=[mux_service_pb2.CallFrame(call_id=9, start=start)]))
         for given, more in ((3, 4), (7, 10), (17, 0)):
-            await asyncio.wait_for(read_until(given), 5)
+            await asyncio.wait_for(read_until(given), 30)
             assert got == given
+            async with asyncio.timeout(30):
+                while echo.produced < given + 1:  # noqa: ASYNC110 - one more is made, and waits for credit
+                    await asyncio.sleep(0.001)
             assert echo.produced == given + 1
             if more:
                 grant = mux_service_pb2.CallFrame(call_id=9, credit=more)
@@ -344,12 +348,12 @@ async def test_server_death_fails_open_calls_and_a_new_server_is_found(echo: Ech
             except NodeUnavailable:
                 return False
 
-        for _ in range(200):
+        for _ in range(1000):
             if await answered():
                 break
             await asyncio.sleep(0.05)
         else:
-            pytest.fail("the channel did not find the new server within 10 s")
+            pytest.fail("the channel did not find the new server within 50 s")
     await channel.close()
 
 
@@ -361,7 +365,7 @@ async def test_nobody_there_is_node_unavailable_at_once() -> None:
 
 async def refuse(channel: MuxChannel) -> None:
     with pytest.raises(NodeUnavailable):
-        await asyncio.wait_for(say(channel, "anyone?", timeout_s=None), 10)
+        await asyncio.wait_for(say(channel, "anyone?", timeout_s=None), 60)
     await channel.close()
 
 
@@ -386,13 +390,13 @@ async def test_drain_lets_running_calls_finish_refuses_new_ones_and_ends_the_str
         channel = MuxChannel(server.address)
         running = asyncio.create_task(say(channel, "gate"))
         await echo.until_running(1)
-        drain = asyncio.create_task(server.drain(10.0))
+        drain = asyncio.create_task(server.drain(60.0))
         with pytest.raises(NodeUnavailable):
             while True:  # until the refusal is in force
                 await say(channel, "late")
         echo.go.set()
         assert await running == "gate"
-        await asyncio.wait_for(drain, 5)
+        await asyncio.wait_for(drain, 60)
         await channel.close()
 
 
@@ -401,7 +405,7 @@ async def test_drain_cancels_what_outlasts_the_grace(echo: Echo) -> None:
         channel = MuxChannel(server.address)
         running = asyncio.create_task(say(channel, "hang"))
         await echo.until_running(1)
-        await asyncio.wait_for(server.drain(0.1), 5)
+        await asyncio.wait_for(server.drain(0.1), 60)
         with pytest.raises(NodeUnavailable):
             await running
         await echo.until_running(0)

@@ -55,7 +55,7 @@ async def test_senders_wait_above_the_high_water_mark() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     await queue.take()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
     assert queue.queued_bytes <= 250
 
 
@@ -65,7 +65,7 @@ async def test_closing_wakes_everybody_and_drops_what_comes_later() -> None:
     blocked = asyncio.create_task(queue.room())
     await asyncio.sleep(0)
     queue.close()
-    await asyncio.wait_for(blocked, 1)
+    await asyncio.wait_for(blocked, 30)
     queue.put(frame(2, 1))
     assert [each.call_id for each in await queue.take()] == [1]
     assert await queue.take() == []

@@ -88,7 +88,7 @@ async def test_tasks_placed_under_one_policy_end_under_another(valkey_url: str, 
         worker = WorkerOutcome(compute_s=0.5, inference_joules=20.0)
         await shared.append_outcomes([answer(placement, worker) for placement in placed])  # type: ignore[misc]
         await client.set_policy(POLICY)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60.0):
             while not await room(client, "again"):  # noqa: ASYNC110 - the forty give their room back unannounced
                 await asyncio.sleep(0.01)
         assert await first_choices(client, "later", 3) == ["honest"] * 3

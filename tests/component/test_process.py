@@ -16,7 +16,7 @@ PROCESSES = ("services.profiler", "services.scheduler", "services.links", "servi
 def ended(module: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module]
     return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=50, check=False
+        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=150, check=False
     )
 
 

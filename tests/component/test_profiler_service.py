@@ -73,7 +73,7 @@ async def test_the_expected_length_is_learned_from_outcomes(valkey_url):
             await client.profile_llm(llm_task(f"t{number}"), asked)
         ended = [outcome(f"t{number}", "a/x", "a", worker=WorkerOutcome(output_tokens=10)) for number in range(60)]
         await store.append_outcomes(ended)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 after = await client.profile_llm(llm_task("again"), asked)
                 if after.expected_output_tokens < 30:

@@ -79,7 +79,7 @@ async def exporting(store: RedisStore, endpoint: str) -> AsyncIterator[None]:
 async def _export_some(store: RedisStore, collector: Collector, endpoint: str) -> list[str]:
     """Append outcomes until a few were taken (a new reader begins at the stream's end, whenever that is)."""
     appended: list[str] = []
-    async with exporting(store, endpoint), asyncio.timeout(20):
+    async with exporting(store, endpoint), asyncio.timeout(100):
         while len(collector.taken) < 5:
             appended.append(f"task {len(appended)}")
             await store.append_outcomes([outcome(appended[-1])])

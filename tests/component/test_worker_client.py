@@ -17,8 +17,8 @@ from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
 from tests.fakes.gateway_services import FakeNode, serving_node
 
-LLM = Task("t1", TaskKind.LLM, deadline_s=5.0)
-VIDEO = Task("v1", TaskKind.VIDEO_DETECT, deadline_s=5.0, job_id="job")
+LLM = Task("t1", TaskKind.LLM, deadline_s=100.0)
+VIDEO = Task("v1", TaskKind.VIDEO_DETECT, deadline_s=100.0, job_id="job")
 INFO = SegmentInfo(0, 400, 640, 480)
 
 
@@ -46,7 +46,7 @@ async def collect(events: Any) -> list[Any]:
 
 
 async def vanished(node: FakeNode) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while node.running:  # noqa: ASYNC110 - the node's own counter has no event
             await asyncio.sleep(0.01)
 
@@ -132,7 +132,7 @@ async def test_calls_on_a_node_that_was_given_up_fail_as_unavailable_and_the_cal
         client = pool.client(node.address)
         text = asyncio.create_task(collect(client.execute(LLM, "lost/tiny", LlmInput(prompt="x"))))
         segment = asyncio.create_task(collect(client.execute_segment(VIDEO, "lost/boxes", INFO, frames(3))))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while node.running < 2:  # noqa: ASYNC110 - the node's own counter has no event
                 await asyncio.sleep(0.01)
         assert pool.busy() == {node.address}
@@ -154,7 +154,7 @@ async def test_pool_keeps_one_client_per_address_and_closes_only_idle_strangers(
             collect(pool.client(busy.address).execute(LLM, "busy/tiny", LlmInput(prompt="x")))
         )
         old = pool.client(idle.address)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not busy.running:  # noqa: ASYNC110 - the node's own counter has no event
                 await asyncio.sleep(0.01)
         await pool.keep(())

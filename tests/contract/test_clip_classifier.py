@@ -33,7 +33,7 @@ async def _ranks(stack: AsyncExitStack) -> ClipClassifierEngine:
     from cloud_node.classify.service import ClassifierSettings
     from cloud_node.dsp.group import GroupSettings
 
-    group = GroupSettings(size=1, start_s=50.0)
+    group = GroupSettings(size=1, start_s=120.0)
     engine = await RankClassifierEngine.start(group, ClassifierSettings(waiting=ROOM))
     stack.push_async_callback(engine.close)
     return engine

@@ -202,8 +202,8 @@ class World:
     deps: Deps
 
     async def eventually(self, condition: Any) -> None:
-        """Wait until `condition()` holds, at most 10 s."""
-        for _ in range(1000):
+        """Wait until `condition()` holds, at most a minute or so."""
+        for _ in range(6000):
             value = condition()
             if (await value) if asyncio.iscoroutine(value) else value:
                 return
@@ -255,7 +255,7 @@ async def world(
             workers,
         )
         port = await stack.enter_async_context(serving_http(deps))
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=100))
         yield World(scheduler, list(nodes), store, client, port, deps)
 
 
