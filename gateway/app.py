@@ -55,7 +55,7 @@ class Gateway:
 def create_app(deps: Deps) -> Gateway:
     """The ASGI app on open connections; its lifespan owns the tasks behind it."""
     settings = deps.settings
-    records = RecordWriter(deps.store)
+    records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
     price = fleet.joules_per_byte
     dispatcher = Dispatcher(deps.profiler, deps.scheduler, deps.workers.client, records, price)
@@ -82,7 +82,8 @@ def create_app(deps: Deps) -> Gateway:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         clips.make_folders()
-        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep, fleet.watch)]
+        works = (records.run, records.tell_scheduler, jobs.run, clips.sweep, fleet.watch)
+        tasks = [asyncio.create_task(work()) for work in works]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         yield

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.settings import GatewaySettings
+from skyshore.domain.outcome import Outcome
 from skyshore.ports import ProfilerClient, SchedulerClient, StateStore, WorkerClient
 
 
 class PolicyClient(SchedulerClient, Protocol):
-    """A scheduler client that can also say and change which policy is in force."""
+    """A scheduler client that also takes outcomes, and can say and change which policy is in force."""
+
+    async def report_outcome(self, outcome: Outcome) -> None:
+        """Tell what came of a task, past the state store."""
+        ...
 
     async def policy(self) -> tuple[str, tuple[str, ...]]:
         """The policy in force, and all there are."""

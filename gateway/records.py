@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from skyshore.domain.errors import NodeUnavailable
+from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.outcome import Outcome
 from skyshore.ports import StateStore, TaskRecord
 from skyshore.runtime import telemetry
@@ -27,18 +27,25 @@ RETRY_S = 1.0
 
 
 class RecordWriter:
-    """Takes values at once; a task of its own writes them. While the store is away requests go on."""
+    """Takes values at once; tasks of its own write them. While the store is away requests go on.
 
-    def __init__(self, store: StateStore) -> None:
-        self._store = store
+    Then the scheduler hears of outcomes directly, or it would take every node for full before long. It gets them again
+    from the store's stream, as others do, and knows those it has seen.
+    """
+
+    def __init__(self, store: StateStore, report: Callable[[Outcome], Awaitable[None]]) -> None:
+        """`report` tells the scheduler of one outcome."""
+        self._store, self._report = store, report
         self._outcomes: deque[Outcome] = deque()
         self._tasks: deque[TaskRecord] = deque()
-        self._filled = asyncio.Event()
-        self._away = False
+        self._untold: deque[Outcome] = deque(maxlen=QUEUE_LIMIT)
+        self._filled, self._away = asyncio.Event(), asyncio.Event()
 
     def outcome(self, outcome: Outcome) -> None:
         """Queue an outcome for the scheduler."""
         self._put(self._outcomes, outcome, "outcome")
+        if self._away.is_set():
+            self._untold.append(outcome)
 
     def task(self, record: TaskRecord) -> None:
         """Queue a task's record."""
@@ -52,13 +59,26 @@ class RecordWriter:
             try:
                 await self.flush()
             except NodeUnavailable as error:
-                if not self._away:
+                if not self._away.is_set():
                     log.warning("records wait for the state store", reason=error.message)
-                self._away = True
+                    self._untold = deque(self._outcomes, QUEUE_LIMIT)
+                self._away.set()
                 self._filled.set()
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._away = False
+            self._away.clear()
+            await asyncio.sleep(FLUSH_EVERY_S)
+
+    async def tell_scheduler(self) -> None:
+        """Whenever the store is away, tell the scheduler what ended. Runs until cancelled."""
+        while True:
+            await self._away.wait()
+            batch = [self._untold.popleft() for _ in range(min(BATCH, len(self._untold)))]
+            told = await asyncio.gather(*map(self._report, batch), return_exceptions=True)
+            for failure in told:
+                # A scheduler that is away as well has forgotten what ran where.
+                if isinstance(failure, BaseException) and not isinstance(failure, SkyshoreError):
+                    raise failure
             await asyncio.sleep(FLUSH_EVERY_S)
 
     async def flush(self) -> None:

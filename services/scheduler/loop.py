@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import perf_counter
 
 import structlog
@@ -53,6 +54,8 @@ class SchedulerLoop:
         self._alive: dict[str, Tier] = {}
         self._links: dict[tuple[str, str], Link] = {}
         """Node id, incarnation → its link as measured, where somebody measures it."""
+        self._reachable = True
+        """Whether the state store answered when it was last asked for nodes."""
         self._outage_ended_s = float("-inf")
 
     @property
@@ -94,8 +97,11 @@ class SchedulerLoop:
         log.info("policy changed", policy=name, snapshot_bytes=len(snapshot))
 
     async def report(self, outcome: Outcome) -> None:
-        """Take an outcome from a caller outside; it joins the stream the others come from."""
-        await self._store.append_outcomes([outcome])
+        """Take an outcome from a caller; it joins the stream of the others, or counts at once if there is no store."""
+        if self._reachable:
+            with suppress(NodeUnavailable):
+                return await self._store.append_outcomes([outcome])
+        self._ended(outcome)
 
     # ------------------------------------------------------------------------------------------- running
 
@@ -132,19 +138,18 @@ class SchedulerLoop:
             await self._journal.flush()
 
     async def _watch_nodes(self) -> None:
-        reachable = True
         while True:
             await asyncio.sleep(NODES_EVERY_S)
             try:
                 reports = await self._store.nodes()
                 links = await self._store.links([node.node_id for node, _ in reports])
             except NodeUnavailable as error:
-                if reachable:
+                if self._reachable:
                     log.warning("placing on the fleet last seen", nodes=len(self._alive), why=str(error))
-                reachable = False
+                self._reachable = False
                 continue
-            if not reachable:
-                reachable, self._outage_ended_s = True, self._now_s()
+            if not self._reachable:
+                self._reachable, self._outage_ended_s = True, self._now_s()
                 log.info("state store is back")
             self._take_nodes(reports)
             self._take_links(reports, links)
@@ -186,10 +191,13 @@ class SchedulerLoop:
                 await asyncio.sleep(NODES_EVERY_S)
                 continue
             for outcome in outcomes:
-                end = TaskFinished if outcome.status is OutcomeStatus.OK else TaskFailed
-                self._handle(end(self._now_s(), outcome))
+                self._ended(outcome)
 
     # ------------------------------------------------------------------------------------------- events, actions
+
+    def _ended(self, outcome: Outcome) -> None:
+        end = TaskFinished if outcome.status is OutcomeStatus.OK else TaskFailed
+        self._handle(end(self._now_s(), outcome))
 
     def _restore(self, name: str, snapshot: bytes) -> None:
         """Put a policy in force; one that cannot read its snapshot starts afresh, and says so."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skyshore.adapters.mux_client import MuxChannel
+from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
 from skyshore.v1 import scheduler_service_pb2 as pb
 from skyshore.wire.demand import profile_to_proto, task_to_proto
 from skyshore.wire.fleet import placement_from_proto
+from skyshore.wire.result import outcome_to_proto
 
 PLACE = "/skyshore.v1.SchedulerService/Place"
+REPORT_OUTCOME = "/skyshore.v1.SchedulerService/ReportOutcome"
 GET_POLICY = "/skyshore.v1.SchedulerService/GetPolicy"
 SET_POLICY = "/skyshore.v1.SchedulerService/SetPolicy"
 LONGEST_S = 5.0
@@ -35,6 +38,11 @@ class MuxSchedulerClient:
         timeout_s = min(LONGEST_S, task.deadline_s)
         response = await self._channel.unary(PLACE, request, pb.PlaceResponse, timeout_s)
         return placement_from_proto(task.task_id, response, attempt=attempt)
+
+    async def report_outcome(self, outcome: Outcome) -> None:
+        """Tell what came of a task."""
+        request = pb.ReportOutcomeRequest(outcome=outcome_to_proto(outcome))
+        await self._channel.unary(REPORT_OUTCOME, request, pb.ReportOutcomeResponse, LONGEST_S)
 
     async def policy(self) -> tuple[str, tuple[str, ...]]:
         """The policy in force, and all there are."""

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from gateway import records
 from gateway.records import RecordWriter
+from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.ports import TaskRecord, TaskState
 from tests.fakes.memory_store import MemoryStore
@@ -19,6 +20,13 @@ class CountingStore(MemoryStore):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.batches: list[int] = []
+        self.told: list[str] = []
+        """What the scheduler heard directly."""
+
+    async def report(self, outcome: Outcome) -> None:
+        self.told.append(outcome.task_id)
+        if len(self.told) % 3 == 0:
+            raise NodeUnavailable("the scheduler is away for a moment")
 
     async def append_outcomes(self, outcomes: object) -> None:
         await super().append_outcomes(outcomes)  # type: ignore[arg-type]
@@ -41,11 +49,12 @@ def store() -> CountingStore:
 @pytest.fixture
 async def writer(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RecordWriter]:
     monkeypatch.setattr(records, "RETRY_S", 0.01)
-    writer = RecordWriter(store)
-    task = asyncio.create_task(writer.run())
+    writer = RecordWriter(store, store.report)
+    tasks = [asyncio.create_task(work()) for work in (writer.run, writer.tell_scheduler)]
     yield writer
-    task.cancel()
-    await asyncio.wait([task])
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def until(store: CountingStore, count: int) -> None:
@@ -74,6 +83,22 @@ async def test_what_came_while_the_store_was_away_is_written_afterwards(
     assert [o.task_id for o in store._outcomes] == [f"t{n}" for n in range(10)]
 
 
+async def test_the_scheduler_hears_directly_of_what_ends_while_the_store_is_away(
+    store: CountingStore, writer: RecordWriter
+) -> None:
+    store.reachable = False
+    for number in range(7):
+        writer.outcome(outcome(number))
+        await asyncio.sleep(0.005)
+    async with asyncio.timeout(10):
+        while len(store.told) < 7:  # noqa: ASYNC110 - the fake has no event for it
+            await asyncio.sleep(0.005)
+    assert store.told == [f"t{n}" for n in range(7)]
+    store.reachable = True
+    await until(store, 7)
+    assert [o.task_id for o in store._outcomes] == [f"t{n}" for n in range(7)]
+
+
 async def test_the_queue_is_bounded_and_what_falls_out_is_counted(
     store: CountingStore, writer: RecordWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +114,7 @@ async def test_the_queue_is_bounded_and_what_falls_out_is_counted(
 
 
 async def test_closing_writes_what_is_left_or_counts_it(store: CountingStore) -> None:
-    writer = RecordWriter(store)
+    writer = RecordWriter(store, store.report)
     writer.outcome(outcome(1))
     writer.task(TaskRecord("t1", "llm", TaskState.DONE, 0.0, 0.0))
     await writer.close()

@@ -120,6 +120,26 @@ async def test_a_caller_outside_may_report_an_outcome(valkey_url):
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_an_outcome_reported_while_the_store_is_away_gives_room_back_and_counts_once():
+    store = MemoryStore()
+    await store.register_node(node("a"), status("a", capacity=1), lease_s=3600.0)
+    async with scheduler(SchedulerSettings(scheduler_listen="127.0.0.1:0"), store) as server:
+        channel = MuxChannel(server.address)
+        client = MuxSchedulerClient(channel)
+        ended = outcome("t1", "a/smollm2", "a")
+        assert await placed(client, "t1")
+        store.reachable = False
+        assert not await placed(client, "t2")
+        await client.report_outcome(ended)
+        assert await placed(client, "t2")
+        store.reachable = True
+        # The gateway writes it once more when the store is back; the room of t2 is not given away by that.
+        await store.append_outcomes([ended, outcome("t2", "a/smollm2", "a")])
+        await until(lambda: placed(client, "t3"))
+        assert not await placed(client, "t4")
+        await channel.close()
+
+
 async def test_decisions_are_watched_and_kept(valkey_url):
     async with live(valkey_url) as live_, grpc.aio.insecure_channel(live_.address) as channel:
         await live_.store.register_node(node("a"), status("a"), lease_s=30.0)
