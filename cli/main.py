@@ -303,7 +303,8 @@ def main() -> None:
     except SkyshoreError as error:
         problem = error.message
     except OSError as error:  # a full disk, a folder that may not be written to
-        problem = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        reason = error.strerror or str(error)
+        problem = f"{error.filename}: {reason}" if error.filename else reason
     else:
         return
     print(f"skyshore: {problem}", file=sys.stderr)
