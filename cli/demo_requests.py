@@ -120,7 +120,8 @@ async def _follow(http: HttpClient, task_id: str, about: str, console: Console) 
 def _tell(result: dict[str, Any], console: Console) -> None:
     places = Counter((part["node"], part["tier"], part["model"], part["policy"]) for part in result["segments"])
     for (node, tier, model, policy), count in sorted(places.items()):
-        say(console, (f"{count} segments placed on {node} ({tier}, {model}) by {policy}", "dim"))
+        segments = "1 segment" if count == 1 else f"{count} segments"
+        say(console, (f"{node} ({tier}, {model}): {segments}, by {policy}", "dim"))
     found = Counter(box["label"] for frame in result["frames"] for box in frame["detections"])
     names = ", ".join(f"{count} {label}" for label, count in found.most_common(5)) or "nothing"
     rate = len(result["frames"]) / result["wall_s"] if result["wall_s"] else 0.0
