@@ -17,6 +17,7 @@ from cli.sweep_bars import SweepBars
 from experiments.bundle import REPORT, SUMMARY, Bundle, missing
 from experiments.cell import Driver
 from experiments.comparison import Group, warnings_of
+from experiments.engine import Engine
 from experiments.experiment import Execute, Experiment
 from experiments.inputs import Inputs
 from experiments.processes import run_in_processes
@@ -45,6 +46,7 @@ class CompareOptions:
     rows: bool = True
     decisions: bool = False
     bound: bool = False
+    engine: str = "auto"
 
 
 def run_compare(options: CompareOptions, *, as_json: bool) -> int:
@@ -104,6 +106,7 @@ def _experiment(options: CompareOptions) -> Experiment:
         baseline=options.baseline,
         rows=options.rows,
         decisions=options.decisions,
+        engine=Engine.named(options.engine),
         bound=options.bound,
     )
 

@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 
 Url = Annotated[str, typer.Option(help="Gateway; by default SKYSHORE_URL or the one that runs here.")]
+SimEngine = Annotated[str, typer.Option(help="Of simulations: auto, plain or compiled; the answers are the same.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the gateway; fails if it is taken.")]
 Emulated = Annotated[bool, typer.Option(help="Emulate the nodes: no models needed, answers are invented.")]
@@ -136,13 +137,14 @@ def simulate(
     seed: Annotated[int | None, typer.Option(min=0, help="By default the scenario's.")] = None,
     load: Annotated[float, typer.Option(help="Factor on the arrival rates.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder for a run bundle with rows and decisions.")] = None,
+    engine: SimEngine = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario in virtual time and print its figures; Ctrl-C keeps what there is."""
     _needs_sim()
     from cli.simulate import run_simulate  # noqa: PLC0415
 
-    if status := run_simulate(scenario, policy, seed, load, out, as_json=as_json):
+    if status := run_simulate(scenario, policy, seed, load, out, engine=engine, as_json=as_json):
         raise typer.Exit(status)
 
 
@@ -191,8 +193,9 @@ def compare(
     rows: Annotated[bool, typer.Option(help="Keep a row a request (Parquet).")] = True,
     decisions: Annotated[bool, typer.Option("--decisions", help="Keep a row a decision too.")] = False,
     bound: Annotated[
-        bool, typer.Option("--bound", help="Add the best fixed arm, hindsight and bound: regret.")
+        bool, typer.Option("--bound", help="Add the best fixed arm, foresight and bound: regret.")
     ] = False,
+    engine: SimEngine = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Run policies on the same requests over several seeds; figures with intervals, a report, a run bundle."""
@@ -200,7 +203,7 @@ def compare(
     from cli.compare import CompareOptions, run_compare  # noqa: PLC0415
 
     given = (scenario, policies, baseline, seeds, first_seed, loads, driver, jobs, executor, ray_address, out)
-    if status := run_compare(CompareOptions(*given, rows, decisions, bound), as_json=as_json):
+    if status := run_compare(CompareOptions(*given, rows, decisions, bound, engine), as_json=as_json):
         raise typer.Exit(status)
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from cli.render import show_table
 from experiments.bundle import REPORT, Bundle
 from experiments.cell import CellResult
+from experiments.engine import Engine
 from experiments.experiment import Experiment
 from experiments.inputs import Inputs
 from experiments.run import finish
@@ -24,7 +25,9 @@ from experiments.work import CellJob, perform
 INTERRUPTED = 130
 
 
-def run_simulate(scenario: Path, policy: str, seed: int | None, load: float, out: Path | None, *, as_json: bool) -> int:
+def run_simulate(
+    scenario: Path, policy: str, seed: int | None, load: float, out: Path | None, *, engine: str, as_json: bool
+) -> int:
     """Returns the exit status: 0, or 130 after Ctrl-C.
 
     Raises:
@@ -34,7 +37,9 @@ def run_simulate(scenario: Path, policy: str, seed: int | None, load: float, out
     read = inputs.parse()
     seeds = (read.seed if seed is None else seed,)
     keep = out is not None
-    experiment = Experiment(inputs, (policy or read.policy,), seeds, (load,), rows=keep, decisions=keep)
+    experiment = Experiment(
+        inputs, (policy or read.policy,), seeds, (load,), rows=keep, decisions=keep, engine=Engine.named(engine)
+    )
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skyshore-simulate-")))
         bundle = Bundle.begin(folder, experiment)
@@ -76,6 +81,7 @@ def _simulate(job: CellJob, folder: Path) -> CellResult:
 
 def _show(result: CellResult, out: Path | None) -> None:
     console = Console()
+    console.print(f"engine: {result.engine}", style="dim", highlight=False)
     for table in result_tables(result):
         show_table(console, table)
     if not result.complete:

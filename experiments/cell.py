@@ -85,6 +85,8 @@ class CellResult:
     duration_s: float
     """Experiment time that rates are over."""
     wall_s: float = 0.0
+    engine: str = ""
+    """Of a simulation: `compiled`, or `plain` and why. The figures are the same."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know, such as a load audit that failed."""
 
@@ -102,6 +104,7 @@ class CellResult:
             "complete": self.complete,
             "duration_s": self.duration_s,
             "wall_s": self.wall_s,
+            "engine": self.engine,
             "notes": list(self.notes),
             "statuses": dict(self.statuses),
             "figures": _plain(self.figures),
@@ -123,6 +126,7 @@ class CellResult:
             complete=content["complete"],
             duration_s=content["duration_s"],
             wall_s=content["wall_s"],
+            engine=content.get("engine", ""),
             notes=tuple(content["notes"]),
         )
 

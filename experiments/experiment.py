@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.cell import Cell, Driver
 from experiments.code_version import sources_sha256
+from experiments.engine import Engine
 from experiments.inputs import Inputs
 from experiments.processes import Event, Failed
 from experiments.references import REFERENCES
@@ -40,6 +41,8 @@ class Experiment:
     """Policy that the others are held against; by default the first."""
     rows: bool = True
     decisions: bool = False
+    engine: Engine = Engine.AUTO
+    """What carries simulated cells out; the figures are the same."""
     bound: bool = False
     """Run the references too, and work out the regret against them and against the bound (simulated cells)."""
 
@@ -103,7 +106,9 @@ class Experiment:
         )
 
     def _job(self, cell: Cell) -> CellJob:
-        return CellJob(cell, self.inputs.sha256, sources_sha256(), rows=self.rows, decisions=self.decisions)
+        return CellJob(
+            cell, self.inputs.sha256, sources_sha256(), rows=self.rows, decisions=self.decisions, engine=self.engine
+        )
 
 
 def sweep(jobs: Sequence[CellJob], execute: Execute, scratch: Path) -> Iterator[Event]:

@@ -7,27 +7,20 @@ from collections.abc import Callable
 
 from experiments.bounds import met_bound
 from experiments.cell import Cell, CellResult, Plan, plan
+from experiments.engine import Engine, Progress, carry_out
 from experiments.figures import FigureTally
 from experiments.outcome_table import RowSink, row_of
 from experiments.references import FORESIGHT, REFERENCES, PlacedBefore, best_placements
-from simulator.build import Simulation, build, fleet, joules_of
-from simulator.garbage import rare_collections
+from simulator.build import Simulation, build, fleet
 from simulator.timeline import Timeline
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.scenario import Scenario
 
+__all__ = ["Progress", "run_simulated"]
+
 APART = 1_000_003
 """Between seeds that share their requests and nothing else."""
-STEPS = 200
-"""How often a run says how far it is, and asks whether to stop."""
-
-Progress = Callable[[float], bool]
-"""Told the share done, in 0..1; False in return ends the run early, with what there is."""
-
-
-class _Stopped(Exception):
-    pass
 
 
 def run_simulated(
@@ -37,13 +30,14 @@ def run_simulated(
     on_decision: Callable[[DecisionRecord], None] | None = None,
     progress: Progress | None = None,
     chance: int = 0,
+    engine: Engine = Engine.AUTO,
 ) -> CellResult:
     """Simulate a cell; `on_row` is given every request as it ends.
 
     Another `chance` is the same requests with other draws of everything else: the policy's, the links'.
 
     Raises:
-        SkyshoreError: the scenario, its schedule or the policy cannot be used.
+        SkyshoreError: the scenario, its schedule, the policy or the engine cannot be used.
         OSError: a file cannot be read.
     """
     planned = plan(cell)
@@ -60,15 +54,10 @@ def run_simulated(
 
     scenario = planned.scenario.model_copy(update={"seed": planned.scenario.seed + chance * APART})
     simulation = _wired(planned, scenario, ended, on_decision)
-    if progress is not None:
-        _report(simulation, schedule.duration_s, progress)
-    simulation.cluster.start(schedule.arrivals)
-    complete = _run(simulation)
-    now_s = simulation.timeline.now_s
-    duration_s = max(schedule.duration_s, now_s) if complete else max(now_s, 1e-3)
-    fleet_joules = sum(joules_of(simulation.cluster.nodes).values())
-    figures = tally.figures(duration_s, fleet_joules=fleet_joules)
-    if cell.policy == FORESIGHT and complete:
+    run = carry_out(simulation, scenario, schedule, engine, ended=ended, progress=progress)
+    duration_s = max(schedule.duration_s, run.now_s) if run.complete else max(run.now_s, 1e-3)
+    figures = tally.figures(duration_s, fleet_joules=run.fleet_joules)
+    if cell.policy == FORESIGHT and run.complete:
         figures["met_bound"] = met_bound(planned)
     return CellResult(
         cell=cell,
@@ -78,10 +67,11 @@ def run_simulated(
         energy_sources=tally.energy_sources,
         provenance="modelled",
         schedule_sha256=schedule.sha256,
-        decisions_sha256=simulation.dispatcher.digest,
-        complete=complete,
+        decisions_sha256=run.decisions_sha256,
+        complete=run.complete,
         duration_s=duration_s,
         wall_s=time.perf_counter() - started_s,
+        engine=run.engine,
     )
 
 
@@ -96,24 +86,3 @@ def _wired(
         return build(scenario, planned.folder, ended, on_decision=on_decision)
     timeline, dispatcher = Timeline(), PlacedBefore(best_placements(planned, planned.cell.policy))
     return Simulation(timeline, fleet(scenario, planned.folder, timeline, dispatcher, ended), dispatcher)
-
-
-def _run(simulation: Simulation) -> bool:
-    try:
-        with rare_collections():
-            simulation.timeline.run()
-    except _Stopped:
-        return False
-    return True
-
-
-def _report(simulation: Simulation, duration_s: float, progress: Progress) -> None:
-    """Between two events the figures are always consistent, so a run may stop at any of these."""
-    timeline = simulation.timeline
-
-    def step(_: None) -> None:
-        if not progress(min(1.0, timeline.now_s / duration_s)):
-            raise _Stopped
-        timeline.at(timeline.now_s + duration_s / STEPS, step, None)
-
-    timeline.at(0.0, step, None)

@@ -11,8 +11,9 @@ from pathlib import Path
 from experiments.cell import Cell, CellResult, Driver
 from experiments.curves import CurveTally
 from experiments.decision_table import DecisionWriter
+from experiments.engine import Engine, Progress
 from experiments.outcome_table import OutcomeRow, OutcomeWriter, RowSink
-from experiments.simulated import Progress, run_simulated
+from experiments.simulated import run_simulated
 from skyshore.domain.placement import DecisionRecord
 
 FORMAT = "skyshore.cell/1"
@@ -31,6 +32,9 @@ class CellJob:
     """Keep a row a request."""
     decisions: bool = False
     """Keep a row a decision, with scores and features."""
+
+    engine: Engine = Engine.AUTO
+    """Of a simulated cell; the result is the same."""
 
     @property
     def marks(self) -> dict[str, object]:
@@ -75,7 +79,7 @@ def _run(
     job: CellJob, on_row: RowSink, on_decision: Callable[[DecisionRecord], None] | None, progress: Progress | None
 ) -> CellResult:
     if job.cell.driver is Driver.SIM:
-        return run_simulated(job.cell, on_row=on_row, on_decision=on_decision, progress=progress)
+        return run_simulated(job.cell, on_row=on_row, on_decision=on_decision, progress=progress, engine=job.engine)
     from experiments.live import run_live  # noqa: PLC0415 (needs what the live system needs; a simulation does not)
 
     return run_live(job.cell, on_row=on_row, on_decision=on_decision, progress=progress)

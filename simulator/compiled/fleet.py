@@ -75,7 +75,8 @@ def stand_of(simulation: Simulation) -> Stand:
     nodes = list(simulation.cluster.nodes.values())
     servers = [(number, speed) for number, node in enumerate(nodes) for speed in engines_of(node).values()]
     arms, tables = _arms(nodes)
-    ways = [way for node in nodes for way in (node.path.up, node.path.down)]
+    # A node without a link has one and the same way up and down.
+    ways = list({id(way): way for node in nodes for way in (node.path.up, node.path.down)}.values())
     settings = simulation.cluster.settings
     clock = np.zeros(1, dtype=CLOCK)
     for name in ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "attempts"):
@@ -86,7 +87,7 @@ def stand_of(simulation: Simulation) -> Stand:
     room = max((speed.slots + speed.queue for _, speed in servers), default=0) + 2
     draws, way_records, bucket_records = _links(ways)
     fleet = Fleet(
-        nodes=_nodes(nodes, [number for number, _ in servers]),
+        nodes=_nodes(nodes, [number for number, _ in servers], ways),
         servers=_servers(servers),
         arms=_arm_records(nodes, arms, places),
         tables=tables,
@@ -149,15 +150,16 @@ def _arm_records(nodes: list[SimNode], arms: tuple[Arm, ...], places: dict[tuple
     return records
 
 
-def _nodes(nodes: list[SimNode], owners: list[int]) -> Records:
+def _nodes(nodes: list[SimNode], owners: list[int], ways: list[OneWay]) -> Records:
     records = np.zeros(len(nodes), dtype=NODE)
     records["idle_watts"] = [node.profile.idle_watts for node in nodes]
     records["link_joules_per_byte"] = [node.path.joules_per_byte for node in nodes]
     records["bytes_per_s"], records["capacity"], records["guessing"] = math.inf, 1.0, 1
     records["servers"] = np.bincount(owners, minlength=len(nodes))
     records["first_server"] = np.cumsum(records["servers"]) - records["servers"]
-    records["up"] = 2 * np.arange(len(nodes))
-    records["down"] = records["up"] + 1
+    places = {id(way): place for place, way in enumerate(ways)}
+    records["up"] = [places[id(node.path.up)] for node in nodes]
+    records["down"] = [places[id(node.path.down)] for node in nodes]
     return records
 
 
