@@ -89,7 +89,7 @@ def latency_chart(curves: Curves, colours: Colours) -> str:
                 axes.plot(times, shares, color=colours[policy])
             axes.set(xscale="log", ylim=(0, 1.02))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        left.set(title="Answered within", xlabel="seconds since the intended time")
+        left.set(title="Answered within", xlabel="seconds since the intended time", ylabel="share of requests")
         left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         right.set(title="Answered within a part of the deadline", xlabel="latency ÷ deadline")
         right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -109,8 +109,9 @@ def timeline_chart(curves: Curves, colours: Colours) -> str:
             times, inside = _mean_timeline(cells, lambda line: np.asarray(line["inside"], dtype=np.float64))
             right.plot(times, inside, color=colours[policy], linewidth=1.5)
         left.set(title="Deadlines met, by when requests were due", xlabel="seconds of the run", ylim=(-0.02, 1.04))
+        left.set_ylabel("share of requests")
         left.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        right.set(title="Requests in the system", xlabel="seconds of the run")
+        right.set(title="Requests in the system", xlabel="seconds of the run", ylabel="requests")
         right.set_ylim(bottom=0)
 
     return _svg(draw, 10, 3.1)
@@ -129,6 +130,7 @@ def joules_chart(groups: Sequence[Group]) -> str:
             start += widths
         for row, total in enumerate(start):
             axes.annotate(f"{total:.3g} J", (total, row), (5, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_xlabel("joules charged to requests ÷ deadlines met")
         axes.set(title="Joules per deadline met", xlim=(0, max(float(start.max(initial=0)), 1e-9) * 1.15))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
@@ -151,7 +153,7 @@ def places_chart(curves: Curves) -> str:
             colour = REFUSED_COLOUR if place == "refused" else PLACE_COLOURS[number % len(PLACE_COLOURS)]
             axes.barh(list(counts), shares, left=start, color=colour, height=0.62, label=place)
             start += shares
-        axes.set(title="Where requests went", xlim=(0, 1))
+        axes.set(title="Where requests went", xlim=(0, 1), xlabel="share of requests")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.invert_yaxis()
         axes.grid(visible=False)
@@ -188,7 +190,7 @@ def frontier_chart(groups: Sequence[Group], colours: Colours) -> str:
 def load_chart(groups: Sequence[Group], colours: Colours) -> str:
     """Deadlines met, goodput and joules per deadline met over the load, with 95 % intervals."""
     panels = (
-        ("attainment", "Deadlines met"),
+        ("attainment", "Deadlines met, share"),
         ("goodput_per_s", "Goodput, requests/s"),
         ("joules_per_met", "Joules per deadline met"),
     )
@@ -201,7 +203,7 @@ def load_chart(groups: Sequence[Group], colours: Colours) -> str:
                 axes.plot(loads, [e.mean for _, e in found], color=colour, marker="o", markersize=4)
                 low, high = ([getattr(e, end) for _, e in found] for end in ("low", "high"))
                 axes.fill_between(loads, low, high, color=colour, alpha=0.16, linewidth=0)
-            axes.set(title=title, xlabel="load")
+            axes.set(title=title, xlabel="load (1: the scenario's own rates)")
             axes.set_ylim(bottom=0)
         figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 

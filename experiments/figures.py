@@ -75,7 +75,7 @@ FIGURES: Mapping[str, Figure] = {
     "met_bound": Figure("upper bound on deadlines met, by any schedule"),
     # As shares of all requests; below zero for one that did better.
     "regret_fixed": Figure("deadlines met short of the best fixed arm", "less"),
-    "regret_foresight": Figure("deadlines met short of a schedule made in hindsight", "less"),
+    "regret_foresight": Figure("deadlines met short of a schedule made with foresight", "less"),
     "regret_bound": Figure("deadlines met short of the clairvoyant bound", "less"),
 }
 """Every name a cell's figures may have, in reading order. Units are in the names; shares are in 0..1."""

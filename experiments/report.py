@@ -13,7 +13,8 @@ from experiments.bundle import Bundle
 from experiments.cell import Driver
 from experiments.comparison import Estimate, Group, warnings_of
 from experiments.figures import FIGURES
-from experiments.tables import BETTER, SHOWN, WORSE, figure_text, mark, relative_difference
+from experiments.references import REFERENCES
+from experiments.tables import BETTER, REFERENCE_NOTE, SHOWN, WORSE, figure_text, mark, relative_difference, title_of
 from skyshore.report.tables import Table
 
 CSS = Path(__file__).with_name("report.css")
@@ -82,7 +83,7 @@ def _warnings(groups: Sequence[Group], absent: Sequence[str], failures: Mapping[
 
 
 def _legend(colours: charts.Colours) -> str:
-    names = (f"<span>{_swatch(colour)}{escape(policy)}</span>" for policy, colour in colours.items())
+    names = (f"<span>{_swatch(colour)}{escape(title_of(policy))}</span>" for policy, colour in colours.items())
     return f'<div class="legend">{"".join(names)}</div>'
 
 
@@ -131,19 +132,21 @@ def _figure(svg: str, caption: str) -> str:
 
 def _table(groups: Sequence[Group], baseline: str, colours: charts.Colours) -> str:
     names = [n for n in SHOWN if any(n in g.figures and (g.figures[n].mean or n == "attainment") for g in groups)]
-    heads = "".join(f"<th>{_swatch(colours[group.policy])} {escape(group.policy)}</th>" for group in groups)
+    heads = "".join(f"<th>{_swatch(colours[group.policy])} {escape(title_of(group.policy))}</th>" for group in groups)
     rows = "".join(
         f"<tr><th>{escape(SHOWN[name])}</th>{''.join(_cell(name, group.figures.get(name)) for group in groups)}</tr>"
         for name in names
     )
     several = max(len(group.results) for group in groups) > 1
     caption = (
-        f"Mean over the seeds and its 95 % interval; below it the difference to <b>{escape(baseline)}</b> "
+        f"Mean over the seeds; in small letters its 95 % interval and the difference to <b>{escape(baseline)}</b> "
         f"on the same seeds: {BETTER} better, {WORSE} worse, ≈ not distinguishable. g is Hedges' effect size."
         if several
         else "One seed only: no intervals, and differences may be chance."
     )
     note = " A request that failed counts as infinitely late in the latency percentiles."
+    if any(group.policy in REFERENCES for group in groups):
+        note += f" {REFERENCE_NOTE}"
     return (
         f'<div class="scroll"><table><caption>{caption}{note}</caption>'
         f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"

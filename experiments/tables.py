@@ -9,6 +9,7 @@ from itertools import groupby
 from experiments.cell import CellResult
 from experiments.comparison import Estimate, Group
 from experiments.figures import FIGURES
+from experiments.references import FIXED, FORESIGHT, REFERENCES
 from skyshore.report.tables import NONE, Table, byte_size, seconds
 
 SHOWN = {
@@ -26,7 +27,7 @@ SHOWN = {
     "joules_per_met": "J per deadline met",
     "fleet_joules_per_met": "fleet J per deadline met",
     "link_bytes_per_request": "link bytes per request",
-    "compute_s_per_request": "compute per request",
+    "compute_s_per_request": "compute time per request",
     "quality": "quality",
     "quality_violations": "below quality floor",
     "edge_share": "edge share",
@@ -34,7 +35,7 @@ SHOWN = {
     "failed": "failed",
     "expired": "past their deadline",
     "regret_fixed": "regret: best fixed arm",
-    "regret_foresight": "regret: in hindsight",
+    "regret_foresight": "regret: foresight",
     "regret_bound": "regret: bound",
 }
 """Columns of the tables a terminal shows; `summary.json` has all figures."""
@@ -42,6 +43,11 @@ SHOWN = {
 MOST_COLUMNS = 6
 REGRETS = ("regret_fixed", "regret_foresight", "regret_bound")
 SHARES = ("attainment", "edge_share", *REGRETS)
+REFERENCE_TITLES = {FIXED: "best fixed arm", FORESIGHT: "foresight"}
+REFERENCE_NOTE = (
+    "The best fixed arm and the schedule made with foresight are no policies: nobody has them before the run is over. "
+    "Regret is deadlines met fewer than they meet, or than a bound that no schedule exceeds; below zero is better."
+)
 BETTER, WORSE, SAME = "▲", "▼", "≈"
 
 
@@ -68,7 +74,7 @@ def figure_text(name: str, value: float) -> str:
         return f"{value:.1%}"
     if name == "quality":
         return f"{value:.3f}"
-    if name.endswith("_s") and not name.endswith("_per_s"):
+    if name == "compute_s_per_request" or (name.endswith("_s") and not name.endswith("_per_s")):
         return seconds(value)
     return byte_size(round(value)) if "bytes" in name else f"{value:.4g}"
 
@@ -109,21 +115,32 @@ def _has(group: Group, name: str) -> bool:
 def _figures(title: str, names: Sequence[str], groups: Sequence[Group]) -> Table:
     rows = tuple((SHOWN[name], *(_with_margin(name, group.figures.get(name)) for group in groups)) for name in names)
     seeds = max(len(group.results) for group in groups)
-    note = f"mean of {seeds} seeds ± half of its 95 % interval; a request that failed is infinitely late"
-    return Table(title, ("", *(group.policy for group in groups)), rows, note if seeds > 1 else "")
+    note = f"mean of {seeds} seeds ± half of its 95 % interval. " if seeds > 1 else ""
+    note += "A request that failed is infinitely late."
+    if any(group.policy in REFERENCES for group in groups):
+        note += f" {REFERENCE_NOTE}"
+    return Table(title, ("", *(title_of(group.policy) for group in groups)), rows, note)
 
 
 def _differences(title: str, names: Sequence[str], groups: Sequence[Group]) -> Table:
-    rows = tuple((SHOWN[name], *(_difference(name, group.figures.get(name)) for group in groups)) for name in names)
+    shown = [name for name in names if name not in REGRETS]  # they differ as deadlines met do
+    rows = tuple((SHOWN[name], *(_difference(name, group.figures.get(name)) for group in groups)) for name in shown)
     note = f"{BETTER} better, {WORSE} worse, {SAME} not distinguishable (95 % interval of paired differences holds 0)"
-    return Table(title, ("", *(group.policy for group in groups)), rows, note)
+    return Table(title, ("", *(title_of(group.policy) for group in groups)), rows, note)
+
+
+def title_of(policy: str) -> str:
+    """What a column is called."""
+    return REFERENCE_TITLES.get(policy, policy)
 
 
 def _with_margin(name: str, estimate: Estimate | None) -> str:
     if estimate is None:
         return NONE
     text, margin = figure_text(name, estimate.mean), (estimate.high - estimate.low) / 2
-    return f"{text} ±{margin / abs(estimate.mean):.1%}" if margin > 0 and estimate.mean else text
+    if not (margin > 0 and estimate.mean):
+        return text
+    return f"{text} ±{100 * margin:.1f} pt" if name in SHARES else f"{text} ±{margin / abs(estimate.mean):.1%}"
 
 
 def _difference(name: str, estimate: Estimate | None) -> str:

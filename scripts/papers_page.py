@@ -18,7 +18,7 @@ ENDS = (
 )
 REGRETS = (
     ("regret: fixed arm", "regret_fixed", 100.0, 1),
-    ("regret: hindsight", "regret_foresight", 100.0, 1),
+    ("regret: foresight", "regret_foresight", 100.0, 1),
     ("regret: bound", "regret_bound", 100.0, 1),
 )
 LLM_SERVED = (
@@ -50,7 +50,7 @@ def _cost(digits: int) -> Columns:
     )
 
 
-NAMES = {"best_fixed_arm": "*best fixed arm*", "foresight": "*hindsight*"}
+NAMES = {"best_fixed_arm": "*best fixed arm*", "foresight": "*foresight*"}
 """Rows that are no policies."""
 CLAIMS = {
     "perllm": "the paper: 2.2, 2.1 and 1.6 times the throughput of FineInfer, AGOD and RewardlessGuidance (order "
@@ -164,7 +164,7 @@ def verdict(at_load: Mapping[str, Any]) -> str:
     if short is not None and short["mean"] is not None:
         near = "within" if short["mean"] <= MOST_SHORT else "not within"
         text += f" {_cell(short, 100.0, 1)} points below the clairvoyant bound ({near} 3)"
-        text += f", {_cell(behind, 100.0, 1)} below hindsight."
+        text += f", {_cell(behind, 100.0, 1)} below foresight."
     return text
 
 
@@ -174,7 +174,7 @@ def _live(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"`scenarios/papers/{found['scenario']}.toml` at load 1, played by processes over sockets and shaped links"
     yield f"against the clock ({', '.join(found['provenance'])}: engines only wait as long as their model says; joules"
-    yield f"are modelled). A run lasts {found['duration_s']:g} s and starts afresh, so a policy that learns has little to"
+    yield f"are modelled). A run lasts {found['duration_s']:g} s and starts afresh: a policy that learns has little to"
     yield "learn from. The machine has two cores and was busy with other work."
     yield ""
     yield f"{_seeds(seeds)} {found['runs']} runs, of which {found['invalid']} were INVALID (the client could not keep"

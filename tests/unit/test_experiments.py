@@ -23,6 +23,7 @@ from experiments.decision_table import DecisionWriter
 from experiments.figures import FIGURES, FigureTally
 from experiments.inputs import Inputs
 from experiments.outcome_table import SCHEMA, OutcomeRow, OutcomeWriter
+from experiments.references import FIXED, FORESIGHT
 from experiments.tables import comparison_tables, figure_text
 from skyshore.domain.errors import NotFound
 from skyshore.domain.outcome import OutcomeStatus
@@ -197,6 +198,26 @@ def test_a_comparison_pairs_by_seed_and_says_what_it_cannot_tell() -> None:
     figures, differences = comparison_tables([base, cheap, few], "base")
     assert figures.columns == ("", "base", "cheap", "few")
     assert differences.rows[0] == ("deadlines met", "+0.0 pt ≈", "–")
+
+
+def test_regret_is_against_the_same_requests_and_is_not_told_twice() -> None:
+    met = {"ours": (0.8, 0.6), FIXED: (0.5, 0.7), FORESIGHT: (0.9, 0.9)}
+    results = [
+        result(policy, seed, attainment=share, requests=10, met_bound=9.5 if policy == FORESIGHT else None)
+        for policy, shares in met.items()
+        for seed, share in enumerate(shares)
+    ]
+    groups = compare(results, tuple(met), "ours")
+    ours = groups[0].figures
+    assert ours["regret_fixed"].values == pytest.approx({0: -0.3, 1: 0.1})
+    assert ours["regret_foresight"].values == pytest.approx({0: 0.1, 1: 0.3})
+    assert ours["regret_bound"].values == pytest.approx({0: 0.15, 1: 0.35})
+    figures, differences = comparison_tables(groups, "ours")
+    assert figures.columns == ("", "ours", "best fixed arm", "foresight")
+    shown = {row[0]: row[1] for row in figures.rows}
+    assert shown["regret: bound"].startswith("25.0% ±") and shown["regret: bound"].endswith(" pt")
+    assert "no policies" in figures.note
+    assert not [row for row in differences.rows if row[0].startswith("regret")]
 
 
 def test_infinite_figures_survive_the_way_through_json() -> None:
