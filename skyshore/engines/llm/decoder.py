@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skyshore.domain.errors import NotFound
 from skyshore.engines.llm.errors import EngineMisconfigured
+from skyshore.engines.llm.huge_pages import filled_memory, new_ranges, use_huge_pages
 from skyshore.engines.llm.kv_memory import CacheShape, KvMemory
 
 _KEPT_BINDINGS: Final = 128
@@ -55,7 +56,10 @@ class Decoder:
             NotFound: no such file.
             EngineMisconfigured: the file is no decoder graph of the kind `skyshore models build` writes.
         """
+        before = filled_memory()
         self._session = _open_session(model_path, threads, spin)
+        self.huge_page_bytes = use_huge_pages(new_ranges(before, filled_memory()))
+        """Of the weights."""
         shape, self.vocab = _check_boundary(self._session, model_path)
         self._slots = slots
         self.kv = KvMemory(shape, slots, capacity_tokens)
