@@ -15,11 +15,11 @@ import psutil
 import uvloop
 
 from experiments.cell import Cell, CellResult, Plan, plan
+from experiments.simulated import Progress
 from experiments.figures import FigureTally
 from experiments.live_faults import play_faults, restart_links
 from experiments.live_system import LiveSystem, live_system
 from experiments.outcome_table import OutcomeRow, RowSink, row_of
-from experiments.simulated import Progress
 from loadgen.clips import find_file
 from loadgen.pacing import Run
 from loadgen.replay import prepare
@@ -80,13 +80,10 @@ def run_live(
         OSError: a file cannot be read.
     """
     planned, started_s = plan(cell), time.perf_counter()
-    with live_system(cell.scenario.absolute(), cell.policy, cell.seed) as system:
+    with live_system(cell.scenario.absolute(), cell.policy, cell.seed, keep_event_log=event_log) as system:
         run = _prepared(planned, system)
         with _no_collection():
             watched = uvloop.run(_play(run, planned, system, progress))
-        log = system.event_log.read_bytes() if event_log is not None and system.event_log.is_file() else b""
-    if event_log is not None:
-        event_log.write_bytes(log)
     if on_decision is not None:
         names = {record.task_id: record.request_id for record in run.records() if record.task_id}
         for decision in reversed(watched.decisions):

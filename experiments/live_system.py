@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,12 +29,13 @@ class LiveSystem:
     """Empty where no link is emulated."""
     door: str
     """Socket on which its launcher loses and boots nodes."""
-    event_log: Path
 
 
 @contextmanager
-def live_system(scenario: Path, policy: str, seed: int) -> Iterator[LiveSystem]:
+def live_system(scenario: Path, policy: str, seed: int, *, keep_event_log: Path | None = None) -> Iterator[LiveSystem]:
     """`skyshore up SCENARIO` on free ports and in a folder of its own; stopped and forgotten at the end.
+
+    What its scheduler was told is kept in `keep_event_log`, whole: it is complete only once the scheduler has ended.
 
     Raises:
         NodeUnavailable: it did not come up; its own message is quoted.
@@ -50,10 +52,12 @@ def live_system(scenario: Path, policy: str, seed: int) -> Iterator[LiveSystem]:
                 redis_url=said["redis_url"],
                 links_url=said["links_url"],
                 door=said["door"],
-                event_log=Path(folder) / "events.jsonl",
             )
         finally:
             _skyshore(["down"], env, STOP_S)
+            log = Path(folder) / "events.jsonl"
+            if keep_event_log is not None and log.is_file():
+                shutil.copyfile(log, keep_event_log)
 
 
 def _skyshore(words: list[str], env: dict[str, str], timeout_s: float) -> None:
