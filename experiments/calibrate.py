@@ -60,9 +60,17 @@ def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, sour
 
 
 def _as_run(stated: NodeProfile, slots: int) -> NodeProfile:
-    """A real node's engine takes turns as its settings say."""
-    stall_ratio, chunk_tokens = ENGINE.stall_ratio, ENGINE.prefill_chunk_tokens
-    speeds = (replace(each, slots=slots, stall_ratio=stall_ratio, chunk_tokens=chunk_tokens) for each in stated.llm)
+    """A real node's engine takes turns, and lets tasks wait, as its settings say."""
+    speeds = (
+        replace(
+            each,
+            slots=slots,
+            queue=ENGINE.queue_limit,
+            stall_ratio=ENGINE.stall_ratio,
+            chunk_tokens=ENGINE.prefill_chunk_tokens,
+        )
+        for each in stated.llm
+    )
     return replace(stated, llm=tuple(speeds))
 
 
