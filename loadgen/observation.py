@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.report.request_record import RequestRecord
 from skyshore.workload.arrival import Arrival
 
 STATUS_OF_HTTP = {429: OutcomeStatus.REJECTED, 503: OutcomeStatus.REJECTED, 504: OutcomeStatus.DEADLINE_EXCEEDED}
+STATUS_OF_CODE = {QueueFull.code: OutcomeStatus.REJECTED, DeadlineExceeded.code: OutcomeStatus.DEADLINE_EXCEEDED}
+"""Of an answer that had begun: its HTTP status was 200, and the failure came as an event."""
 
 
 @dataclass(slots=True)
@@ -43,7 +46,8 @@ class Observation:
 
     def fail(self, error_code: str, now_s: float, http_status: int = 0) -> None:
         """There will be no answer."""
-        self.status, self.t_done_s = STATUS_OF_HTTP.get(http_status, OutcomeStatus.FAILED), now_s
+        told = STATUS_OF_HTTP.get(http_status) or STATUS_OF_CODE.get(error_code)
+        self.status, self.t_done_s = told or OutcomeStatus.FAILED, now_s
         self.error_code = error_code
 
     def record(self) -> RequestRecord:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.observation import Observation
 from loadgen.payloads import BOUNDARY, ClipCut, payloads
 from loadgen.sse import EventParser, ServerEvent
+from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
 
@@ -54,3 +57,21 @@ def test_an_upload_is_one_file_part_with_the_cut_it_asks_for() -> None:
     head, content = body.split(b"\r\n\r\n", 1)
     assert b'name="file"; filename="gate-8.mp4"' in head
     assert content == b"\x00video\x01\r\n--" + BOUNDARY.encode() + b"--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "http_status", "status"),
+    [
+        ("deadline_exceeded", 504, OutcomeStatus.DEADLINE_EXCEEDED),
+        ("deadline_exceeded", 0, OutcomeStatus.DEADLINE_EXCEEDED),
+        ("queue_full", 0, OutcomeStatus.REJECTED),
+        ("connection_lost", 0, OutcomeStatus.FAILED),
+        ("internal", 500, OutcomeStatus.FAILED),
+    ],
+)
+def test_a_failure_is_called_what_it_is_before_and_after_the_first_byte(
+    code: str, http_status: int, status: OutcomeStatus
+) -> None:
+    observation = Observation(Arrival(0.0, "r", TaskKind.LLM, prompt_tokens=10, output_tokens=5, deadline_s=2.0))
+    observation.fail(code, 1.0, http_status)
+    assert (observation.record().status, observation.record().error_code) == (status, code)
