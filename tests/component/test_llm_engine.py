@@ -6,9 +6,12 @@ import asyncio
 import json
 import re
 import resource
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -90,9 +93,26 @@ async def answer(engine: OnnxLlmEngine, request: LlmInput, of: Task | None = Non
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while not condition():  # noqa: ASYNC110 - the engine's load has no event to wait for, by design
             await asyncio.sleep(0.002)
+
+
+@contextmanager
+def held(engine: OnnxLlmEngine) -> Iterator[threading.Event]:
+    """Steps begin and do not end meanwhile, however slowly this machine brings what is to come; set once one began."""
+    decoder, go, began = engine._steps._decoder, threading.Event(), threading.Event()
+    extend, decode = decoder.extend, decoder.decode
+
+    def wait_and(step: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given, **named: (began.set(), go.wait(100), step(*given, **named))[2]
+
+    decoder.extend, decoder.decode = wait_and(extend), wait_and(decode)  # type: ignore[method-assign]
+    try:
+        yield began
+    finally:
+        go.set()
+        decoder.extend, decoder.decode = extend, decode  # type: ignore[method-assign]
 
 
 async def until_idle(engine: OnnxLlmEngine) -> None:
@@ -344,20 +364,23 @@ async def test_a_better_class_is_seated_first(model_dir: Path) -> None:
         order.append(service_class)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(answer(engine, ids(1, 2, sampling=replace(GREEDY, max_tokens=100))))
-        await asyncio.sleep(0)
-        for service_class in ("batch", "standard", "interactive"):
-            group.create_task(run(service_class))
+        with held(engine) as began:
+            group.create_task(answer(engine, ids(1, 2)))
+            await until(began.is_set)
+            for service_class in ("batch", "standard", "interactive"):
+                group.create_task(run(service_class))
+            await until(lambda: engine.load().running + engine.load().queued == 4)
     assert order == ["interactive", "standard", "batch"]
     await engine.close()
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_return(model_dir: Path) -> None:
     engine = await OnnxLlmEngine.start(replace(small(model_dir), slots=1, queue_limit=2))
-    pending = [asyncio.ensure_future(answer(engine, ids(5, number))) for number in range(3)]
-    await asyncio.sleep(0)
-    with pytest.raises(QueueFull) as raised:
-        await answer(engine, ids(9))
+    with held(engine):
+        pending = [asyncio.ensure_future(answer(engine, ids(5, number))) for number in range(3)]
+        await until(lambda: engine.load().running + engine.load().queued == 3)
+        with pytest.raises(QueueFull) as raised:
+            await answer(engine, ids(9))
     assert raised.value.retry_after_s is not None
     assert raised.value.retry_after_s > 0
     assert [found.tokens for found in await asyncio.gather(*pending)] == [12] * 3

@@ -102,7 +102,7 @@ def test_every_picture_of_a_network_stream_comes_in_order_until_the_sender_hangs
 
 def test_a_reader_that_is_late_gets_the_newest_pictures_of_a_network_stream() -> None:
     with serving(NetworkCamera(40, 0.01)) as camera, LiveFrames(open_camera(camera.url, 100.0), room=3) as live:
-        assert camera.all_sent.wait(10.0)
+        assert camera.all_sent.wait(60.0)
         while live.dropped < 20:  # all is sent; what the socket holds is still being read
             time.sleep(0.01)
         first = next(frame for frame in live)
@@ -113,9 +113,9 @@ def test_a_reader_that_is_late_gets_the_newest_pictures_of_a_network_stream() ->
 
 
 def test_a_network_stream_that_goes_silent_ends_and_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_live, "OPEN_MS", 1500)
+    monkeypatch.setattr(video_live, "OPEN_MS", 4000)
     with serving(NetworkCamera(12, 0.02, hangs=True)) as camera, LiveFrames(open_camera(camera.url), room=30) as live:
         began_s = time.monotonic()
         seen = [number_of(frame.picture) for frame in live]
     assert len(seen) >= 5
-    assert time.monotonic() - began_s < 15.0
+    assert time.monotonic() - began_s < 60.0

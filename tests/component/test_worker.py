@@ -49,7 +49,7 @@ class Running:
     def __init__(self, desk: Desk, server: RunningServer, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
         self.desk, self.server, self.stub = desk, server, stub
 
-    def ask(self, *, tokens: int = 20, deadline_s: float = 20.0, arm: str = "n/talker", prompt: str = "ebb and flow"):
+    def ask(self, *, tokens: int = 20, deadline_s: float = 100.0, arm: str = "n/talker", prompt: str = "ebb and flow"):
         task = Task("t", TaskKind.LLM, deadline_s=deadline_s)
         llm = LlmInput(prompt=prompt, sampling=Sampling(max_tokens=tokens, ignore_eos=True))
         return self.stub.Execute(pb.ExecuteRequest(task=task_to_proto(task), arm_id=arm, llm=llm_to_proto(llm)))
@@ -84,7 +84,7 @@ async def finished(call) -> tuple[str, list, object]:
     return "".join(chunk.text for chunk in chunks), chunks, outcome
 
 
-async def until(condition, within_s: float = 5.0) -> None:
+async def until(condition, within_s: float = 60.0) -> None:
     end_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < end_s, "the condition did not come true in time"
@@ -101,15 +101,16 @@ async def test_an_answer_streams_in_the_profile_s_time_with_right_counts_and_jou
     assert chunks[-1].finish_reason == "length"
     assert chunks[-1].prompt_tokens == outcome.prompt_tokens == 3
     busy_s = 0.004 + 3e-5 + 19 * 0.0045
-    assert outcome.prefill_s + outcome.compute_s == pytest.approx(busy_s, rel=0.3)
+    took_s = outcome.prefill_s + outcome.compute_s
+    assert took_s >= busy_s - 0.002, "the profile's time, and what a busy machine adds"
     assert outcome.inference_joules == pytest.approx(busy_s * 50, rel=0.1)
-    assert outcome.idle_joules == pytest.approx(busy_s * 5, rel=0.4)
+    assert outcome.idle_joules == pytest.approx(took_s * 5, rel=0.4, abs=0.5)
     assert outcome.energy_source == "modelled:nodemodel"
 
 
 async def test_a_segment_comes_back_frame_by_frame_in_order():
     async with node() as n:
-        task = Task("t", TaskKind.VIDEO_DETECT, deadline_s=10)
+        task = Task("t", TaskKind.VIDEO_DETECT, deadline_s=100)
 
         async def parts() -> AsyncIterator[pb.ExecuteSegmentRequest]:
             info = segment_to_proto(SegmentInfo(0, 8, 640, 480, classes=("boat",)))
@@ -193,7 +194,7 @@ async def test_draining_finishes_streams_and_refuses_new_ones():
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await finished(n.ask())
         assert isinstance(from_rpc_error(raised.value), NodeUnavailable)
-        draining = asyncio.create_task(n.server.drain(10.0))
+        draining = asyncio.create_task(n.server.drain(60.0))
         outcome = (await finished(call))[2]
         assert outcome.output_tokens == 60
         await draining
@@ -202,19 +203,26 @@ async def test_draining_finishes_streams_and_refuses_new_ones():
 async def test_energy_of_many_tasks_and_idle_time_adds_up_to_the_meter():
     async with node() as n:
         meter, ledger = n.desk._meter, n.desk._ledger
-        start, before = meter.joules(), ledger.unassigned_joules
+
+        def settled() -> tuple[float, float]:
+            """The meter just before and just after the ledger is brought up to date: idle watts flow meanwhile."""
+            earlier = meter.joules()
+            n.desk.report()
+            return earlier, meter.joules()
+
+        begins, before = settled(), ledger.unassigned_joules
         outcomes = [o for _, _, o in await asyncio.gather(*(finished(n.ask(tokens=k)) for k in (5, 17, 9)))]
-        n.desk.report()
+        ends = settled()
         charged = sum(o.inference_joules + o.idle_joules for o in outcomes)
-        total = meter.joules() - start
-    assert charged + ledger.unassigned_joules - before == pytest.approx(total, rel=0.02)
+        accounted = charged + ledger.unassigned_joules - before
+    assert (ends[0] - begins[1]) * 0.99 <= accounted <= (ends[1] - begins[0]) * 1.01
 
 
 def shown(node_id: str = "n") -> Node:
     return Node(node_id, Tier.EDGE, "127.0.0.1:1", (llm_arm(node_id, LLM),), engine="emulated", incarnation="1")
 
 
-async def listed(store: RedisStore, good, within_s: float = 5.0) -> None:
+async def listed(store: RedisStore, good, within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while True:
             if good(await store.nodes()):
@@ -234,7 +242,7 @@ async def test_the_lease_is_kept_given_back_and_lapses_by_itself(valkey_url):
             # A node that dies says no farewell: its lease runs out.
             await Registration(shown(), n.desk.report, store).renew()
             assert len(await store.nodes()) == 1
-            await listed(store, lambda nodes: not nodes, within_s=4.0)
+            await listed(store, lambda nodes: not nodes)
     finally:
         await store.close()
 

@@ -74,7 +74,7 @@ def test_the_official_client(real: Skyshore, tmp_path: Path) -> None:
 
 def test_the_commands_for_looking_around(real: Skyshore, tmp_path: Path) -> None:
     said = bash(real, block_with("sh", "skyshore status"), tmp_path)
-    for word in ("cloud-1", "round_robin", "VALID"):
+    for word in ("cloud-1", "round_robin", "Load audit"):
         assert word in said
 
 

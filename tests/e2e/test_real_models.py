@@ -80,8 +80,8 @@ def test_a_clip_is_named_by_the_sharded_classifier_of_the_cloud_node(real: Skysh
 
 def test_a_mixed_trace_is_served_by_real_models(real: Skyshore, tmp_path: Path) -> None:
     trace = tmp_path / "mixed.jsonl"
-    llm = "poisson rate=0.3 prompt_tokens=32 output_tokens=12 max_output_tokens=24 deadline_s=60"
-    cameras = "count=1 fps=2 segment_s=4 clip=bikes deadline_s=60"
+    llm = "poisson rate=0.3 prompt_tokens=32 output_tokens=12 max_output_tokens=24 deadline_s=200"
+    cameras = "count=1 fps=2 segment_s=4 clip=bikes deadline_s=200"
     real("traces", "make", str(trace), "--seconds", "15", "--seed", "2", "--llm", llm, "--cameras", cameras)
     result = real.json("replay", str(trace))
     assert result["all"]["errors"] == {}
