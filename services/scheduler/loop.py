@@ -97,11 +97,11 @@ class SchedulerLoop:
         log.info("policy changed", policy=name, snapshot_bytes=len(snapshot))
 
     async def report(self, outcome: Outcome) -> None:
-        """Take an outcome from a caller; it joins the stream of the others, or counts at once if there is no store."""
+        """Take an outcome from a caller at once. It joins the stream for others; coming back, it changes nothing."""
+        self._ended(outcome)
         if self._reachable:
             with suppress(NodeUnavailable):
-                return await self._store.append_outcomes([outcome])
-        self._ended(outcome)
+                await self._store.append_outcomes([outcome])
 
     # ------------------------------------------------------------------------------------------- running
 
