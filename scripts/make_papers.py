@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
 def make(options: argparse.Namespace) -> dict[str, Any] | None:
     """Run all recipes and gather the figures; None after Ctrl-C."""
     started_s = time.perf_counter()
-    found, failed, code = [], 0, {}
+    found, failed, code, brief = [], 0, {}, False
     for recipe in RECIPES:
         if options.gather and not (options.out / recipe.scenario).exists():
             continue
@@ -132,8 +132,10 @@ def make(options: argparse.Namespace) -> dict[str, Any] | None:
             failed += len(swept.failures)
         found.append(_gathered(recipe, bundle))
         code = bundle.description()["code"]
+        brief |= len(bundle.experiment.policies) < len(recipe.policies(brief=False))
     return {
-        "command": "make papers",
+        "command": "python scripts/make_papers.py --brief" if brief else "make papers",
+        "brief": brief,
         "code": code,
         "failed_cells": failed,
         "wall_s": round(time.perf_counter() - started_s, 1),

@@ -67,7 +67,7 @@ def page(content: Mapping[str, Any]) -> str:
     lines = [INTRO.read_text(encoding="utf-8").rstrip(), ""]
     made = f"Made by `{content['command']}`, commit `{_commit(code)}`, sources `{code['sources_sha256'][:12]}`."
     lines += [
-        made,
+        made + (" Ablations and policies that are nobody's rival here are left out." if content["brief"] else ""),
         "Except under [Live](#live), times are virtual and joules modelled: the load of the machine does not matter.",
         "Brackets are 95 % intervals of the mean over paired seeds; a ratio is the mean of the ratios on each seed.",
         "",
