@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skyshore.domain.node import Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus
@@ -32,6 +33,13 @@ class LogHistogram:
         place = math.ceil(math.log(seconds / SMALLEST_S) / LOG_STEP) if seconds > SMALLEST_S else 0
         self._counts[place if place < BINS else BINS - 1] += 1
         self.count += 1
+
+    def add_all(self, seconds: NDArray[np.float64]) -> None:
+        """Count many."""
+        places = np.ceil(np.log(np.maximum(seconds, SMALLEST_S) / SMALLEST_S) / LOG_STEP).astype(np.int64)
+        for place, count in enumerate(np.bincount(np.minimum(places, BINS - 1)).tolist()):
+            self._counts[place] += count
+        self.count += len(seconds)
 
     def merge(self, other: LogHistogram) -> None:
         """Count what another one counted too."""

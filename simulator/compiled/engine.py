@@ -13,7 +13,7 @@ from simulator.build import Simulation
 from simulator.compiled.energy import meter_joules
 from simulator.compiled.fleet import Stand, stand_of
 from simulator.compiled.kernel import advance, start
-from simulator.compiled.layout import DECIDED, ENDED, EVENT, NONE, REQUEST, TASK, Records, Run
+from simulator.compiled.layout import DECIDED, ENDED, EVENT, LLM, NONE, REQUEST, TASK, VIDEO, Records, Run
 from simulator.compiled.timeline import PER_TASK, SERVERS
 from simulator.flight import CHARACTERS_PER_TOKEN, answer_bytes, frames_offered
 from simulator.node import ENERGY_SOURCE
@@ -68,7 +68,7 @@ class CompiledRun:
     def requests(self, arrivals: Iterator[Arrival]) -> Iterator[Requests]:
         """Arrivals, batch by batch."""
         while some := list(islice(arrivals, BATCH)):
-            rows = [self._request(arrival) for arrival in some]
+            rows = [record_of(arrival, self._group(arrival)) for arrival in some]
             yield Requests(np.array(rows, dtype=REQUEST), [arrival.request_id for arrival in some])
 
     def batches(self, requests: Iterator[Requests]) -> Iterator[Records]:
@@ -98,21 +98,8 @@ class CompiledRun:
 
     # ------------------------------------------------------------------------------------------------- inside
 
-    def _request(self, arrival: Arrival) -> tuple[float | int, ...]:
-        group = self._classes.setdefault(arrival.service_class, len(self._classes))
-        return (
-            arrival.t_intended_s,
-            arrival.deadline_s,
-            arrival.min_quality,
-            0 if arrival.kind is TaskKind.LLM else 1,
-            KINDS.index(arrival.kind),
-            group,
-            arrival.prompt_tokens,
-            arrival.output_tokens,
-            frames_offered(arrival),
-            answer_bytes(arrival),
-            arrival.prompt_tokens * CHARACTERS_PER_TOKEN,
-        )
+    def _group(self, arrival: Arrival) -> int:
+        return self._classes.setdefault(arrival.service_class, len(self._classes))
 
     def _more(self, rest: Records, requests: Iterator[Requests]) -> tuple[Records, bool]:
         batch = next(requests, None)
@@ -197,6 +184,23 @@ class CompiledRun:
             service_class=arrival.service_class,
             worker=worker,
         )
+
+
+def record_of(arrival: Arrival, group: int) -> tuple[float | int, ...]:
+    """One arrival as `REQUEST` has it; `group` numbers its service class."""
+    return (
+        arrival.t_intended_s,
+        arrival.deadline_s,
+        arrival.min_quality,
+        LLM if arrival.kind is TaskKind.LLM else VIDEO,
+        KINDS.index(arrival.kind),
+        group,
+        arrival.prompt_tokens,
+        arrival.output_tokens,
+        frames_offered(arrival),
+        answer_bytes(arrival),
+        arrival.prompt_tokens * CHARACTERS_PER_TOKEN,
+    )
 
 
 def _with_room(run: Run, more: int) -> Run:
