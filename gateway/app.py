@@ -82,8 +82,7 @@ def create_app(deps: Deps) -> Gateway:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         clips.make_folders()
-        works = (records.run, records.tell_scheduler, jobs.run, clips.sweep, fleet.watch)
-        tasks = [asyncio.create_task(work()) for work in works]
+        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep, fleet.watch)]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         yield

@@ -52,7 +52,12 @@ class RecordWriter:
         self._put(self._tasks, record, "task")
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled; and whenever the store is away, tell the scheduler what ended."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write_batches())
+            group.create_task(self._tell_scheduler())
+
+    async def _write_batches(self) -> None:
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -69,8 +74,7 @@ class RecordWriter:
             self._away.clear()
             await asyncio.sleep(FLUSH_EVERY_S)
 
-    async def tell_scheduler(self) -> None:
-        """Whenever the store is away, tell the scheduler what ended. Runs until cancelled."""
+    async def _tell_scheduler(self) -> None:
         while True:
             await self._away.wait()
             batch = [self._untold.popleft() for _ in range(min(BATCH, len(self._untold)))]

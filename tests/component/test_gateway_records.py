@@ -50,11 +50,10 @@ def store() -> CountingStore:
 async def writer(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RecordWriter]:
     monkeypatch.setattr(records, "RETRY_S", 0.01)
     writer = RecordWriter(store, store.report)
-    tasks = [asyncio.create_task(work()) for work in (writer.run, writer.tell_scheduler)]
+    task = asyncio.create_task(writer.run())
     yield writer
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def until(store: CountingStore, count: int) -> None:
