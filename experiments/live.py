@@ -15,11 +15,11 @@ import psutil
 import uvloop
 
 from experiments.cell import Cell, CellResult, Plan, plan
-from experiments.simulated import Progress
 from experiments.figures import FigureTally
 from experiments.live_faults import play_faults, restart_links
 from experiments.live_system import LiveSystem, live_system
 from experiments.outcome_table import OutcomeRow, RowSink, row_of
+from experiments.simulated import Progress
 from loadgen.clips import find_file
 from loadgen.pacing import Run
 from loadgen.replay import prepare
