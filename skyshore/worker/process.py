@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.worker.desk import Desk
 from skyshore.worker.engines import EngineSet, StartEngines, start_emulated
-from skyshore.worker.registration import registered
+from skyshore.worker.registration import FAREWELL_S, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from skyshore.worker.settings import NodeSettings
 
@@ -47,8 +48,9 @@ async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) ->
         await stop_signal()
         log.info("draining", grace_s=settings.grace_s)
         desk.draining = True
-        await registration.renew()
-        await server.drain(settings.grace_s)
+        async with asyncio.TaskGroup() as group:  # a store that is away holds nobody up
+            group.create_task(registration.renew(FAREWELL_S), name="draining")
+            await server.drain(settings.grace_s)
 
 
 def main(read_settings: Callable[[], NodeSettings], tier: Tier, starters: dict[str, StartEngines]) -> int:

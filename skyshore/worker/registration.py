@@ -16,6 +16,8 @@ log = structlog.get_logger()
 
 LEASE_S = 3.0
 EVERY_S = 1.0
+FAREWELL_S = 0.75
+"""Longest a process that stops waits for the store: a lease that is not given back lapses by itself."""
 
 
 class Registration:
@@ -25,10 +27,10 @@ class Registration:
         self._node, self._report, self._store = node, report, store
         self._reached: bool | None = None
 
-    async def renew(self) -> None:
+    async def renew(self, within_s: float = LEASE_S) -> None:
         """Report once. Never raises for a store that is away."""
         try:
-            async with asyncio.timeout(LEASE_S):
+            async with asyncio.timeout(within_s):
                 await self._store.register_node(self._node, self._report(), LEASE_S)
         except (NodeUnavailable, TimeoutError) as error:
             self._note(False, str(error) or "no answer from the state store")
@@ -47,7 +49,7 @@ class Registration:
     async def withdraw(self) -> None:
         """Give the lease back; if the store is away it lapses by itself."""
         try:
-            async with asyncio.timeout(LEASE_S):
+            async with asyncio.timeout(FAREWELL_S):
                 await self._store.remove_node(self._node.node_id)
         except (NodeUnavailable, TimeoutError) as error:
             self._note(False, str(error) or "no answer from the state store")

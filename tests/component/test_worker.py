@@ -12,7 +12,7 @@ from skyshore.adapters.energy_modelled import ModelledMeter
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.llm import LlmInput, Sampling
-from skyshore.domain.node import Node, Tier
+from skyshore.domain.node import Node, NodeStatus, Tier
 from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
@@ -26,8 +26,9 @@ from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
 from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
 from skyshore.worker.desk import Desk, LlmOffer, VideoOffer
-from skyshore.worker.registration import Registration, registered
+from skyshore.worker.registration import FAREWELL_S, Registration, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
+from tests.fakes.virtual_time import run_in_virtual_time
 
 LLM = LlmSpeed(
     "talker",
@@ -245,6 +246,23 @@ async def test_the_lease_is_kept_given_back_and_lapses_by_itself(valkey_url):
             await listed(store, lambda nodes: not nodes)
     finally:
         await store.close()
+
+
+def test_a_store_that_never_answers_holds_up_no_farewell():
+    class Silent:
+        async def register_node(self, node, status, lease_s):
+            await asyncio.Event().wait()
+
+        async def remove_node(self, node_id):
+            await asyncio.Event().wait()
+
+    async def stop() -> float:
+        began_s = asyncio.get_running_loop().time()
+        async with registered(shown(), lambda: NodeStatus("n"), Silent()) as registration:  # type: ignore[arg-type]
+            await registration.renew(FAREWELL_S)
+        return asyncio.get_running_loop().time() - began_s
+
+    assert run_in_virtual_time(stop()) == pytest.approx(2 * FAREWELL_S)
 
 
 async def test_a_store_that_is_away_is_logged_once_and_found_again():
