@@ -103,8 +103,7 @@ def create_app(deps: Deps) -> Gateway:
         "/v1/chat/completions": endpoint(ChatRequest, ChatReply),
         "/v1/completions": endpoint(CompletionRequest, CompletionReply),
     }
-    for path, app_of_path in hot.items():
-        app.router.routes.append(Route(path, app_of_path, methods=["POST"]))
+    app.router.routes += [Route(path, endpoint_of, methods=["POST"]) for path, endpoint_of in hot.items()]
     app.include_router(video_routes(deps.store, clips, settings))
     app.include_router(task_routes(deps.store, clips))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))

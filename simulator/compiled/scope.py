@@ -10,6 +10,7 @@ from simulator.compiled.layout import ATTEMPTS, RULES
 from simulator.dispatch import CoreDispatcher
 from simulator.node import SimNode
 from skyshore.links.capacity import Constant
+from skyshore.policies.class_statistics import MOST_CLASSES
 from skyshore.profiling.reward import RewardWeights
 from skyshore.scenario import Scenario
 
@@ -32,6 +33,8 @@ def _reasons(scenario: Scenario, simulation: Simulation) -> Iterator[str]:
     formula, weights = core.policy.formula(), core.settings.weights
     if formula is None or formula.rule not in RULES or core.slot_s > 0:
         yield f"policy '{core.policy_name}' has no compiled form"
+    if len(scenario.service_classes) >= MOST_CLASSES:
+        yield f"there are {len(scenario.service_classes)} service classes, and fewer than {MOST_CLASSES} are kept apart"
     if weights != RewardWeights(constraint=weights.constraint):
         yield "joules are weighed"
     if settings.overheads is not None:

@@ -449,10 +449,8 @@ async def test_a_missing_precision_is_named(model_dir: Path) -> None:
 
 async def test_closing_fails_what_is_open_and_refuses_what_comes(model_dir: Path) -> None:
     engine = await OnnxLlmEngine.start(small(model_dir))
-    pending = [
-        asyncio.ensure_future(answer(engine, ids(5, number, sampling=replace(GREEDY, max_tokens=250))))
-        for number in range(6)
-    ]
+    long = replace(GREEDY, max_tokens=250)
+    pending = [asyncio.ensure_future(answer(engine, ids(5, number, sampling=long))) for number in range(6)]
     await asyncio.sleep(0.02)
     await engine.close()
     outcomes = await asyncio.gather(*pending, return_exceptions=True)
@@ -486,9 +484,8 @@ async def test_memory_stays_bounded_over_many_requests(model_dir: Path) -> None:
 
     async def wave(number: int) -> None:
         prompts = [[(number + place + who) % 280 for place in range(20 + 15 * who)] for who in range(8)]
-        await asyncio.gather(
-            *(answer(engine, ids(*prompt, sampling=replace(GREEDY, max_tokens=3))) for prompt in prompts)
-        )
+        short = replace(GREEDY, max_tokens=3)
+        await asyncio.gather(*(answer(engine, ids(*prompt, sampling=short)) for prompt in prompts))
 
     for number in range(10):
         await wave(number)

@@ -212,6 +212,9 @@ rate_per_s = 1
 """
 
 
+MANY_CLASSES = "".join(f'[[classes]]\nname = "c{number}"\ndeadline_s = 1\n' for number in range(64))
+
+
 @pytest.mark.parametrize(
     ("policy", "more", "faults", "reason"),
     [
@@ -221,6 +224,7 @@ rate_per_s = 1
         ("least_loaded", ", loss = 0.01", "", "loses packets"),
         ("least_loaded", ", outages_s = [[1, 2]]", "", "outages"),
         ("least_loaded", "", '[[faults]]\nnode = "n"\nkind = "crash"\nat_s = 1', "faults"),
+        ("cs_ucb", "", MANY_CLASSES, "service classes"),
     ],
 )
 def test_what_the_kernel_does_not_do_is_said(policy, more, faults, reason):
