@@ -136,7 +136,7 @@ Global___ReportOutcomeRequest: _TypeAlias = ReportOutcomeRequest  # noqa: Y015
 
 @_typing.final
 class ReportOutcomeResponse(_message.Message):
-    """Nothing but the fact that it was kept."""
+    """Nothing but the fact that it was counted; the store's stream has it too, unless the store was away."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

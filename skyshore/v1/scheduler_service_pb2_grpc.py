@@ -75,7 +75,7 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcome(self, request, context):
-        """For callers outside: the gateway writes outcomes to the state store instead.
+        """For callers outside, and for the gateway while the state store is away; else it writes outcomes to the store's stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class SchedulerServiceStub:
     RESOURCE_EXHAUSTED if all are full.
     """
     ReportOutcome: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ReportOutcomeRequest, _scheduler_service_pb2.ReportOutcomeResponse]
-    """For callers outside: the gateway writes outcomes to the state store instead."""
+    """For callers outside, and for the gateway while the state store is away; else it writes outcomes to the store's stream."""
     WatchDecisions: _grpc.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchDecisionsRequest, _scheduler_service_pb2.WatchDecisionsResponse]
     """Follow the decision log as it grows."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetPolicyRequest, _scheduler_service_pb2.GetPolicyResponse]
@@ -56,7 +56,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     RESOURCE_EXHAUSTED if all are full.
     """
     ReportOutcome: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ReportOutcomeRequest, _scheduler_service_pb2.ReportOutcomeResponse]  # type: ignore[assignment]
-    """For callers outside: the gateway writes outcomes to the state store instead."""
+    """For callers outside, and for the gateway while the state store is away; else it writes outcomes to the store's stream."""
     WatchDecisions: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchDecisionsRequest, _scheduler_service_pb2.WatchDecisionsResponse]  # type: ignore[assignment]
     """Follow the decision log as it grows."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetPolicyRequest, _scheduler_service_pb2.GetPolicyResponse]  # type: ignore[assignment]
@@ -83,7 +83,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ReportOutcomeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ReportOutcomeResponse, _abc.Awaitable[_scheduler_service_pb2.ReportOutcomeResponse]]:
-        """For callers outside: the gateway writes outcomes to the state store instead."""
+        """For callers outside, and for the gateway while the state store is away; else it writes outcomes to the store's stream."""
 
     @_abc_1.abstractmethod
     def WatchDecisions(
