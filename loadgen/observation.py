@@ -46,7 +46,7 @@ class Observation:
 
     def fail(self, error_code: str, now_s: float, http_status: int = 0) -> None:
         """There will be no answer."""
-        told = STATUS_OF_HTTP.get(http_status) or STATUS_OF_CODE.get(error_code)
+        told = STATUS_OF_HTTP.get(http_status) if http_status else STATUS_OF_CODE.get(error_code)
         self.status, self.t_done_s = told or OutcomeStatus.FAILED, now_s
         self.error_code = error_code
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.cell import Cell, Driver
 from experiments.live import run_live
 from experiments.outcome_table import OutcomeRow
 from experiments.simulated import run_simulated
+from skyshore.domain.placement import DecisionRecord
 from skyshore.scheduling.log import decode_log, replay
 
 pytestmark = pytest.mark.timeout(300)
@@ -52,6 +54,25 @@ for_s = 3
 """
 
 
+FAULTS = """
+[[faults]]
+at_s = 2
+kind = "crash"
+node = "edge-2"
+for_s = 6
+[[faults]]
+at_s = 4
+kind = "outage"
+node = "edge-1"
+for_s = 0.5
+[[faults]]
+at_s = 7
+kind = "drift"
+node = "edge-1"
+slowdown = 3
+"""
+
+
 def called(url: str, body: object | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
@@ -84,8 +105,13 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     assert min(far) > 0.08 > min(near), "only edge-1 is behind 80 ms of round trip"
     charged = {row.node_id for row in rows if row.transmission_joules > 0}
     assert charged == {"edge-1"}
-    for figure in ("up_bytes", "down_bytes", "transmission_joules"):
+    for figure in ("up_bytes", "down_bytes"):
         assert result.figures[figure] == pytest.approx(foreseen.figures[figure], rel=0.1), figure
+    # Not that of the simulation: a machine that is busy for seconds may lose a node for a moment, and others stand in.
+    # And nothing is charged before a link's first measurement, half a second after its first bytes.
+    for row in rows:
+        if row.transmission_joules:
+            assert row.transmission_joules == pytest.approx((row.up_bytes + row.down_bytes) * 1e-3)
 
     lines = log.read_text().splitlines()
     (measured,) = {event.node_id for event in decode_log(lines)[1] if type(event).__name__ == "LinkChanged"}
@@ -95,6 +121,25 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     again = [dispatch.placement.arm.node_id for dispatch in replay(lines)]
     lived = {row.request_id: row.node_id for row in rows}
     assert sorted(again) == sorted(lived.values()), "the log through a fresh core decides as the live one did"
+
+
+def test_the_log_of_a_learning_policy_under_faults_decides_again_as_it_did(tmp_path: Path) -> None:
+    """What was learned, what was drawn and what broke meanwhile: all of it is in the log, or follows from it."""
+    file, log = tmp_path / "live.toml", tmp_path / "events.jsonl"
+    file.write_text(SCENARIO + FAULTS)
+    lived: list[DecisionRecord] = []
+    rows: list[OutcomeRow] = []
+    run_live(Cell(file, "skyshore", 3, 1.0, Driver.LIVE), on_row=rows.append, on_decision=lived.append, event_log=log)
+    lines = log.read_text().splitlines()
+    told = {type(event).__name__ for event in decode_log(lines)[1]}
+    assert {"NodeLost", "LinkChanged", "TaskFinished"} <= told, "the faults reached the scheduler"
+    placed = [record for record in lived if record.chosen]
+    assert len(placed) >= sum(row.status == "ok" for row in rows) > 10
+    again = [dispatch.record for dispatch in replay(lines) if dispatch.record.chosen]
+    # Decisions made after the last answer may be missing from the store, which was asked before the end.
+    assert len(again) >= len(placed)
+    for one, other in zip(placed, again, strict=False):
+        assert replace(one, task_id=other.task_id) == other
 
 
 def test_a_node_is_lost_and_comes_back_when_the_scenario_says_and_links_change_while_it_runs(

@@ -66,7 +66,7 @@ def test_an_upload_is_one_file_part_with_the_cut_it_asks_for() -> None:
         ("deadline_exceeded", 0, OutcomeStatus.DEADLINE_EXCEEDED),
         ("queue_full", 0, OutcomeStatus.REJECTED),
         ("connection_lost", 0, OutcomeStatus.FAILED),
-        ("internal", 500, OutcomeStatus.FAILED),
+        ("queue_full", 500, OutcomeStatus.FAILED),
     ],
 )
 def test_a_failure_is_called_what_it_is_before_and_after_the_first_byte(

@@ -22,7 +22,8 @@ def test_a_policy_answers_a_logged_context_as_the_one_it_was_logged_from(world, 
     np.testing.assert_allclose(arms.latency_s, world.latency_s, rtol=1e-5)
     first, second = (create_policy(name, np.random.default_rng(0)) for _ in range(2))
     ours, theirs = first.select(ctx, world), second.select(again, arms)
-    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)
+    # A score may be the small difference of two estimates, each logged to six digits: slack is, near the deadline.
+    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"task": ["llm", 1, 0, 0], "profile": {}, "arms": [["n", 1]]}', "[1"])
