@@ -11,9 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from skyshore.nodemodel.speed import LlmSpeed
-
-CRUMB = 4
-"""This part of a turn's prompt tokens is too little for an iteration of its own."""
+from skyshore.nodemodel.turns import chunks
 
 
 @dataclass(slots=True, eq=False)
@@ -187,20 +185,8 @@ class LlmBatch:
             if limit is not None:
                 count = min(count, limit)
             return Iterations(now_s, self.speed.iteration_time_s(0, len(decoding)), count, ())
-        chunk = _chunk(prompts, self.speed.chunk_limit(len(prompts), len(decoding)))
+        budget_tokens = self.speed.chunk_limit(len(prompts), len(decoding))
+        shares = chunks((row.prompt_tokens - row.prefilled for row in prompts), budget_tokens)
+        chunk = tuple(zip(prompts, shares, strict=False))
         each_s = self.speed.iteration_time_s(sum(tokens for _, tokens in chunk), 0)
-        return Iterations(now_s, each_s, 1, tuple(chunk), decodes=False)
-
-
-def _chunk(prompts: list[Row], budget_tokens: int) -> list[tuple[Row, int]]:
-    """In order of arrival; an iteration costs much by itself, so no prompt is begun or left with a crumb."""
-    crumb, left = budget_tokens // CRUMB, budget_tokens
-    found: list[tuple[Row, int]] = []
-    for row in prompts:
-        rest = row.prompt_tokens - row.prefilled
-        tokens = rest if rest <= left + crumb else left
-        if left <= 0 or (tokens < rest and tokens <= crumb):
-            break
-        left -= tokens
-        found.append((row, tokens))
-    return found
+        return Iterations(now_s, each_s, 1, chunk, decodes=False)

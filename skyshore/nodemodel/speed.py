@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
-
-LEAST_CHUNK_TOKENS = 8
-"""Of an engine whose prompts and answers take turns: below this a chunk costs nearly the same whatever it holds."""
+from skyshore.nodemodel.turns import LEAST_CHUNK_TOKENS
 
 
 def iteration_time_s(prefill_tokens: int, rows: int, iteration_s: float, prefill_token_s: float, row_s: float) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from skyshore.nodemodel.turns import LEAST_CHUNK_TOKENS
+
 _WEIGHT: Final = 0.2
 """Of the newest run in the moving averages."""
-_MIN_CHUNK_TOKENS: Final = 8
-"""Below this a run costs nearly the same whatever it computes."""
 _LEAST_SLOPE: Final = 0.1
 """Of the mean price of a token: no run shows that more tokens cost next to nothing."""
 
@@ -41,7 +41,7 @@ class StepCosts:
         """
         if not decoding:
             return self._max_chunk_tokens
-        least = min(_MIN_CHUNK_TOKENS, self._max_chunk_tokens)
+        least = min(LEAST_CHUNK_TOKENS, self._max_chunk_tokens)
         if not self._decode_s or not self._prefill.known:
             return least
         affordable = self._prefill.reach(self._stall_ratio * self._decode_s * max(1, prompts))

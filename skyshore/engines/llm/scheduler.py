@@ -10,13 +10,10 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from skyshore.engines.llm.kv_ledger import KvLedger, KvLimits, Move
 from skyshore.engines.llm.sequence import Sequence
-
-_CRUMB: Final = 4
-"""This part of a step's prompt tokens is too little for a run of its own."""
+from skyshore.nodemodel.turns import chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +156,9 @@ class StepScheduler:
             insort(self._prefilling, sequence, key=_rank)
 
     def _chunks(self, budget_tokens: int) -> Iterable[PrefillChunk]:
-        """Chunks in order of rank; a run costs much by itself, so no prompt is begun or left with a crumb."""
-        crumb = budget_tokens // _CRUMB
-        left = budget_tokens
-        for sequence in self._prefilling:
-            rest = sequence.prompt_tokens - sequence.computed
-            tokens = rest if rest <= left + crumb else left
-            if left <= 0 or (tokens < rest and tokens <= crumb):
-                return
-            left -= tokens
+        """Chunks in order of rank."""
+        rests = (sequence.prompt_tokens - sequence.computed for sequence in self._prefilling)
+        for sequence, tokens in zip(self._prefilling, chunks(rests, budget_tokens), strict=False):
             yield PrefillChunk(sequence, sequence.computed, sequence.computed + tokens)
 
     def _grow_rows(self) -> None:
