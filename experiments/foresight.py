@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 
 from experiments.bounds import Server, flights_of, servers_of
 from experiments.cell import Plan
+from simulator.build import read_trace
 from simulator.flight import Flight
 from skyshore.domain.node import Arm
 from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, capacity_of
-from skyshore.links.trace_files import parse_trace
 from skyshore.nodemodel.llm import LlmBatch, Row
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.scenario_links import link_settings
@@ -111,7 +111,7 @@ class _Option:
 def rules(plan: Plan) -> Iterator[dict[str, Arm]]:
     """Schedules worth a simulation, one a rule: arm by task, a task left out being refused.
 
-    Raises InvalidScenario or OSError as reading the plan's files does.
+    Raises InvalidScenario for a profile or trace that cannot be used.
     """
     foresight = _Foresight(plan)
     for pace in PACES if foresight.generates else PACES[:1]:
@@ -200,7 +200,7 @@ def _engine(speed: LlmSpeed | VideoSpeed) -> _Rows | _Slots:
 def _way(plan: Plan, node_id: str) -> _Way:
     settings = link_settings(plan.scenario, node_id)
     up, down = (settings.up, settings.down) if settings is not None else (Direction(), Direction())
-    trace = parse_trace((plan.folder / up.trace).read_text(encoding="utf-8")) if up.trace else None
+    trace = read_trace(plan.folder, up.trace) if up.trace else None
     return _Way(
         Bucket(capacity_of(up, trace)),
         up.delay_s + JITTERS * up.jitter_s,

@@ -77,8 +77,7 @@ class RecordWriter:
     async def _tell_scheduler(self) -> None:
         while True:
             await self._away.wait()
-            batch = [self._untold.popleft() for _ in range(min(BATCH, len(self._untold)))]
-            told = await asyncio.gather(*map(self._report, batch), return_exceptions=True)
+            told = await asyncio.gather(*map(self._report, _next_batch(self._untold)), return_exceptions=True)
             for failure in told:
                 # A scheduler that is away as well has forgotten what ran where.
                 if isinstance(failure, BaseException) and not isinstance(failure, SkyshoreError):
@@ -110,9 +109,13 @@ class RecordWriter:
         self._filled.set()
 
 
+def _next_batch(queue: deque[RecordT]) -> list[RecordT]:
+    return [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+
+
 async def _write(queue: deque[RecordT], write: Callable[[Sequence[RecordT]], Awaitable[None]]) -> None:
     while queue:
-        batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+        batch = _next_batch(queue)
         try:
             await write(batch)
         except BaseException:

@@ -130,6 +130,14 @@ def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
     return profile.slowed(table.slowdown).hurried(table.time_scale)
 
 
+def read_trace(folder: Path, name: str) -> Trace:
+    """A link's capacity over time. Raises InvalidScenario for a file that cannot be used."""
+    try:
+        return parse_trace((folder / name).read_text(encoding="utf-8"))
+    except (OSError, TraceError) as error:
+        raise InvalidScenario(f"trace '{name}': {error}") from error
+
+
 class _Links:
     """Makes each node's path; links that share a word share their buckets."""
 
@@ -163,10 +171,7 @@ class _Links:
         if not name:
             return None
         if name not in self._traces:
-            try:
-                self._traces[name] = parse_trace((self._folder / name).read_text(encoding="utf-8"))
-            except (OSError, TraceError) as error:
-                raise InvalidScenario(f"trace '{name}': {error}") from error
+            self._traces[name] = read_trace(self._folder, name)
         return self._traces[name]
 
     def _rng(self, node_id: str, way: int) -> np.random.Generator:

@@ -6,6 +6,9 @@ from simulator.compiled.jit import compiled
 from simulator.compiled.layout import Fleet, Run
 from simulator.compiled.line import append, index, remove_at, take_first
 from simulator.compiled.servers import busy_s
+from skyshore.nodemodel.energy import idle_part
+
+_idle_part = compiled(idle_part)
 
 
 @compiled
@@ -52,7 +55,7 @@ def _observe(run: Run, fleet: Fleet, number: int) -> None:
         node.ledger_joules = joules
     else:
         spent = 0.0
-    idle = min(spent, node.idle_watts * max(0.0, now_s - node.ledger_s))
+    idle = _idle_part(spent, node.idle_watts, now_s - node.ledger_s)
     node.ledger_s = now_s
     if node.paying:
         node.ledger_inference += (spent - idle) / node.paying

@@ -38,6 +38,11 @@ class _Lane:
     waiting: deque[Account] = field(default_factory=deque)
 
 
+def idle_part(spent_joules: float, idle_watts: float, took_s: float) -> float:
+    """Of what the meter rose by, what the host would have drawn anyway."""
+    return min(spent_joules, idle_watts * max(0.0, took_s))
+
+
 class EnergyLedger:
     """Meter readings and times come as arguments. A lane is one engine with its slots, first come first served."""
 
@@ -57,7 +62,7 @@ class EnergyLedger:
             self._joules = joules
         else:  # a meter that stands still, or that went back
             spent = 0.0
-        idle = min(spent, self._idle_watts * max(0.0, now_s - self._now_s))
+        idle = idle_part(spent, self._idle_watts, now_s - self._now_s)
         self._now_s = now_s
         if self._paying:
             self._inference += (spent - idle) / self._paying
