@@ -1,0 +1,1 @@
+"""Every formula and rule once: functions on plain numbers and records, run as they stand or compiled."""

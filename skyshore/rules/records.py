@@ -1,0 +1,163 @@
+"""Records of the scheduler's state: what nodes, arms, tasks and attempts are to every rule.
+
+One description serves both forms of a kernel. For machine code the rows are a numpy structured array. For plain Python
+they are a list of objects with the same fields, because reading one field of a numpy record takes a microsecond.
+Kernels write `nodes[i].own += 1.0` in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = Any
+"""One row, seen as an object with the fields as attributes."""
+Records = Any
+"""Rows: a structured array, or a list of objects."""
+Integers = Any
+"""int64 array of one or more dimensions, or (nested) lists. Index it as `a[i][j]`."""
+Floats = Any
+"""float64 array of one or more dimensions, or (nested) lists. Index it as `a[i][j]`."""
+
+NONE = -1
+LLM, VIDEO_DETECT, VIDEO_CLASSIFY = 0, 1, 2
+"""Kinds of task; the order is that of `TaskKind`."""
+KINDS = 3
+OK, FAILED, REJECTED, EXPIRED, CANCELLED = range(5)
+"""How an attempt ended; `STATUSES` in `skyshore.scheduling.attempts` names them."""
+MOST_GROUPS = 64
+"""Service classes kept apart; beyond these they share the last group: a caller must not grow tables without end."""
+MOST_TRIED = 8
+"""Nodes that one task can avoid."""
+
+
+def dtype_of(floats: str, integers: str = "", *more: tuple[str, str, tuple[int, ...]]) -> np.dtype[np.void]:
+    """A record type from the names of its float64 and int64 fields, and subarrays."""
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = [(name, "f8") for name in floats.split()]
+    return np.dtype([*fields, *((name, "i8") for name in integers.split()), *more], align=True)
+
+
+NODE = dtype_of(
+    # load: tasks of ours, tasks that others sent, seconds of our work, rate our tasks need
+    "own foreign backlog_s reserved_bytes_per_s capacity kv_used peak last_peak "
+    # link: infinite rate where unknown
+    "bytes_per_s rtt_s joules_per_byte guess_bytes_per_s guess_rtt_s guess_joules_per_byte",
+    "open draining guessing present",
+)
+"""A node as the scheduler sees it. `open`: it takes another task. `guessing`: nobody has measured its link."""
+ARM = dtype_of(
+    "quality busy_watts context_tokens prefill_s_per_token decode_s_per_token frame_s stride bytes_per_frame slots",
+    "node kind model is_cloud slot engine",
+)
+"""An arm. `slot` and `engine` are the numbers that the policy in force gave to it and to the engine behind it."""
+DEMAND_FIELDS = "now_s waited_s remaining_s deadline_s min_quality prompt_tokens output_tokens input_bytes"
+DEMAND = dtype_of(
+    DEMAND_FIELDS,
+    "kind group model frames task serial attempt tries",
+    ("tried", "i8", (MOST_TRIED,)),
+)
+"""A task to be placed. `output_tokens` are expected. `tried` holds `tries` numbers of nodes to avoid. `task` numbers
+the tasks under way and is used again; `serial` is not. `model` is NONE for any."""
+ESTIMATE_FIELDS = (
+    "transmission_s queue_s service_s latency_s joules up_bytes load capacity kv_used up_bytes_per_s "
+    "reserved_bytes_per_s quality slots spare_share"
+)
+ESTIMATE = dtype_of(ESTIMATE_FIELDS, "arm node is_cloud slot engine")
+"""What a task would cost on one arm. `spare_share` is the slack of the node's resources (PerLLM, C2 and C3)."""
+DECISION = dtype_of("propensity f0 f1 f2 f3", "count some_full index ties scored features transient reason")
+"""How many arms there are to choose from, whether others are merely full, and what the policy answered: the index of
+an estimate or NONE, the number of equals it was drawn among, whether scores were written, and how many features."""
+ATTEMPT = dtype_of(
+    # the task and the estimate of its arm when it was placed
+    f"decided_s waited_s remaining_s deadline_s min_quality {ESTIMATE_FIELDS} bytes_per_s expires_at_s "
+    # what was measured
+    "told_at_s latency_s gateway_s queued_s prefill_s compute_s transmission_joules inference_joules idle_joules "
+    "answer_quality sent_bytes received_bytes reward",
+    "task serial attempt arm node is_cloud slot engine kind group status in_flight answered met",
+)
+"""One attempt at one arm, from its placing to its outcome. `in_flight`: it counts against its node."""
+
+
+class Options(NamedTuple):
+    """Room for one decision: the arms that may take a task, what it would cost there, and the answer."""
+
+    decision: Records
+    """One DECISION."""
+    estimates: Records
+    """ESTIMATE of each arm; the first `decision[0].count` count."""
+    scores: Floats
+    """Score of each arm, larger is better."""
+
+
+@cache
+def row_class(dtype: np.dtype[np.void]) -> type[Any]:
+    """The plain counterpart of a record type: an object with slots, every field zero."""
+    names = list(dtype.names or ())
+    lines = []
+    for name in names:
+        field = (dtype.fields or {})[name][0]
+        zero = f"[0] * {field.shape[0]}" if field.shape else ("0" if field.kind == "i" else "0.0")
+        lines.append(f"        self.{name} = {zero}")
+    source = f"class Row:\n    __slots__ = {tuple(names)!r}\n    def __init__(self):\n" + "\n".join(lines)
+    scope: dict[str, Any] = {}
+    exec(source, scope)  # noqa: S102 (names come from the record types above)
+    row: type[Any] = scope["Row"]
+    return row
+
+
+def rows(dtype: np.dtype[np.void], count: int, *, arrays: bool) -> Records:
+    """`count` blank rows: a structured array for machine code, a list of objects for plain Python."""
+    if arrays:
+        return np.zeros(count, dtype=dtype)
+    row = row_class(dtype)
+    return [row() for _ in range(count)]
+
+
+def integers(*shape: int, arrays: bool, fill: int = 0) -> Integers:
+    """An int64 array of any shape, or nested lists."""
+    return np.full(shape, fill, dtype=np.int64) if arrays else _nested(shape, fill)
+
+
+def floats(*shape: int, arrays: bool, fill: float = 0.0) -> Floats:
+    """A float64 array of any shape, or nested lists."""
+    return np.full(shape, fill) if arrays else _nested(shape, fill)
+
+
+def _nested(shape: Sequence[int], fill: float) -> list[Any]:
+    first, *rest = shape
+    return [_nested(rest, fill) for _ in range(first)] if rest else [fill] * first
+
+
+def column(records: Records, name: str, count: int) -> NDArray[Any]:
+    """One field of the first `count` rows, as an array: a view of a structured array, a copy of plain rows."""
+    if isinstance(records, np.ndarray):
+        view: NDArray[Any] = records[name][:count]
+        return view
+    return np.array([getattr(record, name) for record in records[:count]])
+
+
+def with_room(records: Records, dtype: np.dtype[np.void], count: int) -> Records:
+    """The same rows and blank ones after them, `count` in all. A list is extended in place."""
+    missing = count - len(records)
+    if isinstance(records, np.ndarray):
+        return np.concatenate([records, np.zeros(missing, dtype=dtype)])
+    records.extend(rows(dtype, missing, arrays=False))
+    return records
+
+
+def as_arrays(records: Records, dtype: np.dtype[np.void], *, arrays: bool) -> Records:
+    """The same rows in the wanted form."""
+    if isinstance(records, np.ndarray) == arrays:
+        return records
+    other = rows(dtype, len(records), arrays=arrays)
+    for index, record in enumerate(records):
+        for name in dtype.names or ():
+            if arrays:
+                other[index][name] = getattr(record, name)
+            else:
+                setattr(other[index], name, record[name].tolist() if record[name].ndim else record[name].item())
+    return other
