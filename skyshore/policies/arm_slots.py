@@ -54,6 +54,13 @@ class ArmSlots:
             return slice(0, len(self._of_rows)) if self._in_order else self._of_rows
         return self._of_rows[arms.rows]
 
+    def of_table(self, table: ArmTable) -> list[int]:
+        """Slots of all rows of a table."""
+        if table is not self._table:
+            self._renumber(table)
+        slots: list[int] = self._of_rows.tolist()
+        return slots
+
     def of_arm(self, arm_id: str) -> int:
         """Slot of one arm, met before or not."""
         slot = self._slots.get(arm_id)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from skyshore.policies.best import draw_best
-from skyshore.policies.protocol import Arms, Context, Decision, FewArms, Formula, Policy
+from skyshore.policies.kernel_policy import KernelPolicy
+from skyshore.rules.choose import score_by_load, select_arm, take_best
+from skyshore.rules.kernel import implement
+from skyshore.rules.records import Options, Record
 
 
-class LeastLoaded(Policy):
+class LeastLoadedState(NamedTuple):
+    """Nothing is learned."""
+
+    rng: np.random.Generator
+
+
+@implement(select_arm, LeastLoadedState)
+def select_least_loaded(state: LeastLoadedState, demand: Record, options: Options) -> None:
+    """Score is minus the load share."""
+    score_by_load(options)
+    take_best(state.rng, options)
+
+
+class LeastLoaded(KernelPolicy):
     """Smallest load / capacity; ties are broken at random."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-
-    def select(self, context: Context, arms: Arms) -> Decision:
-        """Score is minus the load share."""
-        scores = -arms.load / arms.capacity
-        best = np.flatnonzero(scores == scores.max())
-        return Decision(int(best[self._rng.integers(len(best))]), 1.0 / len(best), scores)
-
-    def formula(self) -> Formula:
-        """See Policy."""
-        return Formula("least_loaded", self._rng)
-
-    def select_few(self, context: Context, arms: FewArms) -> Decision:
-        """See Policy."""
-        scores = [-load / capacity for load, capacity in zip(arms.load, arms.capacity, strict=True)]
-        return draw_best(scores, self._rng)
+        super().__init__()
+        self.state = LeastLoadedState(rng)

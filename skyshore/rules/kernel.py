@@ -1,4 +1,4 @@
-"""Marks a function as a kernel: it runs as plain Python, and `compiled` gives its machine code where numba is installed.
+"""Marks functions as kernels: they run as plain Python, and `compiled` gives their machine code where numba is there.
 
 A kernel uses numbers, records (`skyshore.rules.records`), arrays and other kernels, nothing else. Both forms give the
 same results to the bit: numba keeps Python's order of operations (no `fastmath`) and calls the same C library.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib import util
 from pathlib import Path
 from types import FunctionType
@@ -18,12 +18,41 @@ from typing import Any, TypeVar, cast
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _kernels: set[FunctionType] = set()
+_generic: dict[FunctionType, dict[type, FunctionType]] = {}
+_defaults: dict[FunctionType, FunctionType] = {}
 
 
 def kernel(function: Function) -> Function:
     """Register a function as a kernel; it stays a plain function."""
     _kernels.add(cast(FunctionType, function))
     return function
+
+
+def generic(function: Function) -> Function:
+    """A kernel chosen by the type of its first argument, a named tuple; `function` itself where none was added.
+
+    `implement` adds one. Machine code is bound to one of them when it is made, so the choice costs nothing there.
+    """
+    default = cast(FunctionType, kernel(function))
+    implementations: dict[type, FunctionType] = {}
+
+    @wraps(function)
+    def call(state: Any, *arguments: Any) -> Any:
+        return implementations.get(type(state), default)(state, *arguments)
+
+    _generic[cast(FunctionType, call)] = implementations
+    _defaults[cast(FunctionType, call)] = default
+    return cast(Function, call)
+
+
+def implement(function: Callable[..., Any], state: type) -> Callable[[Function], Function]:
+    """Decorator: the kernel that `function` means for a first argument of type `state`."""
+
+    def register(implementation: Function) -> Function:
+        _generic[cast(FunctionType, function)][state] = cast(FunctionType, kernel(implementation))
+        return implementation
+
+    return register
 
 
 def can_compile() -> bool:
@@ -54,16 +83,30 @@ def _numba() -> Any:
     """Import numba, and let compiled kernels call other kernels by their plain names."""
     import numba  # noqa: PLC0415 (an extra, and half a second)
     from numba.core import types  # noqa: PLC0415
-    from numba.extending import typeof_impl  # noqa: PLC0415
+    from numba.extending import overload, typeof_impl  # noqa: PLC0415
 
     if "NUMBA_CACHE_DIR" not in os.environ:
-        numba.config.CACHE_DIR = str(_cache_folder(numba.__version__))
+        numba.config.CACHE_DIR = str(_cache_folder(numba.__version__))  # type: ignore[attr-defined]
 
     @typeof_impl.register(FunctionType)
     def _type_of_kernel(function: FunctionType, _: object) -> Any:
         return types.Dispatcher(_dispatcher(function)) if function in _kernels else None
 
+    for function, implementations in _generic.items():
+        overload(function)(_choice(implementations, _defaults[function]))
     return numba
+
+
+def _choice(implementations: dict[type, FunctionType], default: FunctionType) -> Callable[..., Any]:
+    def choose(state: Any, *arguments: Any) -> Callable[..., Any]:
+        chosen = _dispatcher(implementations.get(state.instance_class, default))
+
+        def call(state: Any, *arguments: Any) -> Any:
+            return chosen(state, *arguments)
+
+        return call
+
+    return choose
 
 
 def _cache_folder(version: str) -> Path:

@@ -66,8 +66,9 @@ ESTIMATE_FIELDS = (
     "transmission_s queue_s service_s latency_s joules up_bytes load capacity kv_used up_bytes_per_s "
     "reserved_bytes_per_s quality slots spare_share"
 )
-ESTIMATE = dtype_of(ESTIMATE_FIELDS, "arm node is_cloud slot engine")
-"""What a task would cost on one arm. `spare_share` is the slack of the node's resources (PerLLM, C2 and C3)."""
+ESTIMATE = dtype_of(ESTIMATE_FIELDS, "arm row node is_cloud slot engine")
+"""What a task would cost on one arm, which is `row` of its kind's table. `spare_share` is the slack of the node's
+resources (C2 and C3 of PerLLM)."""
 DECISION = dtype_of("propensity f0 f1 f2 f3", "count some_full index ties scored features transient reason")
 """How many arms there are to choose from, whether others are merely full, and what the policy answered: the index of
 an estimate or NONE, the number of equals it was drawn among, whether scores were written, and how many features."""
@@ -75,11 +76,12 @@ ATTEMPT = dtype_of(
     # the task and the estimate of its arm when it was placed
     f"decided_s waited_s remaining_s deadline_s min_quality {ESTIMATE_FIELDS} bytes_per_s expires_at_s "
     # what was measured
-    "told_at_s latency_s gateway_s queued_s prefill_s compute_s transmission_joules inference_joules idle_joules "
+    "told_at_s measured_s gateway_s queued_s prefill_s compute_s transmission_joules inference_joules idle_joules "
     "answer_quality sent_bytes received_bytes reward",
     "task serial attempt arm node is_cloud slot engine kind group status in_flight answered met",
 )
-"""One attempt at one arm, from its placing to its outcome. `in_flight`: it counts against its node."""
+"""One attempt at one arm, from its placing to its outcome. The estimate is the one it was placed by (`latency_s` among
+it); `measured_s` is the measured latency. `in_flight`: it counts against its node."""
 
 
 class Options(NamedTuple):
@@ -99,13 +101,14 @@ def row_class(dtype: np.dtype[np.void]) -> type[Any]:
     names = list(dtype.names or ())
     lines = []
     for name in names:
-        field = (dtype.fields or {})[name][0]
+        field = dtype[name]
         zero = f"[0] * {field.shape[0]}" if field.shape else ("0" if field.kind == "i" else "0.0")
         lines.append(f"        self.{name} = {zero}")
     source = f"class Row:\n    __slots__ = {tuple(names)!r}\n    def __init__(self):\n" + "\n".join(lines)
     scope: dict[str, Any] = {}
-    exec(source, scope)  # noqa: S102 (names come from the record types above)
+    exec(source, scope)  # the names come from the record types in this repository
     row: type[Any] = scope["Row"]
+    row.dtype = dtype
     return row
 
 
@@ -149,15 +152,31 @@ def with_room(records: Records, dtype: np.dtype[np.void], count: int) -> Records
     return records
 
 
-def as_arrays(records: Records, dtype: np.dtype[np.void], *, arrays: bool) -> Records:
-    """The same rows in the wanted form."""
-    if isinstance(records, np.ndarray) == arrays:
-        return records
-    other = rows(dtype, len(records), arrays=arrays)
-    for index, record in enumerate(records):
-        for name in dtype.names or ():
-            if arrays:
-                other[index][name] = getattr(record, name)
-            else:
-                setattr(other[index], name, record[name].tolist() if record[name].ndim else record[name].item())
-    return other
+def in_form(value: Any, *, arrays: bool) -> Any:
+    """The same records, arrays or named tuple of them as arrays or as lists; other values as they are."""
+    if isinstance(value, tuple):
+        return type(value)(*(in_form(each, arrays=arrays) for each in value))
+    if isinstance(value, np.ndarray) and not arrays:
+        return _plain_rows(value) if value.dtype.names else value.tolist()
+    if isinstance(value, list) and arrays:
+        return _array(value)
+    return value
+
+
+def _plain_rows(records: NDArray[np.void]) -> Records:
+    plain = rows(records.dtype, len(records), arrays=False)
+    for row, values in zip(plain, records.tolist(), strict=True):
+        for name, value in zip(records.dtype.names or (), values, strict=True):
+            setattr(row, name, value.tolist() if isinstance(value, np.ndarray) else value)
+    return plain
+
+
+def _array(values: list[Any]) -> NDArray[Any]:
+    dtype = getattr(type(values[0]), "dtype", None) if values else None
+    if dtype is None:
+        return np.array(values)
+    array = np.zeros(len(values), dtype=dtype)
+    for index, row in enumerate(values):
+        for name in dtype.names:
+            array[index][name] = getattr(row, name)
+    return array

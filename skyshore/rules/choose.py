@@ -1,0 +1,69 @@
+"""What every policy whose rule is a kernel must give, and the rules that several of them share."""
+
+from __future__ import annotations
+
+from skyshore.rules.kernel import generic, kernel
+from skyshore.rules.records import NONE, Options, Record
+
+
+@generic
+def select_arm(state: object, demand: Record, options: Options) -> None:
+    """Choose among `options.estimates[: decision.count]`, of which there is at least one.
+
+    Writes `index` (NONE to refuse), `propensity`, `ties` and, where there are any, `scores` and features into
+    `options.decision[0]`, and the score of each arm into `options.scores`.
+    """
+
+
+@generic
+def learn(state: object, attempt: Record, now_s: float) -> None:
+    """Learn from an attempt that ended; its outcome and reward are filled in. Without an implementation: nothing."""
+
+
+@kernel
+def decide(state: object, demand: Record, options: Options) -> None:
+    """`select_arm` on a fresh decision."""
+    decision = options.decision[0]
+    decision.index, decision.propensity, decision.ties = NONE, 1.0, 1
+    decision.scores = decision.features = decision.transient = decision.reason = 0
+    select_arm(state, demand, options)
+
+
+@kernel
+def take_best(rng: object, options: Options) -> None:
+    """The arm of the largest score. Equal ones are equally likely; a number is drawn only where there are several."""
+    decision, scores = options.decision[0], options.scores
+    top, first, ties = scores[0], 0, 1
+    for index in range(1, decision.count):
+        if scores[index] > top:
+            top, first, ties = scores[index], index, 1
+        elif scores[index] == top:
+            ties += 1
+    decision.scores, decision.ties, decision.propensity = 1, ties, 1.0 / ties
+    if ties > 1:
+        skip = rng.integers(0, ties)  # type: ignore[attr-defined] # numba takes a Generator, and mypy no `Any` here
+        for index in range(first, decision.count):
+            if scores[index] == top:
+                if skip == 0:
+                    first = index
+                    break
+                skip -= 1
+    decision.index = first
+
+
+@kernel
+def score_by_load(options: Options) -> None:
+    """Scores: minus the share of the node's capacity that is taken."""
+    for index in range(options.decision[0].count):
+        estimate = options.estimates[index]
+        options.scores[index] = -estimate.load / estimate.capacity
+
+
+@kernel
+def take_first_best(options: Options) -> None:
+    """The first arm of the largest score."""
+    decision, best = options.decision[0], 0
+    for index in range(1, decision.count):
+        if options.scores[index] > options.scores[best]:
+            best = index
+    decision.scores, decision.index = 1, best
