@@ -139,7 +139,7 @@ class CsUcb(KernelPolicy):
         forget_arm(statistics, kind, slot)
         self.state = self.state._replace(statistics=statistics)
 
-    def reason(self, decision: Record) -> str:
+    def reason(self, features: tuple[float, ...]) -> str:
         """See KernelPolicy."""
         return "no arm would keep the deadline"
 

@@ -35,6 +35,7 @@ from skyshore.rules.records import (
     Options,
     Record,
     Records,
+    get,
     in_form,
     put,
     rows,
@@ -51,6 +52,7 @@ STATUSES = (
 )
 """By their numbers in records."""
 STATUS_NUMBERS = {status: number for number, status in enumerate(STATUSES)}
+FEATURES = ("f0", "f1", "f2", "f3")
 NOT_COPIED = {"arm_id", "node_id", "is_cloud"}
 COPIED = (*(name for name in ArmEstimate._fields if name not in NOT_COPIED), "latency_s")
 """Numbers that `ArmEstimate` and the records name alike."""
@@ -85,8 +87,8 @@ class KernelPolicy:
     def prepare_nodes(self, count: int) -> None:
         """Make room for node numbers below `count`."""
 
-    def reason(self, decision: Record) -> str:
-        """Why a task was refused, in words."""
+    def reason(self, features: tuple[float, ...]) -> str:
+        """Why a task was refused, in words, from the features of the decision."""
         return ""
 
     # ------------------------------------------------------------------------ for the scheduler and simulator
@@ -137,15 +139,13 @@ class KernelPolicy:
     def decision(self, options: Options, count: int) -> Decision:
         """What the kernel wrote, as other policies would answer."""
         written = options.decision[0]
-        scores = None
-        if written.scores:
-            scores = np.array(options.scores[:count])
-        features = (written.f0, written.f1, written.f2, written.f3)[: int(written.features)]
-        if written.index == NONE:
-            transient = bool(written.transient)
-            reason = self.reason(written)
-            return Decision(REFUSED, float(written.propensity), scores, features, reason, transient)
-        return Decision(int(written.index), float(written.propensity), scores, features)
+        scores = np.array(options.scores[:count]) if get(written, "scores") else None
+        features = tuple(get(written, name) for name in FEATURES[: get(written, "features")])
+        index, propensity = get(written, "index"), get(written, "propensity")
+        if index == NONE:
+            transient = bool(get(written, "transient"))
+            return Decision(REFUSED, propensity, scores, features, self.reason(features), transient)
+        return Decision(index, propensity, scores, features)
 
     # ------------------------------------------------------------------------------------- as any other policy
 
