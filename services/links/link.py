@@ -10,9 +10,9 @@ import numpy as np
 
 from skyshore.domain.node import Link as MeasuredLink
 from skyshore.links.capacity import Capacity
-from skyshore.links.meter import WayMeter
+from skyshore.links.meter import DirectionMeter
 from skyshore.links.settings import Direction, LinkSettings
-from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of, chunk_bytes
+from skyshore.links.shaper import Bucket, DelayLine, LinkDirection, capacity_of, chunk_bytes
 
 
 @dataclass(slots=True)
@@ -58,9 +58,9 @@ class Shaping:
     watchers: set[Callable[[], None]] = field(default_factory=set)
     """Called once when this shaping is replaced."""
 
-    def way(self, rng: np.random.Generator) -> OneWay:
+    def way(self, rng: np.random.Generator) -> LinkDirection:
         """The path of one connection: delays are its own, the bucket is everybody's."""
-        return OneWay(self.bucket, DelayLine(self.direction, self.rtt_s, rng))
+        return LinkDirection(self.bucket, DelayLine(self.direction, self.rtt_s, rng))
 
 
 class Link:
@@ -70,7 +70,7 @@ class Link:
         self.name, self.settings = name, settings
         self.up, self.down = up, down
         self.passed = Passed()
-        self.meters = WayMeter(), WayMeter()
+        self.meters = DirectionMeter(), DirectionMeter()
         """Of what goes up and what goes down, over all connections."""
 
     def measured(self) -> MeasuredLink | None:

@@ -6,9 +6,11 @@ The relay feeds it with what its clock said, the simulator with what the arithme
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from skyshore.links.shaper import Bucket, DelayLine, OneWay
+from skyshore.links.shaper import Bucket, DelayLine, LinkDirection
+from skyshore.rules.kernel import kernel
+from skyshore.rules.records import Record
 
 MEMORY_S = 1.0
 """What is known of a rate counts half after this long (exponential forgetting)."""
@@ -22,56 +24,74 @@ LEAST_BUSY_S = 1e-3
 """A rate is believed once the link was seen busy for so long."""
 
 
+@kernel
 def mean_delay_s(before_s: float, took_s: float) -> float:
     """Exponential mean of delays; `before_s` is 0 for the first."""
     return took_s if before_s == 0.0 else before_s + DELAY_WEIGHT * (took_s - before_s)
 
 
+@kernel
 def fade(passed_s: float) -> float:
     """Weight left of what was seen so long ago."""
     return math.exp2(-passed_s / MEMORY_S)
 
 
-@dataclass(slots=True)
-class WayMeter:
-    """One direction. Feed it in order of arrival."""
+@kernel
+def observe(meter: Record, entered_s: float, left_s: float, arrived_s: float, size_bytes: float) -> None:
+    """A piece was handed over, had left the near end, and could be read at the far one. In order of arrival."""
+    if size_bytes <= SMALL_BYTES:
+        meter.mean_delay_s = mean_delay_s(meter.mean_delay_s, arrived_s - entered_s)
+    before_s = meter.last_left_s
+    meter.last_left_s = left_s
+    # Only a piece that waited behind another tells the rate: the first after a rest may ride on saved-up tokens.
+    if entered_s + LEAST_WAIT_S < before_s < left_s:
+        weight = fade(left_s - meter.counted_s)
+        meter.kept_bytes = weight * meter.kept_bytes + size_bytes
+        meter.kept_busy_s = weight * meter.kept_busy_s + left_s - before_s
+        meter.counted_s = left_s
 
-    delay_s: float = 0.0
+
+@kernel
+def measured_bytes_per_s(meter: Record) -> float:
+    """Bytes that left per second in which something waited to leave; 0 where nothing ever waited."""
+    return float(meter.kept_bytes / meter.kept_busy_s) if meter.kept_busy_s >= LEAST_BUSY_S else 0.0
+
+
+@dataclass(slots=True)
+class DirectionMeter:
+    """One direction: a METER record for `observe`."""
+
+    mean_delay_s: float = 0.0
     """Mean time that small pieces take from end to end, waiting included; 0 before the first."""
-    _bytes: float = field(default=0.0, init=False)
-    _busy_s: float = field(default=0.0, init=False)
-    _last_left_s: float = field(default=float("-inf"), init=False)
-    _counted_s: float = field(default=float("-inf"), init=False)
+    kept_bytes: float = 0.0
+    kept_busy_s: float = 0.0
+    last_left_s: float = -math.inf
+    counted_s: float = -math.inf
 
     def observe(self, entered_s: float, left_s: float, arrived_s: float, size_bytes: float) -> None:
-        """A piece was handed over, had left the near end, and could be read at the far one."""
-        if size_bytes <= SMALL_BYTES:
-            took_s = arrived_s - entered_s
-            self.delay_s = mean_delay_s(self.delay_s, took_s)
-        before_s, self._last_left_s = self._last_left_s, left_s
-        # Only a piece that waited behind another tells the rate: the first after a rest may ride on saved-up tokens.
-        if entered_s + LEAST_WAIT_S < before_s < left_s:
-            keep = fade(left_s - self._counted_s)
-            self._bytes = keep * self._bytes + size_bytes
-            self._busy_s = keep * self._busy_s + left_s - before_s
-            self._counted_s = left_s
+        """See `observe`."""
+        observe(self, entered_s, left_s, arrived_s, size_bytes)
+
+    @property
+    def delay_s(self) -> float:
+        """`mean_delay_s`."""
+        return self.mean_delay_s
 
     @property
     def bytes_per_s(self) -> float:
-        """Bytes that left per second in which something waited to leave; 0 where nothing ever waited."""
-        return self._bytes / self._busy_s if self._busy_s >= LEAST_BUSY_S else 0.0
+        """See `measured_bytes_per_s`."""
+        return measured_bytes_per_s(self)
 
 
-class MeteredWay(OneWay):
-    """One direction that is measured as the relay measures it: message by message, in pieces of `chunk_bytes`."""
+class MeteredWay(LinkDirection):
+    """The simulator's, until it delivers by `skyshore.links.delivery`."""
 
     def __init__(self, bucket: Bucket, line: DelayLine, chunk_bytes: int) -> None:
         super().__init__(bucket, line)
-        self.meter = WayMeter()
-        self.chunk_bytes = chunk_bytes
+        self.meter, self.chunk_bytes = DirectionMeter(), chunk_bytes
 
     def deliver(self, now_s: float, size_bytes: float) -> float:
-        """See `OneWay`."""
+        """See `LinkDirection`."""
         rest, arrived_s = size_bytes, now_s
         while rest > 0:
             piece = min(rest, self.chunk_bytes)

@@ -1,22 +1,33 @@
-"""Continuous batching as a state machine over model time: admit, prefill in chunks, decode, finish.
+"""The batch of one language-model engine as an object: what the emulated engine steps in real time.
 
-The emulated engine steps it in real time, the simulator in virtual time. Nothing here knows which. Chunks share an
-iteration with the rows, or the two take turns as in `skyshore/engines/llm` (`LlmSpeed.stall_ratio`).
+Its rules are those of `skyshore.nodemodel.batching`, which the simulator runs in virtual time.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from copy import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from skyshore.nodemodel.batching import (
+    begin_iterations,
+    begin_or_shorten,
+    end_iterations,
+    joins_now,
+    run_end_s,
+    shorten,
+)
+from skyshore.nodemodel.engine import busy_s, cancel, fill_engine, is_full, offer, set_pace
+from skyshore.nodemodel.lines import members
+from skyshore.nodemodel.records import ENGINE
 from skyshore.nodemodel.speed import LlmSpeed
-from skyshore.nodemodel.turns import chunks
+from skyshore.rules.records import NONE, rows
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One request in the batch or waiting for it."""
+    """One request in the batch or waiting for it; see `ROW` for what the kernels keep in it."""
 
     key: str
     prompt_tokens: int
@@ -29,92 +40,126 @@ class Row:
     first_token_s: float = math.nan
     prefilled: int = 0
     generated: int = 0
-    cancelled: bool = False
+    chunk: int = 0
+    cancelled: int = 0
+    number: int = NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Iterations:
+class Iterations(NamedTuple):
     """A run of equal iterations: all that happens until something changes."""
 
     start_s: float
     each_s: float
     count: int
-    chunk: tuple[tuple[Row, int], ...]
-    """Rows being prefilled and the prompt tokens each takes; then `count` is 1."""
-    decodes: bool = True
-    """Whether every other row gets a token of each."""
-
-    @property
-    def end_s(self) -> float:
-        """When the last of them is over."""
-        return self.start_s + self.each_s * self.count
+    end_s: float
+    prefill_tokens: int
 
 
 class LlmBatch:
     """The batch of one engine. One tells it of offers and asks it to `begin`, then `end`, a run of iterations."""
 
     def __init__(self, speed: LlmSpeed) -> None:
-        self.speed = speed
-        self.waiting: deque[Row] = deque()
-        self.rows: list[Row] = []
-        self.kv_reserved = 0
-        self.busy_s = 0.0
-        """Seconds spent in iterations so far."""
-        self.running: Iterations | None = None
-        self._prefilled_last = False
-        """Whether it is the rows' turn."""
+        self._speed = speed
+        self._engine = rows(ENGINE, 1, arrays=False)[0]
+        fill_engine(self._engine, speed)
+        self._rows: dict[int, Row] = {}
+        self._after: dict[int, int] = {}
+        self._offered = 0
+        self._leaving = [NONE] * speed.slots
+
+    def __copy__(self) -> LlmBatch:
+        """The same batch with rows of its own."""
+        twin = LlmBatch(self._speed)
+        twin._engine = copy(self._engine)
+        for line in ("waiting", "working"):
+            setattr(twin._engine, line, list(getattr(self._engine, line)))
+        twin._rows = {number: copy(row) for number, row in self._rows.items()}
+        twin._after, twin._offered = dict(self._after), self._offered
+        return twin
+
+    @property
+    def speed(self) -> LlmSpeed:
+        """Its pace; another one of the same model counts from the next iteration on."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, speed: LlmSpeed) -> None:
+        self._speed = speed
+        set_pace(self._engine, speed)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Admitted, in order."""
+        return [self._rows[number] for number in members(self._engine.working, self._after)]
+
+    @property
+    def waiting(self) -> list[Row]:
+        """Not yet admitted, in order."""
+        return [self._rows[number] for number in members(self._engine.waiting, self._after)]
+
+    @property
+    def kv_reserved(self) -> int:
+        """KV tokens set aside."""
+        return int(self._engine.kv_reserved)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds spent in iterations that are over."""
+        return float(self._engine.worked_s)
 
     @property
     def full(self) -> bool:
         """Whether one more offer would be refused."""
-        return len(self.rows) + len(self.waiting) >= self.speed.slots + self.speed.queue
+        return is_full(self._engine)
+
+    @property
+    def running(self) -> Iterations | None:
+        """The open run."""
+        engine = self._engine
+        if not engine.run_open:
+            return None
+        end_s = run_end_s(engine)
+        return Iterations(engine.run_start_s, engine.run_each_s, engine.run_count, end_s, engine.run_prefills)
+
+    def busy_until(self, now_s: float) -> float:
+        """Seconds spent in iterations by then, those of the open run included."""
+        return busy_s(self._engine, self._rows, self._after, now_s)
 
     def offer(self, row: Row) -> bool:
         """Queue a row. False when all room is taken or it can never fit the memory."""
-        if self.full or row.reserved_tokens > self.speed.kv_tokens:
+        number = self._offered
+        self._rows[number] = row
+        if not offer(self._engine, self._rows, self._after, number):
+            del self._rows[number]
             return False
-        self.waiting.append(row)
+        row.number = number
+        self._offered += 1
         return True
 
     def cancel(self, row: Row) -> None:
         """Forget a row: at once while it waits or the batch rests, else when the running iteration ends."""
-        if row in self.waiting:
-            self.waiting.remove(row)
-        elif row in self.rows:
-            row.cancelled = True
-            if self.running is None:
-                self._leave(row)
+        if self._rows.get(row.number) is not row:
+            return
+        if not row.cancelled and not cancel(self._engine, self._rows, self._after, row.number, math.nan):
+            self._forget(row.number)
 
     def joins_now(self) -> bool:
-        """Whether the next waiting row would be admitted if the running iterations ended."""
-        return bool(self.waiting) and self._fits(self.waiting[0])
-
-    def busy_until(self, now_s: float) -> float:
-        """Seconds spent in iterations by then, those of the open run included."""
-        run = self.running
-        return self.busy_s + (min(now_s, run.end_s) - run.start_s if run is not None else 0.0)
+        """See `joins_now`."""
+        return joins_now(self._engine, self._rows)
 
     def begin(self, now_s: float, *, limit: int | None = None) -> Iterations | None:
-        """Admit what fits and plan the longest run without a change, at most `limit` iterations long."""
-        while self.waiting and self._fits(self.waiting[0]):
-            row = self.waiting.popleft()
-            row.admitted_s = now_s
-            self.kv_reserved += row.reserved_tokens
-            self.rows.append(row)
-        if not self.rows:
-            return None
-        self.running = self._plan(now_s, limit)
+        """See `begin_iterations`."""
+        begin_iterations(self._engine, self._rows, self._after, now_s, limit or 0)
         return self.running
 
     def shorten(self, now_s: float) -> Iterations | None:
-        """Cut the run at the first iteration boundary not before `now_s`, so that a newcomer can join there."""
-        run = self.running
-        if run is None or run.count == 1:
-            return run
-        # The slack keeps a boundary that lies at now_s up to rounding from costing one iteration more.
-        count = min(run.count, max(1, math.ceil((now_s - run.start_s) / run.each_s - 1e-9)))
-        self.running = Iterations(run.start_s, run.each_s, count, run.chunk, run.decodes)
+        """See `shorten`."""
+        shorten(self._engine, now_s)
         return self.running
+
+    def begin_or_shorten(self, now_s: float) -> None:
+        """See `begin_or_shorten`."""
+        begin_or_shorten(self._engine, self._rows, self._after, now_s)
 
     def end(self) -> list[tuple[Row, int]]:
         """Close the run: rows that got tokens and how many. Rows that are done have left the batch.
@@ -122,71 +167,17 @@ class LlmBatch:
         Raises:
             RuntimeError: no run is open.
         """
-        run = self.running
-        if run is None:
+        engine = self._engine
+        if not engine.run_open:
             raise RuntimeError("end() without begin()")
-        self.running = None
-        self.busy_s += run.each_s * run.count
-        progress: list[tuple[Row, int]] = []
-        for row in [row for row in self.rows if row.cancelled]:
-            self._leave(row)
-        for row in self.rows if run.decodes else ():
-            if row.prefilled == row.prompt_tokens:
-                row.generated += run.count
-                progress.append((row, run.count))
-        for row, tokens in run.chunk:
-            if row.cancelled:
-                continue
-            row.prefilled += tokens
-            if row.prefilled == row.prompt_tokens:
-                # The logits of the prompt's last token give the first one of the answer.
-                row.generated, row.first_token_s = 1, run.end_s
-                progress.append((row, 1))
-        for row, _ in progress:
-            if row.generated >= row.output_tokens:
-                self._leave(row)
-        return progress
+        before = [(row, row.generated) for row in self.rows]
+        left = end_iterations(engine, self._rows, self._after, self._leaving) + engine.dropped
+        for number in self._leaving[:left]:
+            self._forget(number)
+        gained = [(row, row.generated - had) for row, had in before if row.generated > had]
+        # Rows that were decoding come before those that got their first token.
+        gained.sort(key=lambda each: each[0].generated == each[1])
+        return gained
 
-    def _fits(self, row: Row) -> bool:
-        return len(self.rows) < self.speed.slots and self.kv_reserved + row.reserved_tokens <= self.speed.kv_tokens
-
-    def _leave(self, row: Row) -> None:
-        self.rows.remove(row)
-        self.kv_reserved -= row.reserved_tokens
-
-    def _plan(self, now_s: float, limit: int | None) -> Iterations:
-        if self.speed.stall_ratio:
-            return self._plan_turn(now_s, limit)
-        room, decoding, shortest = self.speed.chunk_tokens, 0, math.inf
-        chunk: list[tuple[Row, int]] = []
-        for row in self.rows:
-            left = row.prompt_tokens - row.prefilled
-            if left:
-                if room:
-                    take = min(room, left)
-                    room -= take
-                    chunk.append((row, take))
-            else:
-                decoding += 1
-                shortest = min(shortest, row.output_tokens - row.generated)
-        prefill = self.speed.chunk_tokens - room
-        count = 1 if chunk else int(shortest)
-        if limit is not None:
-            count = min(count, limit)
-        return Iterations(now_s, self.speed.iteration_time_s(prefill, decoding), count, tuple(chunk))
-
-    def _plan_turn(self, now_s: float, limit: int | None) -> Iterations:
-        """A chunk of the prompts, or tokens for the rows, whoever's turn it is."""
-        prompts = [row for row in self.rows if row.prefilled < row.prompt_tokens]
-        decoding = [row for row in self.rows if row.prefilled == row.prompt_tokens]
-        self._prefilled_last = bool(prompts) and not (self._prefilled_last and decoding)
-        if not self._prefilled_last:
-            count = 1 if prompts else min(row.output_tokens - row.generated for row in decoding)
-            if limit is not None:
-                count = min(count, limit)
-            return Iterations(now_s, self.speed.iteration_time_s(0, len(decoding)), count, ())
-        budget_tokens = self.speed.chunk_limit(len(prompts), len(decoding))
-        shares = chunks((row.prompt_tokens - row.prefilled for row in prompts), budget_tokens)
-        chunk = tuple(zip(prompts, shares, strict=False))
-        each_s = self.speed.iteration_time_s(sum(tokens for _, tokens in chunk), 0)
-        return Iterations(now_s, each_s, 1, chunk, decodes=False)
+    def _forget(self, number: int) -> None:
+        del self._rows[number], self._after[number]

@@ -7,11 +7,33 @@ from dataclasses import dataclass, replace
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 from skyshore.nodemodel.turns import LEAST_CHUNK_TOKENS
+from skyshore.rules.kernel import kernel
+from skyshore.rules.records import Record
 
 
+@kernel
 def iteration_time_s(prefill_tokens: int, rows: int, iteration_s: float, prefill_token_s: float, row_s: float) -> float:
     """Seconds of one iteration; see `LlmSpeed`."""
     return iteration_s + prefill_tokens * prefill_token_s + rows * row_s
+
+
+@kernel
+def batch_time_s(speed: Record, prefill_tokens: int, rows: int) -> float:
+    """Seconds of one iteration with its rows padded; `speed` is an ENGINE or an `LlmSpeed`."""
+    if speed.row_multiple > 1:
+        rows = -(-rows // speed.row_multiple) * speed.row_multiple
+    return iteration_time_s(prefill_tokens, rows, speed.iteration_s, speed.prefill_token_s, speed.row_s)
+
+
+@kernel
+def chunk_limit(speed: Record, prompts: int, rows: int) -> int:
+    """Most prompt tokens of the next iteration while so many prompts and decoding rows want one."""
+    most_tokens: int = speed.chunk_tokens
+    if not (speed.stall_ratio and rows and speed.prefill_token_s):
+        return most_tokens
+    most_s = speed.stall_ratio * prompts * batch_time_s(speed, 0, rows)
+    affordable = int((most_s - speed.iteration_s) / speed.prefill_token_s)
+    return min(max(affordable, LEAST_CHUNK_TOKENS), most_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +71,11 @@ class LlmSpeed:
 
     def iteration_time_s(self, prefill_tokens: int, rows: int) -> float:
         """Seconds of one iteration."""
-        if self.row_multiple > 1:
-            rows = -(-rows // self.row_multiple) * self.row_multiple
-        return iteration_time_s(prefill_tokens, rows, self.iteration_s, self.prefill_token_s, self.row_s)
+        return batch_time_s(self, prefill_tokens, rows)
 
     def chunk_limit(self, prompts: int, rows: int) -> int:
         """Most prompt tokens of the next iteration while so many prompts and decoding rows want one."""
-        if not (self.stall_ratio and rows and self.prefill_token_s):
-            return self.chunk_tokens
-        most_s = self.stall_ratio * prompts * self.iteration_time_s(0, rows)
-        affordable = int((most_s - self.iteration_s) / self.prefill_token_s)
-        return min(max(affordable, LEAST_CHUNK_TOKENS), self.chunk_tokens)
+        return chunk_limit(self, prompts, rows)
 
     @property
     def instant(self) -> bool:

@@ -1,11 +1,15 @@
-"""A node that works off video segments: a queue and `slots` servers, over model time."""
+"""A node that works off video segments as an object: a queue and `slots` servers, over model time."""
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from dataclasses import dataclass
 
+from skyshore.nodemodel.engine import begin_segment, fill_engine, is_full, offer
+from skyshore.nodemodel.lines import members, remove
+from skyshore.nodemodel.records import COUNT, ENGINE
 from skyshore.nodemodel.speed import VideoSpeed
+from skyshore.rules.records import NONE, rows
 
 
 @dataclass(slots=True, eq=False)
@@ -19,42 +23,62 @@ class Segment:
     started_s: float = 0.0
     ready_s: float = 0.0
     """It cannot be done before: its last frame is still on the way until then."""
+    number: int = NONE
 
 
 class VideoQueue:
     """First come, first served."""
 
     def __init__(self, speed: VideoSpeed) -> None:
-        self.speed = speed
-        self.waiting: deque[Segment] = deque()
-        self.serving: dict[Segment, None] = {}
-        """An ordered set: what is summed over it must not depend on where objects lie in memory."""
+        self._engine = rows(ENGINE, 1, arrays=False)[0]
+        fill_engine(self._engine, speed)
+        self._segments: dict[int, Segment] = {}
+        self._after: dict[int, int] = {}
+        self._numbers = itertools.count()
+
+    @property
+    def running(self) -> int:
+        """Segments in service."""
+        return int(self._engine.working[COUNT])
+
+    @property
+    def queued(self) -> int:
+        """Segments that wait."""
+        return int(self._engine.waiting[COUNT])
 
     @property
     def full(self) -> bool:
         """Whether one more offer would be refused."""
-        return len(self.serving) + len(self.waiting) >= self.speed.slots + self.speed.queue
+        return is_full(self._engine)
+
+    @property
+    def serving(self) -> list[Segment]:
+        """In service, in order."""
+        return [self._segments[number] for number in members(self._engine.working, self._after)]
+
+    @property
+    def waiting(self) -> list[Segment]:
+        """Not yet in service, in order."""
+        return [self._segments[number] for number in members(self._engine.waiting, self._after)]
 
     def offer(self, segment: Segment) -> bool:
         """Queue a segment. False when all room is taken."""
         if self.full:
             return False
-        self.waiting.append(segment)
-        return True
+        segment.number = next(self._numbers)
+        self._segments[segment.number] = segment
+        return offer(self._engine, self._segments, self._after, segment.number)
 
     def begin(self, now_s: float) -> list[Segment]:
         """Move segments into free slots; each is over `work_s` later, if its frames are there by then."""
         started: list[Segment] = []
-        while self.waiting and len(self.serving) < self.speed.slots:
-            segment = self.waiting.popleft()
-            segment.started_s = now_s
-            self.serving[segment] = None
-            started.append(segment)
+        while (number := begin_segment(self._engine, self._segments, self._after, now_s)) != NONE:
+            started.append(self._segments[number])
         return started
 
     def leave(self, segment: Segment) -> None:
         """Done or cancelled: its slot is free. Nothing happens when it has left already."""
-        if segment in self.serving:
-            del self.serving[segment]
-        elif segment in self.waiting:
-            self.waiting.remove(segment)
+        if self._segments.pop(segment.number, None) is not None:
+            if not remove(self._engine.working, self._after, segment.number):
+                remove(self._engine.waiting, self._after, segment.number)
+            del self._after[segment.number]

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from skyshore.links.capacity import Capacity, Constant, Interrupted, Trace
 from skyshore.links.settings import Direction, Outage, problems
-from skyshore.links.shaper import LEAST_BURST_BYTES, Bucket, DelayLine, OneWay, capacity_of
+from skyshore.links.shaper import LEAST_BURST_BYTES, Bucket, DelayLine, LinkDirection, capacity_of
 from skyshore.links.trace_files import TraceError, parse_mahimahi, parse_rate_table, parse_trace
 
 
-def one_way(direction: Direction, rtt_s: float = 0.0, seed: int = 0) -> OneWay:
+def one_way(direction: Direction, rtt_s: float = 0.0, seed: int = 0) -> LinkDirection:
     line = DelayLine(direction, rtt_s, np.random.default_rng(seed))
-    return OneWay(Bucket(capacity_of(direction, None)), line)
+    return LinkDirection(Bucket(capacity_of(direction, None)), line)
 
 
 def test_a_message_takes_its_size_over_the_rate_plus_the_delay():
@@ -35,7 +35,7 @@ def test_messages_queue_behind_each_other_and_idle_time_is_not_saved_up():
 def test_two_links_on_one_bucket_get_half_each():
     bucket = Bucket(Constant(1e6))
     lines = [DelayLine(Direction(), 0.0, np.random.default_rng(i)) for i in range(2)]
-    ways = [OneWay(bucket, line) for line in lines]
+    ways = [LinkDirection(bucket, line) for line in lines]
     ends, nows = [0.0, 0.0], [0.0, 0.0]
     for _ in range(100):
         for i in (0, 1):
@@ -154,7 +154,16 @@ def test_when_is_the_inverse_of_bytes_by(capacity: Capacity, outages, total):
 def test_a_bucket_never_carries_more_than_its_capacity_and_a_burst(capacity, outages, messages):
     function = Interrupted(capacity, outages)
     bucket, now, sent, last = Bucket(function), 0.0, 0.0, 0.0
-    peak = max([0.0, *([capacity.rate_bytes_per_s] if isinstance(capacity, Constant) else list(capacity._rates))])
+    peak = max(
+        [
+            0.0,
+            *(
+                [capacity.rate_bytes_per_s]
+                if isinstance(capacity, Constant)
+                else [piece.rate_bytes_per_s for piece in capacity.tables.pieces]
+            ),
+        ]
+    )
     for gap, size in messages:
         now += gap
         left = bucket.depart(now, size)

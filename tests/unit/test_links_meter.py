@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from skyshore.links.capacity import Constant
-from skyshore.links.meter import WayMeter
+from skyshore.links.meter import DirectionMeter
 from skyshore.links.settings import Direction
-from skyshore.links.shaper import Bucket, DelayLine, OneWay
+from skyshore.links.shaper import Bucket, DelayLine, LinkDirection
 
 CHUNK = 25_000
 
 
-def send(meter: WayMeter, way: OneWay, now_s: float, size: int, piece: int = CHUNK) -> float:
+def send(meter: DirectionMeter, way: LinkDirection, now_s: float, size: int, piece: int = CHUNK) -> float:
     """A message in pieces, as the relay cuts it; returns when all of it has left."""
     left_s = now_s
     for at in range(0, size, piece):
@@ -21,21 +21,21 @@ def send(meter: WayMeter, way: OneWay, now_s: float, size: int, piece: int = CHU
     return left_s
 
 
-def a_way(rate: float, delay_s: float, jitter_s: float = 0.0) -> OneWay:
+def a_way(rate: float, delay_s: float, jitter_s: float = 0.0) -> LinkDirection:
     direction = Direction(rate_bytes_per_s=rate, delay_s=delay_s, jitter_s=jitter_s)
-    return OneWay(Bucket(Constant(rate)), DelayLine(direction, 2 * delay_s, np.random.default_rng(3)))
+    return LinkDirection(Bucket(Constant(rate)), DelayLine(direction, 2 * delay_s, np.random.default_rng(3)))
 
 
 @pytest.mark.parametrize("rate", [125_000.0, 2.5e6, 12.5e6])
 def test_the_rate_of_bulk_is_found_within_one_percent(rate: float) -> None:
-    meter, way = WayMeter(), a_way(rate, 0.02)
+    meter, way = DirectionMeter(), a_way(rate, 0.02)
     for second in range(5):
         send(meter, way, float(second), 8 * CHUNK)
     assert meter.bytes_per_s == pytest.approx(rate, rel=0.01)
 
 
 def test_small_messages_on_a_fast_link_show_a_delay_and_no_rate() -> None:
-    meter, way = WayMeter(), a_way(1e9, 0.03, jitter_s=0.002)
+    meter, way = DirectionMeter(), a_way(1e9, 0.03, jitter_s=0.002)
     for turn in range(200):
         send(meter, way, 0.1 * turn, 300)
     assert meter.bytes_per_s == 0.0
@@ -43,7 +43,7 @@ def test_small_messages_on_a_fast_link_show_a_delay_and_no_rate() -> None:
 
 
 def test_a_change_of_rate_is_seen_after_a_few_seconds_of_traffic() -> None:
-    meter = WayMeter()
+    meter = DirectionMeter()
     for second in range(10):
         send(meter, a_way(2e6, 0.01), float(second), 20 * CHUNK)
     slow, now_s = a_way(2e5, 0.01), 10.0
