@@ -36,9 +36,10 @@ MOST_TRIED = 16
 
 
 def dtype_of(floats: str, integers: str = "", *more: tuple[str, str, tuple[int, ...]]) -> np.dtype[np.void]:
-    """A record type from the names of its float64 and int64 fields, and subarrays."""
-    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = [(name, "f8") for name in floats.split()]
-    return np.dtype([*fields, *((name, "i8") for name in integers.split()), *more], align=True)
+    """A record type from the names of its float64 and int64 fields, and subarrays. A name may be given twice."""
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]
+    fields = [(name, "f8") for name in dict.fromkeys(floats.split())]
+    return np.dtype([*fields, *((name, "i8") for name in dict.fromkeys(integers.split())), *more], align=True)
 
 
 NODE = dtype_of(
@@ -78,12 +79,13 @@ ATTEMPT = dtype_of(
     # the task and the estimate of its arm when it was placed
     f"decided_s waited_s remaining_s deadline_s min_quality {ESTIMATE_FIELDS} bytes_per_s expires_at_s "
     # what was measured
-    "measured_s gateway_s queued_s prefill_s compute_s transmission_joules inference_joules idle_joules "
-    "answer_quality sent_bytes received_bytes reward",
-    "task serial attempt arm node is_cloud slot engine kind group status in_flight answered met",
+    "finished_s measured_s ttft_s gateway_s queued_s prefill_s compute_s "
+    "transmission_joules inference_joules idle_joules answer_quality sent_bytes received_bytes reward",
+    "task serial attempt arm node is_cloud slot engine kind group status in_flight forgotten answered met",
 )
 """One attempt at one arm, from its placing to its outcome. The estimate is the one it was placed by (`latency_s` among
-it); `measured_s` is the measured latency. `in_flight`: it counts against its node."""
+it); `measured_s` is the measured latency. `in_flight`: it counts against its
+node. `forgotten`: its outcome means nothing any more."""
 
 
 class Options(NamedTuple):

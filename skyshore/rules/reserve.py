@@ -29,6 +29,7 @@ def start_attempt(attempt: Record, demand: Record, options: Options, grace_s: fl
     attempt.quality, attempt.slots, attempt.spare_share = estimate.quality, estimate.slots, estimate.spare_share
     attempt.bytes_per_s = estimate.up_bytes / max(demand.remaining_s, 1e-3)
     attempt.expires_at_s = demand.now_s + max(demand.remaining_s, 0.0) + grace_s
+    attempt.forgotten = 0
     attempt.task, attempt.serial, attempt.attempt = demand.task, demand.serial, demand.attempt
     attempt.arm, attempt.node, attempt.is_cloud = estimate.arm, estimate.node, estimate.is_cloud
     attempt.slot, attempt.engine, attempt.kind, attempt.group = (

@@ -19,7 +19,7 @@ from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy,
 from skyshore.policies.registry import create_policy
 from skyshore.profiling.reward import RewardWeights
 from skyshore.rules.choose import learn_attempt
-from skyshore.rules.place import list_options, place
+from skyshore.rules.place import list_options, place_task
 from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
 from skyshore.rules.reward import blank_rewards, note_reward
 from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
@@ -155,7 +155,7 @@ class SchedulerCore:
             return self._reject(context, why_none(fleet, None, context, event.avoid, capable=0))
         demand, decision = self._demand(event, context, table), None
         if isinstance(self._policy, KernelPolicy):
-            rule = fleet.kernel(place)
+            rule = fleet.kernel(place_task)
             rule(self._policy.state, demand, fleet.nodes, fleet.arms, fleet.order, fleet.options)
             count = self._decided("count")
             if count:
