@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cli.render import say, show_table
 from skyshore.adapters.tokenizer import Tokenizer
-from skyshore.catalogue.llama_build import Precision
+from skyshore.catalogue.llama.build import Precision
 from skyshore.catalogue.store import add_precision, ready
 from skyshore.domain.errors import InvalidTask, NotFound
 from skyshore.engines.llm.decoder import Decoder

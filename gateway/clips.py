@@ -15,9 +15,10 @@ from gateway.demands import Demands, new_task_id
 from gateway.uploads import FILE_FIELD
 from gateway.video_schema import ClipFacts, ClipFields, VideoJob
 from skyshore.domain.errors import InvalidMedia, NotFound
+from skyshore.domain.job import TaskRecord
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
-from skyshore.ports import StateStore, TaskRecord
+from skyshore.ports import StateStore
 from skyshore.workload.annotations import write_mot
 
 log = structlog.get_logger()

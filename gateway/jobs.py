@@ -15,8 +15,9 @@ import structlog
 from gateway.video_job import Progress
 from gateway.video_schema import VideoJob
 from skyshore.domain.errors import Internal, NodeUnavailable, NotFound, QueueFull, SkyshoreError
+from skyshore.domain.job import Job, TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
-from skyshore.ports import Job, StateStore, TaskRecord, TaskState
+from skyshore.ports import StateStore
 
 log = structlog.get_logger()
 

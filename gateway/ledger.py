@@ -8,10 +8,10 @@ from functools import cache
 
 from gateway.records import RecordWriter
 from skyshore.domain.errors import DeadlineExceeded, InvalidTask, QueueFull, SkyshoreError
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.task import Task
-from skyshore.ports import TaskRecord, TaskState
 from skyshore.runtime import telemetry
 
 # prometheus_client looks a label up under a lock each time.

@@ -10,8 +10,9 @@ from typing import TypeVar
 import structlog
 
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+from skyshore.domain.job import TaskRecord
 from skyshore.domain.outcome import Outcome
-from skyshore.ports import StateStore, TaskRecord
+from skyshore.ports import StateStore
 from skyshore.runtime import telemetry
 
 log = structlog.get_logger()

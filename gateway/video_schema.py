@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.demands import MAX_DEADLINE_S
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import Task, TaskKind
 from skyshore.nodemodel.clips import CLIP_FRAMES
-from skyshore.ports import TaskRecord, TaskState
 
 
 def _names(given: object) -> object:

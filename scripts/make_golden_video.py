@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from skyshore.catalogue.detectors import DETECTORS, DetectorSpec
 from skyshore.catalogue.store import cache_dir
-from skyshore.catalogue.tfjs_scope import NCHW
+from skyshore.catalogue.tfjs.scope import NCHW
 
 TFJS = "@tensorflow/tfjs@4.22.0"
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"

@@ -18,10 +18,10 @@ from cloud_node.dsp.group import GroupSettings, RankGroup
 from cloud_node.dsp.launcher import ForkLauncher
 from skyshore.adapters.video_decode import Picture, SegmentDecoder, open_decoder
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, QueueFull
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, EncodedFrame, SegmentInfo
-from skyshore.ports import EngineLoad
 
 MOST_FRAMES = 256
 """Frames of one clip; the model looks at a handful, so more would be the sender's mistake."""

@@ -13,8 +13,9 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 
 from gateway.clips import Clips
 from skyshore.domain.errors import NotFound
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
-from skyshore.ports import StateStore, TaskRecord, TaskState
+from skyshore.ports import StateStore
 
 POLL_S = 0.25
 Format = Annotated[Literal["json", "mot"], Query(description="`mot` is MOT text, which has no classes: see `label`")]

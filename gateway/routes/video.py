@@ -19,8 +19,9 @@ from gateway.settings import GatewaySettings
 from gateway.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
 from gateway.video_schema import ClassifyFields, ClipFields, DetectFields
 from skyshore.domain.errors import InvalidTask
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import ServiceClass, TaskKind
-from skyshore.ports import StateStore, TaskRecord, TaskState
+from skyshore.ports import StateStore
 from skyshore.runtime.status import to_domain
 
 MOST_WAIT_S = 60.0

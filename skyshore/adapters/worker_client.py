@@ -14,8 +14,7 @@ from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, SegmentInfo
-from skyshore.ports import SegmentEvent
+from skyshore.domain.video import EncodedFrame, SegmentEvent, SegmentInfo
 from skyshore.runtime import status
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
 from skyshore.wire import demand, result

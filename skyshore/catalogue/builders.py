@@ -40,7 +40,7 @@ def make(entry: Entry, folder: Path) -> Made:
 def build_llm(folder: Path, precision: str) -> Path:
     """Add one precision of a language model to its folder; returns the ONNX file."""
     try:
-        from skyshore.catalogue.llama_build import build  # noqa: PLC0415 - see the module's docstring
+        from skyshore.catalogue.llama.build import build  # noqa: PLC0415 - see the module's docstring
     except ImportError as error:
         raise _not_installed(error) from error
     return build(folder / "model.gguf", folder, precision)

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 
 from skyshore.catalogue.coco import COCO_80, COCO_91
-from skyshore.catalogue.tfjs_graph import load_graph
-from skyshore.catalogue.tfjs_onnx import convert
-from skyshore.catalogue.tfjs_scope import NCHW, InputSpec, OutputSpec
+from skyshore.catalogue.tfjs.convert import convert
+from skyshore.catalogue.tfjs.graph import load_graph
+from skyshore.catalogue.tfjs.scope import NCHW, InputSpec, OutputSpec
 
 MODEL_FILE = "model.onnx"
 ANCHORS_FILE = "anchors.npy"

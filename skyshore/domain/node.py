@@ -91,3 +91,15 @@ class NodeStatus:
     tokens_per_s: float = 0.0
     power_watts: float = 0.0
     draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is right now; feeds the node's heartbeat and admission."""
+
+    running: int
+    queued: int
+    capacity: int
+    kv_used: float = 0.0
+    decode_batch: float = 0.0
+    tokens_per_s: float = 0.0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
+
+from skyshore.domain.outcome import WorkerOutcome
 
 
 class Codec(StrEnum):
@@ -74,3 +77,7 @@ class Classification:
     """Processes the model was sharded over."""
     batch: int = 1
     """Clips worked on together, this one included."""
+
+
+SegmentEvent: TypeAlias = FrameDetections | Classification | WorkerOutcome
+"""What comes back of a segment."""

@@ -6,8 +6,7 @@ from skyshore.domain.errors import Internal
 from skyshore.domain.llm import FinishReason, TokenChunk, TokenLogprob
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.domain.video import Classification, Detection, FrameDetections
-from skyshore.ports import SegmentEvent
+from skyshore.domain.video import Classification, Detection, FrameDetections, SegmentEvent
 from skyshore.v1 import outcome_pb2, worker_service_pb2
 
 STATUS_TO_PROTO = {

@@ -13,9 +13,9 @@ from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.node import Arm, NodeStatus
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, SegmentInfo
+from skyshore.domain.video import EncodedFrame, SegmentEvent, SegmentInfo
 from skyshore.nodemodel.energy import Account, EnergyLedger
-from skyshore.ports import ClipClassifierEngine, EnergyMeter, LlmEngine, SegmentEvent, VideoEngine
+from skyshore.ports import ClipClassifierEngine, EnergyMeter, LlmEngine, VideoEngine
 from skyshore.runtime import telemetry
 
 Event = TypeVar("Event", TokenChunk | WorkerOutcome, SegmentEvent)

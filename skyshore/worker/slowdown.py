@@ -10,10 +10,11 @@ from typing import TypeVar, cast
 
 from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
-from skyshore.ports import ClipClassifierEngine, EngineLoad, LlmEngine, VideoEngine
+from skyshore.ports import ClipClassifierEngine, LlmEngine, VideoEngine
 
 Event = TypeVar("Event", TokenChunk, FrameDetections, Classification)
 

@@ -10,9 +10,9 @@ import pytest
 
 from loadgen.payloads import ClipCut, payloads
 from skyshore.domain.errors import InvalidMedia, NodeUnavailable
+from skyshore.domain.job import TaskRecord
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.ports import TaskRecord
 from skyshore.wire.demand import KIND_TO_PROTO
 from skyshore.workload.arrival import Arrival
 from tests.fakes.clips import make_clip

@@ -16,9 +16,9 @@ import pytest
 from gateway import jobs, segments
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.ports import TaskRecord, TaskState
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, World, serving_http, serving_node, world
 from tests.fakes.memory_store import MemoryStore

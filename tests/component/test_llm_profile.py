@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skyshore.catalogue.errors import NotFetched
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.catalogue.store import ready
 from skyshore.engines.llm.decoder import Decoder
 from skyshore.nodemodel.document import profile_from_document

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from skyshore.adapters.tokenizer import Tokenizer
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.engines.llm.engine import OnnxLlmEngine
 from skyshore.engines.llm.settings import LlmEngineSettings

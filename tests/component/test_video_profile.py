@@ -22,12 +22,12 @@ from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import clip as catalogue_clip
 from skyshore.catalogue.store import ready
 from skyshore.domain.errors import InvalidTask
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import Codec, Detection, EncodedFrame, FrameDetections, SegmentInfo
 from skyshore.nodemodel.document import profile_from_document, profile_to_document
 from skyshore.nodemodel.speed import NodeProfile, VideoSpeed
-from skyshore.ports import EngineLoad
 from skyshore.worker import video_profile
 from skyshore.worker.desk import VideoOffer
 from skyshore.worker.engines import start_emulated

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from skyshore.domain.errors import NodeUnavailable, NotFound
+from skyshore.domain.job import Job, TaskRecord
 from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import Job, TaskRecord
 
 
 @dataclass

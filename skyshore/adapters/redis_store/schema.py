@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import TaskRecord, TaskState
 from skyshore.v1 import node_pb2, outcome_pb2
 from skyshore.wire.fleet import report_from_proto, report_to_proto
 from skyshore.wire.result import decision_from_proto, decision_to_proto, outcome_from_proto, outcome_to_proto

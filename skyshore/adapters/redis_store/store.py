@@ -18,10 +18,10 @@ from redis.exceptions import TimeoutError as NoAnswer
 from skyshore.adapters.redis_store import schema
 from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB
 from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
+from skyshore.domain.job import Job, TaskRecord
 from skyshore.domain.node import Link, Node, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import Job, TaskRecord
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 1.0

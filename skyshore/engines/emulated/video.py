@@ -10,13 +10,13 @@ from typing import TypeVar
 from zlib import crc32
 
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, QueueFull
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, Detection, EncodedFrame, FrameDetections, SegmentInfo
 from skyshore.engines.emulated.pace import Pace
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.nodemodel.video import Segment, VideoQueue
-from skyshore.ports import EngineLoad
 from skyshore.workload.synthetic_actions import ACTIONS
 
 T = TypeVar("T")

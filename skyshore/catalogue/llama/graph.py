@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from skyshore.catalogue.gguf_file import GgufFile, GgufTensor
-from skyshore.catalogue.llama_config import LlamaConfig
-from skyshore.catalogue.llama_linear import Linear, Matrix, q8_0_blocks, quantise_blocks, rotate_half_rows, stack
-from skyshore.catalogue.llama_onnx import CONTRIB, OnnxWriter
+from skyshore.catalogue.llama.config import LlamaConfig
+from skyshore.catalogue.llama.linear import Linear, Matrix, q8_0_blocks, quantise_blocks, rotate_half_rows, stack
+from skyshore.catalogue.llama.onnx_writer import CONTRIB, OnnxWriter
 
 _EMBEDDING_BLOCK: Final = 32
 

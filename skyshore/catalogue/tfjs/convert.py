@@ -22,11 +22,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from skyshore.catalogue import tfjs_elementwise as elementwise
-from skyshore.catalogue import tfjs_spatial as spatial
 from skyshore.catalogue.errors import UnsupportedGraph
-from skyshore.catalogue.tfjs_graph import TfGraph, TfNode
-from skyshore.catalogue.tfjs_scope import NHWC, InputSpec, OutputSpec, Plane, Scope, Value
+from skyshore.catalogue.tfjs import elementwise, spatial
+from skyshore.catalogue.tfjs.graph import TfGraph, TfNode
+from skyshore.catalogue.tfjs.scope import NHWC, InputSpec, OutputSpec, Plane, Scope, Value
 
 
 def convert(graph: TfGraph, name: str, source: InputSpec, outputs: Sequence[OutputSpec]) -> onnx.ModelProto:

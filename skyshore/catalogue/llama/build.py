@@ -13,11 +13,11 @@ import numpy as np
 
 from skyshore.catalogue.errors import CatalogueError
 from skyshore.catalogue.gguf_file import GgufFile
-from skyshore.catalogue.llama_config import LlamaConfig, read_config
-from skyshore.catalogue.llama_graph import GraphPlan, LlamaGraph
-from skyshore.catalogue.llama_linear import block_linear, dense_linear, exact_q4_linear, row_int8_linear
-from skyshore.catalogue.llama_onnx import OnnxWriter
-from skyshore.catalogue.llama_tokenizer import tokenizer_json
+from skyshore.catalogue.llama.config import LlamaConfig, read_config
+from skyshore.catalogue.llama.graph import GraphPlan, LlamaGraph
+from skyshore.catalogue.llama.linear import block_linear, dense_linear, exact_q4_linear, row_int8_linear
+from skyshore.catalogue.llama.onnx_writer import OnnxWriter
+from skyshore.catalogue.llama.tokenizer import tokenizer_json
 
 
 class Precision(StrEnum):

@@ -9,8 +9,8 @@ import numpy as np
 from onnx import TensorProto
 
 from skyshore.catalogue.errors import UnsupportedGraph
-from skyshore.catalogue.tfjs_graph import TfNode
-from skyshore.catalogue.tfjs_scope import Array, Axes, Plane, Scope, Value
+from skyshore.catalogue.tfjs.graph import TfNode
+from skyshore.catalogue.tfjs.scope import Array, Axes, Plane, Scope, Value
 
 _ONNX_OPS: Mapping[str, str] = {
     "Add": "Add",

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from skyshore.catalogue.errors import UnsupportedGraph
 from skyshore.catalogue.gguf_file import GgufTensor
-from skyshore.catalogue.llama_onnx import CONTRIB, OnnxWriter
+from skyshore.catalogue.llama.onnx_writer import CONTRIB, OnnxWriter
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

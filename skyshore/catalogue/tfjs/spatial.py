@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from skyshore.catalogue.errors import UnsupportedGraph
-from skyshore.catalogue.tfjs_elementwise import activate
-from skyshore.catalogue.tfjs_graph import TfNode
-from skyshore.catalogue.tfjs_scope import NHWC, NO_PADS, Conv, Plane, Scope
+from skyshore.catalogue.tfjs.elementwise import activate
+from skyshore.catalogue.tfjs.graph import TfNode
+from skyshore.catalogue.tfjs.scope import NHWC, NO_PADS, Conv, Plane, Scope
 
 
 def _padding(node: TfNode, size: int, kernel: int, stride: int) -> tuple[int, int]:
