@@ -26,8 +26,9 @@ from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import InvalidTask
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
-from skyshore.scenario import FaultTable, Scenario, read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario import Scenario, read_scenario
+from skyshore.scenario.schema import FaultTable
+from skyshore.scenario.workload import make_schedule
 from skyshore.text_file import read_text
 from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.cell import Plan
-from simulator.build import calibration_of, profile_of, settings_of
+from simulator.build import settings_of
 from simulator.flight import Flight, flight_of, frames_sent
 from simulator.preferences import SegmentPictures
 from skyshore.domain.node import Arm
@@ -21,8 +21,9 @@ from skyshore.links.shaper import LEAST_BURST_BYTES, LONGEST_BURST_S
 from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.policies.protocol import Floats
-from skyshore.scenario import DirectionTable, LinkTable
-from skyshore.scenario_links import MBIT_BYTES
+from skyshore.scenario.files import calibration_of, profile_of
+from skyshore.scenario.links import MBIT_BYTES
+from skyshore.scenario.schema import DirectionTable, LinkTable
 from skyshore.scheduling.clairvoyant import History, most_met
 
 WINDOWS = (4.0, 20.0)

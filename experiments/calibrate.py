@@ -16,7 +16,6 @@ from experiments.cell import Driver
 from experiments.fit_llm import Fitted, fit_engines
 from experiments.outcome_table import OutcomeRow
 from experiments.work import OUTCOMES
-from simulator.build import profile_of
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
@@ -25,7 +24,8 @@ from skyshore.links.settings import LinkSettings
 from skyshore.nodemodel.calibration import Calibration, Overheads
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.scenario import Scenario
-from skyshore.scenario_links import link_settings
+from skyshore.scenario.files import profile_of
+from skyshore.scenario.links import link_settings
 
 LEAST_ANSWERS = 10
 """Of one model on one node: fewer tell too little, and the stated figures stay."""

@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from simulator.app import schedule_of
 from skyshore.report.request_record import in_json
 from skyshore.scenario import Scenario, read_scenario
+from skyshore.scenario.files import schedule_of
 from skyshore.workload.scaling import compress
 from skyshore.workload.schedule import Schedule
 

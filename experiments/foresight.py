@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 
 from experiments.bounds import Server, flights_of, servers_of
 from experiments.cell import Plan
-from simulator.build import read_trace
 from simulator.flight import Flight
 from skyshore.domain.node import Arm
 from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, capacity_of
 from skyshore.nodemodel.llm import LlmBatch, Row
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
-from skyshore.scenario_links import link_settings
+from skyshore.scenario.files import read_trace
+from skyshore.scenario.links import link_settings
 
 PACES = (math.inf, 45.0, 40.0)
 """Rules tried: refuse a task that needs more tokens a second than this; in a crowd it would cost several others."""

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.scenario import FaultTable
+from skyshore.scenario.schema import FaultTable
 
 HTTP_S = 5.0
 

@@ -13,9 +13,9 @@ from simulator.build import Simulation, build, joules_of
 from simulator.garbage import rare_collections
 from simulator.tally import Tally
 from skyshore.domain.errors import SkyshoreError
-from skyshore.scenario import InvalidScenario, Scenario, read_scenario
-from skyshore.scenario_workload import make_schedule
-from skyshore.workload.schedule import Schedule, from_lines
+from skyshore.scenario import read_scenario
+from skyshore.scenario.files import schedule_of
+from skyshore.workload.schedule import Schedule
 
 USAGE = "usage: python -m simulator SCENARIO.toml [POLICY]"
 
@@ -65,18 +65,6 @@ def simulate(path: Path, policy: str = "") -> dict[str, object]:
         **tally.to_json(duration_s),
         "node_joules": joules_of(simulation.cluster.nodes),
     }
-
-
-def schedule_of(scenario: Scenario, folder: Path) -> Schedule:
-    """The schedule file a scenario names, or the one its sources make."""
-    name = scenario.workload.schedule
-    if not name:
-        return make_schedule(scenario)
-    try:
-        with (folder / name).open(encoding="utf-8") as lines:
-            return from_lines(lines)
-    except OSError as error:
-        raise InvalidScenario(f"workload.schedule: {error}; make it with `skyshore traces make`") from error
 
 
 class _Interrupted(Exception):

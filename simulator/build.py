@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,13 +21,11 @@ from skyshore.links.capacity import Constant, Trace
 from skyshore.links.meter import MeteredWay
 from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of, chunk_bytes
-from skyshore.links.trace_files import TraceError, parse_trace
-from skyshore.nodemodel.calibration import Calibration, Overheads, calibration_from_document
-from skyshore.nodemodel.document import ProfileError, profile_from_document
-from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
-from skyshore.nodemodel.speed import NodeProfile
-from skyshore.scenario import FaultTable, InvalidScenario, NodeTable, Scenario
-from skyshore.scenario_links import link_settings
+from skyshore.nodemodel.calibration import Overheads
+from skyshore.scenario import Scenario
+from skyshore.scenario.files import calibration_of, profile_of, read_trace
+from skyshore.scenario.links import link_settings
+from skyshore.scenario.schema import FaultTable
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
 
 
@@ -92,16 +89,6 @@ def fleet(
     return cluster
 
 
-def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
-    """What a scenario says was fitted to live runs; empty if nothing was. Raises InvalidScenario."""
-    if not scenario.calibration:
-        return Calibration("")
-    try:
-        return calibration_from_document(json.loads((folder / scenario.calibration).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InvalidScenario(f"calibration '{scenario.calibration}': {error}") from error
-
-
 def settings_of(overheads: Overheads, seed: int | None = None) -> ClusterSettings:
     """What the hops between client, gateway and node take: drawn from their spread, or the medians without a seed."""
     drawn = None
@@ -114,28 +101,6 @@ def _drawn(overheads: Overheads, rng: np.random.Generator) -> Iterator[tuple[flo
     gateway_s, request_s = overheads.gateway_spread_s, overheads.request_spread_s
     while True:
         yield gateway_s[rng.integers(len(gateway_s))], request_s[rng.integers(len(request_s))] / 2
-
-
-def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
-    """What a scenario says of a node. Raises InvalidScenario for hardware or a file that cannot be used."""
-    try:
-        if table.profile in HARDWARE or table.profile == INSTANT:
-            profile = modelled_profile(table.profile, table.models)
-        else:
-            text = (folder / table.profile).read_text(encoding="utf-8")
-            profile = profile_from_document(json.loads(text))
-    except (OSError, ProfileError, json.JSONDecodeError) as error:
-        known = ", ".join([INSTANT, *HARDWARE])
-        raise InvalidScenario(f"node '{table.id}': {error}; give a profile file, or one of {known}") from error
-    return profile.slowed(table.slowdown).hurried(table.time_scale)
-
-
-def read_trace(folder: Path, name: str) -> Trace:
-    """A link's capacity over time. Raises InvalidScenario for a file that cannot be used."""
-    try:
-        return parse_trace((folder / name).read_text(encoding="utf-8"))
-    except (OSError, TraceError) as error:
-        raise InvalidScenario(f"trace '{name}': {error}") from error
 
 
 class _Links:

@@ -14,7 +14,7 @@ from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.policies.protocol import Policy
 from skyshore.policies.registry import POLICIES
 from skyshore.scenario import Scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario.workload import make_schedule
 
 EDGE_KINDS = (("l4", "yi-6b"), ("l4", "yi-9b"), ("t4", "yi-6b"), ("a100", "llama3-8b"), ("l4", "llama3-8b"))
 CLOUD_KINDS = (("a100", "llama-33b"), ("h100", "yi-34b"), ("h100", "llama3-8b"), ("a100", "yi-9b"))

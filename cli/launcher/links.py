@@ -12,7 +12,7 @@ from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
 from services.links.schemas import NewLinkBody, SettingsBody
 from skyshore.scenario import Scenario
-from skyshore.scenario_links import link_settings
+from skyshore.scenario.links import link_settings
 
 LINKS_PORT = 7190
 FIRST_LINK_PORT = 7191

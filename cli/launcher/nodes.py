@@ -13,7 +13,8 @@ from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
 from skyshore.domain.node import Tier
 from skyshore.nodemodel.clips import CLIP_MODEL
-from skyshore.scenario import NodeTable, Scenario
+from skyshore.scenario import Scenario
+from skyshore.scenario.schema import NodeTable
 
 FIRST_NODE_PORT = 7111
 TORCH_COMMAND = ".venv/bin/pip install -e '.[cloud]'"

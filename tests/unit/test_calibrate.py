@@ -13,7 +13,6 @@ from experiments.calibrate import ENGINE, calibrate, fit_nodes
 from experiments.cell import Cell
 from experiments.outcome_table import OutcomeRow
 from experiments.simulated import run_simulated
-from simulator.build import profile_of
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.nodemodel.calibration import (
@@ -25,6 +24,7 @@ from skyshore.nodemodel.calibration import (
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.scenario import Scenario, read_scenario
+from skyshore.scenario.files import profile_of
 
 TRUE = LlmSpeed(
     "chat:int4",

@@ -31,7 +31,7 @@ from skyshore.domain.placement import DecisionRecord
 from skyshore.domain.task import TaskKind
 from skyshore.report.statistics import percentile
 from skyshore.scenario import read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario.workload import make_schedule
 
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 

@@ -12,7 +12,7 @@ from cli.launcher.process import ProcessSpec
 from services.links.app import read_links
 from skyshore.domain.errors import NotFound
 from skyshore.scenario import InvalidScenario, read_scenario
-from skyshore.scenario_links import link_settings
+from skyshore.scenario.links import link_settings
 
 SCENARIO = """
 name = "small"

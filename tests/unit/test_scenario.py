@@ -7,7 +7,7 @@ import pytest
 from skyshore.domain.node import Tier
 from skyshore.domain.task import TaskKind
 from skyshore.scenario import InvalidScenario, read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario.workload import make_schedule
 
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 

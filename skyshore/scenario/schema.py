@@ -1,20 +1,13 @@
-"""One file describes a whole experiment: nodes, links, classes, workload, policy, faults, seed. This is its schema.
-
-`read_scenario` turns TOML text into a checked `Scenario`; every mistake is reported with its line, field and a way out.
-"""
+"""The schema of a scenario file: nodes, links, classes, workload, policy, faults, seed."""
 
 from __future__ import annotations
 
 import difflib
-import re
-import tomllib
 from collections import Counter
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Tier
 from skyshore.domain.task import SERVICE_CLASSES, ServiceClass, TaskKind
 from skyshore.workload.cameras import VideoKind
@@ -23,12 +16,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class InvalidScenario(SkyshoreError):
-    """A scenario file that cannot be used; the message has one line per mistake."""
-
-    code = "invalid_scenario"
 
 
 class _Table(BaseModel):
@@ -200,10 +187,10 @@ class Scenario(_Table):
             raise ValueError(f"two nodes are called '{twice[0]}'; ids must differ")
         for i, link in enumerate(self.links):
             if not any(_covers(link.nodes, node_id) for node_id in ids):
-                raise ValueError(f"links.{i}: no node is called '{link.nodes}'{_closest(link.nodes, ids)}")
+                raise ValueError(f"links.{i}: no node is called '{link.nodes}'{closest(link.nodes, ids)}")
         for i, fault in enumerate(self.faults):
             if fault.node not in ids:
-                raise ValueError(f"faults.{i}: no node is called '{fault.node}'{_closest(fault.node, ids)}")
+                raise ValueError(f"faults.{i}: no node is called '{fault.node}'{closest(fault.node, ids)}")
         return self
 
     @model_validator(mode="after")
@@ -213,7 +200,7 @@ class Scenario(_Table):
         wanted += [(f"cameras.{i}", source.service_class) for i, source in enumerate(self.workload.cameras)]
         for where, name in wanted:
             if name not in known:
-                raise ValueError(f"workload.{where}: no service class '{name}'{_closest(name, known)}")
+                raise ValueError(f"workload.{where}: no service class '{name}'{closest(name, known)}")
         return self
 
     @property
@@ -227,90 +214,11 @@ class Scenario(_Table):
         return next((link for link in reversed(self.links) if _covers(link.nodes, node_id)), None)
 
 
-Location: TypeAlias = tuple[str | int, ...]
-
-
-def read_scenario(text: str, file: str = "scenario") -> Scenario:
-    """Parse and check.
-
-    Raises:
-        InvalidScenario: one line per mistake: `file:line: field: what is wrong; what to do`.
-    """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+)", str(error))
-        line = found[1] if found else str(text.count("\n") + 1)
-        raise InvalidScenario(f"{file}:{line}: {error}; see https://toml.io for the syntax") from None
-    try:
-        return Scenario.model_validate(document)
-    except ValidationError as error:
-        lines = dict(_lines(text))
-        said = [_said(detail, lines, file) for detail in error.errors(include_url=False)]
-        raise InvalidScenario("\n".join(said)) from None
-
-
 def _covers(pattern: str, node_id: str) -> bool:
     return node_id == pattern or node_id.startswith(f"{pattern}-")
 
 
-def _closest(word: str, known: list[str]) -> str:
+def closest(word: str, known: list[str]) -> str:
+    """The end of a message about an unknown word: the known word that was probably meant, or the known ones."""
     close = [name for name in known if name.startswith(word)] or difflib.get_close_matches(word, known, 1)
     return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known[:8])}"
-
-
-def _said(detail: Any, lines: dict[Location, int], file: str) -> str:
-    location: Location = tuple(detail["loc"])
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    # Checks across tables put the place they mean in front of their message.
-    if placed := re.match(r"([a-z_.0-9]+): ", message):
-        location += tuple(int(word) if word.isdigit() else word for word in placed[1].split("."))
-        message = message[placed.end() :]
-    if detail["type"] == "extra_forbidden":
-        message = f"unknown field{_closest(str(location[-1]), _fields_at(location[:-1]))}"
-    elif detail["type"] == "missing":
-        message = "is missing; add it"
-    elif detail["type"] not in ("value_error",):
-        message = f"{message}, not {detail['input']!r}"
-    known = location
-    while known and known not in lines:
-        known = known[:-1]
-    field = ".".join(str(word) for word in location) or "scenario"
-    return f"{file}:{lines.get(known, 1)}: {field}: {message}"
-
-
-def _fields_at(location: Location) -> list[str]:
-    model: type[BaseModel] = Scenario
-    for word in location:
-        if isinstance(word, str) and word in model.model_fields:
-            annotation = model.model_fields[word].annotation
-            arguments = getattr(annotation, "__args__", (annotation,))
-            model = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), model)
-    return list(model.model_fields)
-
-
-def _lines(text: str) -> Iterator[tuple[Location, int]]:
-    """Location of every table and key with the line it is written on; enough TOML for error messages."""
-    table: Location = ()
-    counts: dict[Location, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if heading := re.match(r"\s*\[(\[)?\s*([\w.\"-]+)\s*\]", line):
-            table = _indexed(tuple(heading[2].replace('"', "").split(".")), counts, array=bool(heading[1]))
-            yield table, number
-        elif key := re.match(r"\s*([\w.\"-]+)\s*=(.*)", line):
-            place = (*table, *key[1].replace('"', "").split("."))
-            yield place, number
-            for inner in re.finditer(r"[{,]\s*([\w-]+)\s*=", key[2]):
-                yield (*place, inner[1]), number
-
-
-def _indexed(names: tuple[str, ...], counts: dict[Location, int], *, array: bool) -> Location:
-    """Put the index of the current element behind every name that is an array of tables."""
-    place: Location = ()
-    for i, name in enumerate(names):
-        place = (*place, name)
-        if array and i == len(names) - 1:
-            counts[place] = counts.get(place, -1) + 1
-        if place in counts:
-            place = (*place, counts[place])
-    return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from skyshore.links.settings import Direction, LinkSettings, Outage
-from skyshore.scenario import DirectionTable, Scenario
+from skyshore.scenario.schema import DirectionTable, Scenario
 
 MBIT_BYTES = 1e6 / 8
 MB_BYTES = 1e6

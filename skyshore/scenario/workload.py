@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyshore.domain.task import ServiceClass
-from skyshore.scenario import CameraTable, LlmTable, Scenario
+from skyshore.scenario.schema import CameraTable, LlmTable, Scenario
 from skyshore.workload import arrivals
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.cameras import Camera, camera_arrivals
