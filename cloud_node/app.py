@@ -16,7 +16,6 @@ from skyshore.nodemodel.clips import CLIP_MODEL, CLIP_SIDE, clip_speeds
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.ports import ClipClassifierEngine
-from skyshore.worker.desk import ClassifyOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.engines import (
     EngineSet,
@@ -26,6 +25,7 @@ from skyshore.worker.engines import (
     start_emulated,
     start_openai,
 )
+from skyshore.worker.executor import ClassifyOffer
 from skyshore.worker.measure import measure_classifier
 from skyshore.worker.onnx_engines import start_onnx, test_picture
 from skyshore.worker.settings import NodeSettings

@@ -15,22 +15,22 @@ from starlette.routing import Route
 
 from gateway import errors, openapi
 from gateway.asgi import Receive, Scope, Send
-from gateway.classify_job import ClassifyWork
-from gateway.clips import Clips
 from gateway.deps import Deps
-from gateway.dispatch import Dispatcher
 from gateway.fleet import FleetView
-from gateway.jobs import JobRunner
-from gateway.openai_reply import ChatReply, CompletionReply
-from gateway.openai_schema import ChatRequest, CompletionRequest
+from gateway.llm.dispatch import Dispatcher
+from gateway.llm.openai_reply import ChatReply, CompletionReply
+from gateway.llm.openai_schema import ChatRequest, CompletionRequest
 from gateway.records import RecordWriter
 from gateway.routes.fleet import fleet_routes
 from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
-from gateway.segments import SegmentDispatcher
-from gateway.video_job import VideoWork
+from gateway.video.classify_job import ClassifyWork
+from gateway.video.clips import Clips
+from gateway.video.detect_job import VideoWork
+from gateway.video.job_runner import JobRunner
+from gateway.video.segments import SegmentDispatcher
 from skyshore.domain.task import TaskKind
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ import orjson
 
 from gateway.errors import CallerGone, as_domain, error_headers, error_object
 from skyshore.domain.errors import InvalidTask, PayloadTooLarge
-from skyshore.runtime.status import http_status
+from skyshore.wire.status import http_status
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Event: TypeAlias = MutableMapping[str, Any]

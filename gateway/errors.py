@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
-from skyshore.runtime.status import http_status
+from skyshore.wire.status import http_status
 
 log = structlog.get_logger()
 

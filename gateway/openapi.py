@@ -9,8 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.demands import CLASS_HEADER, DEADLINE_HEADER, QUALITY_HEADER
-from gateway.openai_schema import ChatRequest, CompletionRequest
+from gateway.llm.openai_schema import ChatRequest, CompletionRequest
+from gateway.request_options import CLASS_HEADER, DEADLINE_HEADER, QUALITY_HEADER
 from skyshore.domain.task import SERVICE_CLASSES
 
 _ROUTES: dict[str, tuple[type[BaseModel], str]] = {

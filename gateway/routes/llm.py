@@ -23,11 +23,11 @@ from gateway.asgi import (
     send_error,
     send_json,
 )
-from gateway.demands import Demands, new_task_id, read_demands
-from gateway.dispatch import Answer, Dispatcher, LlmJob
 from gateway.errors import CallerGone, as_domain, error_object
-from gateway.openai_reply import Choice, Reply, usage_of
-from gateway.openai_schema import ChatRequest, CompletionRequest
+from gateway.llm.dispatch import Answer, Dispatcher, LlmJob
+from gateway.llm.openai_reply import Choice, Reply, usage_of
+from gateway.llm.openai_schema import ChatRequest, CompletionRequest
+from gateway.request_options import Demands, new_task_id, read_demands
 from skyshore.domain.task import ServiceClass, Task, TaskKind
 
 OpenAiRequest = ChatRequest | CompletionRequest

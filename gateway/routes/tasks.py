@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
-from gateway.clips import Clips
+from gateway.video.clips import Clips
 from skyshore.domain.errors import NotFound
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import TaskKind

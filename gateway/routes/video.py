@@ -12,17 +12,17 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from gateway.asgi import read_json
-from gateway.clips import Clips
-from gateway.demands import Demands, new_task_id, read_demands
 from gateway.openapi import demand_parameters
+from gateway.request_options import Demands, new_task_id, read_demands
 from gateway.settings import GatewaySettings
-from gateway.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
-from gateway.video_schema import ClassifyFields, ClipFields, DetectFields
+from gateway.video.clips import Clips
+from gateway.video.schema import ClassifyFields, ClipFields, DetectFields
+from gateway.video.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import ServiceClass, TaskKind
 from skyshore.ports import StateStore
-from skyshore.runtime.status import to_domain
+from skyshore.wire.status import to_domain
 
 MOST_WAIT_S = 60.0
 POLL_S = 0.02

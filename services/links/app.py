@@ -21,7 +21,7 @@ from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, SkyshoreError
 from skyshore.ports import StateStore
 from skyshore.runtime.serve import stop_signal
-from skyshore.runtime.status import http_status
+from skyshore.wire.status import http_status
 
 log = structlog.get_logger()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.domain.llm import LlmInput
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
+from skyshore.mux.client import MuxChannel
 from skyshore.v1 import profiler_service_pb2 as pb
 from skyshore.wire.demand import llm_to_proto, profile_from_proto, profile_to_proto, task_to_proto
 

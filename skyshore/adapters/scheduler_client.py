@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
+from skyshore.mux.client import MuxChannel
 from skyshore.v1 import scheduler_service_pb2 as pb
 from skyshore.wire.demand import profile_to_proto, task_to_proto
 from skyshore.wire.fleet import placement_from_proto

@@ -9,15 +9,15 @@ from typing import Any, Self
 
 import grpc
 
-from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel, MuxStream
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import EncodedFrame, SegmentEvent, SegmentInfo
-from skyshore.runtime import status
+from skyshore.mux.client import MuxChannel, MuxStream
+from skyshore.mux.grpc_options import CLIENT_OPTIONS
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
-from skyshore.wire import demand, result
+from skyshore.wire import demand, result, status
 
 EXECUTE = "/skyshore.v1.WorkerService/Execute"
 
@@ -31,7 +31,7 @@ class GrpcWorkerClient:
         self._closed = False
         self._mux = MuxChannel(address)
         # Segments are bulk; on a connection of their own they never sit in front of tokens.
-        self._bulk = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._bulk = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
         self._stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
             self._bulk
         )

@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from skyshore.domain.errors import SkyshoreError
-from skyshore.runtime import status
+from skyshore.wire import status
 
 log = structlog.get_logger()
 

@@ -14,21 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from skyshore.mux.grpc_options import SERVER_OPTIONS
+from skyshore.mux.server import MethodTable, MuxServicer
 from skyshore.runtime.interceptors import ErrorInterceptor
-from skyshore.runtime.mux import MethodTable, MuxServicer
 from skyshore.v1 import mux_service_pb2_grpc
 
 log = structlog.get_logger()
-
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""Both ways, on every server and channel. The largest message is one encoded 4K frame; gRPC's own 4 MB would cut it."""
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # two processes on one port is a mistake, and must fail
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # our own clients ask every 20 s whether we are there
-)
 
 
 class GrpcService(NamedTuple):
@@ -74,7 +65,7 @@ async def grpc_server(services: Sequence[GrpcService], listen: str) -> AsyncIter
     Raises:
         OSError: the address is taken or not ours.
     """
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=CHANNEL_OPTIONS)
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=SERVER_OPTIONS)
     table, health = MethodTable(), health_aio.HealthServicer()
     mux = MuxServicer(table)
     for service in services:

@@ -21,8 +21,8 @@ from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.ports import EnergyMeter
-from skyshore.worker.desk import ClassifyOffer, LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
+from skyshore.worker.executor import ClassifyOffer, LlmOffer, Offer, VideoOffer
 from skyshore.worker.measure import measure_llm
 from skyshore.worker.settings import NodeSettings
 

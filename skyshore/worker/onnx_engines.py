@@ -17,9 +17,9 @@ from skyshore.nodemodel.hardware import jpeg_bytes
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.ports import LlmEngine, VideoEngine
-from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.engines import EngineSet, model_names, read_profile
+from skyshore.worker.executor import LlmOffer, Offer, VideoOffer
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.settings import NodeSettings
 from skyshore.worker.slowdown import SlowedLlmEngine, SlowedVideoEngine

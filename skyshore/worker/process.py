@@ -16,8 +16,8 @@ from skyshore.runtime import telemetry
 from skyshore.runtime.process import run_process
 from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.worker.desk import Desk
 from skyshore.worker.engines import EngineSet, StartEngines, start_emulated
+from skyshore.worker.executor import Desk
 from skyshore.worker.registration import FAREWELL_S, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from skyshore.worker.settings import NodeSettings

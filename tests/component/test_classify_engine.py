@@ -35,8 +35,8 @@ from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.runtime.serve import GrpcService, grpc_server
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.worker.desk import ClassifyOffer, Desk
 from skyshore.worker.engines import EngineSet
+from skyshore.worker.executor import ClassifyOffer, Desk
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_batch, action_clip
 

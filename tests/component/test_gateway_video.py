@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway import jobs, segments
+from gateway.video import job_runner, segments
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
 from skyshore.domain.job import TaskRecord, TaskState
@@ -216,7 +216,7 @@ async def test_job_that_keeps_failing_is_buried_after_three_tries(
 async def test_job_that_takes_long_is_kept_by_renewing_it(
     tmp_path: Path, clip: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "BLOCK_S", 0.1)
+    monkeypatch.setattr(job_runner, "BLOCK_S", 0.1)
     store = RedisStore(valkey_url)
     node = FakeNode("n", hold=asyncio.Event())
     async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=1.2, gateway_segment_s=5.0) as w:

@@ -20,8 +20,8 @@ from skyshore.engines.llm.settings import KV_BUDGET_BYTES
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.worker import onnx_engines
-from skyshore.worker.desk import ClassifyOffer, Desk, VideoOffer
 from skyshore.worker.engines import start_emulated
+from skyshore.worker.executor import ClassifyOffer, Desk, VideoOffer
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.onnx_engines import start_onnx
 from skyshore.worker.settings import NodeSettings

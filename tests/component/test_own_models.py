@@ -16,7 +16,7 @@ from skyshore.domain.errors import InvalidTask
 from skyshore.domain.llm import LlmInput, Sampling
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
-from skyshore.worker.desk import LlmOffer
+from skyshore.worker.executor import LlmOffer
 from skyshore.worker.onnx_engines import start_onnx
 from skyshore.worker.settings import NodeSettings
 from tests.data.llm_tiny_gguf import TinyLlama, write_tiny_gguf

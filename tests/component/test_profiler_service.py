@@ -11,7 +11,6 @@ import pytest
 from services.profiler.app import load_tokenizer, profiler
 from services.profiler.settings import ProfilerSettings
 from services.profiler.tokens import ByteGuess, PromptTokenizer
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.tokenizer import Tokenizer
@@ -21,6 +20,7 @@ from skyshore.domain.errors import InvalidMedia, InvalidTask
 from skyshore.domain.llm import ChatMessage, LlmInput, Sampling
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.profile import TaskProfile
+from skyshore.mux.client import MuxChannel
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.small_fleet import llm_task, outcome, video_task
 

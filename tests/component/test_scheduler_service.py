@@ -12,12 +12,12 @@ import pytest
 
 from services.scheduler.app import scheduler
 from services.scheduler.settings import SchedulerSettings
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, QueueFull
 from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
+from skyshore.mux.client import MuxChannel
 from skyshore.scheduling.log import replay
 from skyshore.v1 import scheduler_service_pb2 as pb
 from skyshore.v1.scheduler_service_pb2_grpc import SchedulerServiceStub

@@ -29,8 +29,8 @@ from skyshore.domain.video import Codec, Detection, EncodedFrame, FrameDetection
 from skyshore.nodemodel.document import profile_from_document, profile_to_document
 from skyshore.nodemodel.speed import NodeProfile, VideoSpeed
 from skyshore.worker import video_profile
-from skyshore.worker.desk import VideoOffer
 from skyshore.worker.engines import start_emulated
+from skyshore.worker.executor import VideoOffer
 from skyshore.worker.settings import NodeSettings
 from skyshore.worker.video_profile import (
     Judge,

@@ -20,12 +20,12 @@ from skyshore.engines.emulated.video import EmulatedVideoEngine
 from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
-from skyshore.runtime.status import from_rpc_error
 from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
 from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
-from skyshore.worker.desk import Desk, LlmOffer, VideoOffer
+from skyshore.wire.status import from_rpc_error
+from skyshore.worker.executor import Desk, LlmOffer, VideoOffer
 from skyshore.worker.registration import FAREWELL_S, Registration, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from tests.fakes.virtual_time import run_in_virtual_time

@@ -15,7 +15,6 @@ import uvicorn
 from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.adapters.worker_client import WorkerPool
@@ -26,6 +25,7 @@ from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Classification, Detection, FrameDetections
+from skyshore.mux.client import MuxChannel
 from skyshore.ports import StateStore
 from skyshore.runtime.serve import GrpcService, grpc_server
 from skyshore.v1 import (

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.errors import error_headers, error_object, invalid_task
-from gateway.openai_reply import ChatReply, Choice, CompletionReply, usage_of
-from gateway.openai_schema import MAX_CHOICES, ChatRequest, CompletionRequest
-from gateway.video_schema import DetectFields
+from gateway.llm.openai_reply import ChatReply, Choice, CompletionReply, usage_of
+from gateway.llm.openai_schema import MAX_CHOICES, ChatRequest, CompletionRequest
+from gateway.video.schema import DetectFields
 from skyshore.domain.errors import NodeUnavailable, PromptTooLong, QueueFull
 from skyshore.domain.llm import ChatMessage, FinishReason, TokenChunk, TokenLogprob
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from gateway.segments import Segment, SegmentDispatcher, SegmentResult
-from gateway.video_job import Progress, write_whole
-from gateway.video_schema import VideoJob
+from gateway.video.detect_job import Progress, write_whole
+from gateway.video.schema import VideoJob
+from gateway.video.segments import Segment, SegmentDispatcher, SegmentResult
 from skyshore.domain.errors import DeadlineExceeded, Internal
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
@@ -43,7 +43,7 @@ class ClassifyWork:
         return target
 
     async def _segment(self, job: VideoJob) -> Segment:
-        from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
 
         facts, path = job.facts, Path(job.path)
         count = min(job.frames, facts.frame_count)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from gateway.video_job import Progress
-from gateway.video_schema import VideoJob
+from gateway.video.detect_job import Progress
+from gateway.video.schema import VideoJob
 from skyshore.domain.errors import Internal, NodeUnavailable, NotFound, QueueFull, SkyshoreError
 from skyshore.domain.job import Job, TaskRecord, TaskState
 from skyshore.domain.task import TaskKind

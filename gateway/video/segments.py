@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.ledger import JoulesPerByte, Ledger, status_of
+from gateway.attempt_log import JoulesPerByte, Ledger, status_of
 from gateway.records import RecordWriter
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, QueueFull, SkyshoreError
 from skyshore.domain.node import Arm

@@ -10,10 +10,10 @@ from typing import Generic, Protocol, Self, TypeVar
 import grpc
 
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, SkyshoreError
-from skyshore.runtime import status
-from skyshore.runtime.coalescer import Coalescer
-from skyshore.runtime.serve import MAX_MESSAGE_BYTES
+from skyshore.mux.coalescer import Coalescer
+from skyshore.mux.grpc_options import CLIENT_OPTIONS
 from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
+from skyshore.wire import status
 
 STREAM_WINDOW = 64
 """Replies of one streaming call that may wait here unread; the server pauses that call beyond it."""
@@ -24,21 +24,6 @@ LINGER_S = 0.002
 A message costs some 0.2 ms of CPU at each end, however few frames are in it; a frame of a full one costs a tenth. As in
 Nagle's algorithm a full message does not wait, and nothing does on a stream where all that was sent is answered.
 """
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # A process that restarts is found again within its first second, and one that stays away costs little.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.use_local_subchannel_pool", 1),
-    # A cut cable is noticed although nobody resets the connection. Slow, because a ping queues behind bulk on a thin
-    # link; nodes are watched by their leases as well.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
 
 
 class WireMessage(Protocol):
@@ -247,7 +232,7 @@ class MuxChannel:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
         self._stub: mux_service_pb2_grpc.MuxServiceAsyncStub = mux_service_pb2_grpc.MuxServiceStub(self._channel)
         self._connection: _Connection | None = None
         self._runner: asyncio.Task[None] | None = None

@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, cast
 
-from gateway.ledger import JoulesPerByte, Ledger, status_of
+from gateway.attempt_log import JoulesPerByte, Ledger, status_of
 from gateway.records import RecordWriter
 from skyshore.domain.errors import (
     DeadlineExceeded,

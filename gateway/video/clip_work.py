@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gateway.video_schema import ClipFacts
+from gateway.video.schema import ClipFacts
 from skyshore.adapters import video_draw, video_source
 from skyshore.adapters.video_draw import Mp4Writer, draw, write_png
 from skyshore.adapters.video_encode import Encoding, encode_segment, fit

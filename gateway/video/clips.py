@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import structlog
 
-from gateway.demands import Demands, new_task_id
-from gateway.uploads import FILE_FIELD
-from gateway.video_schema import ClipFacts, ClipFields, VideoJob
+from gateway.request_options import Demands, new_task_id
+from gateway.video.schema import ClipFacts, ClipFields, VideoJob
+from gateway.video.uploads import FILE_FIELD
 from skyshore.domain.errors import InvalidMedia, NotFound
 from skyshore.domain.job import TaskRecord
 from skyshore.domain.task import TaskKind
@@ -66,7 +66,7 @@ class Clips:
         self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, demands: Demands
     ) -> TaskRecord:
         """Check a clip on disk and make it a job; durable when this returns. Raises as `accept_upload`."""
-        from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
 
         facts = await asyncio.to_thread(clip_work.probe, path)
         job = VideoJob(
@@ -87,13 +87,13 @@ class Clips:
 
     async def annotated(self, record: TaskRecord) -> Path:
         """The clip with its boxes, made when first asked for. Raises NotFound when its files are gone."""
-        from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
 
         return await self._drawn(record, "mp4", clip_work.annotate)
 
     async def contact_sheet(self, record: TaskRecord) -> Path:
         """Some of its frames with their boxes, as a PNG; otherwise as `annotated`."""
-        from gateway import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
 
         return await self._drawn(record, "png", clip_work.contact_sheet)
 

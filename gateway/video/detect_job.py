@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.segments import Segment, SegmentDispatcher, SegmentResult
-from gateway.video_schema import VideoJob
+from gateway.video.schema import VideoJob
+from gateway.video.segments import Segment, SegmentDispatcher, SegmentResult
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.ports import ProfilerClient
 
 if TYPE_CHECKING:
-    from gateway.clip_work import ClipCutter, KeyFrame
+    from gateway.video.clip_work import ClipCutter, KeyFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class VideoWork:
             SkyshoreError: the first failure of a segment; the others are cancelled.
         """
         # OpenCV and PyAV take 100 MB and half a second; a gateway for text never pays for them.
-        from gateway import clip_work  # noqa: PLC0415
+        from gateway.video import clip_work  # noqa: PLC0415
 
         cutter = await asyncio.to_thread(
             clip_work.ClipCutter, Path(job.path), job.facts, self._segment_s, job.frame_stride

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.demands import Demands, new_task_id, read_demands, trace_of
+from gateway.request_options import Demands, new_task_id, read_demands, trace_of
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.task import ServiceClass
 

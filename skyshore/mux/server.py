@@ -11,9 +11,9 @@ import grpc
 import structlog
 
 from skyshore.domain.errors import SkyshoreError
-from skyshore.runtime import status
-from skyshore.runtime.coalescer import Coalescer
+from skyshore.mux.coalescer import Coalescer
 from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
+from skyshore.wire import status
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.demands import MAX_DEADLINE_S
+from gateway.request_options import MAX_DEADLINE_S
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import Task, TaskKind
 from skyshore.nodemodel.clips import CLIP_FRAMES
