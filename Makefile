@@ -28,7 +28,7 @@ demo: .venv/.run ## start everything, send real requests, replay a trace, print 
 test: .venv/.dev ## run every test but the gpu ones; says what it skipped and why
 	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
 
-check: .venv/.dev ## style, types, layers, protos, stubs, sizes, dead code
+check: .venv/.dev ## style, types, layers, protos, stubs, sizes, names, words, dead code
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
@@ -36,7 +36,9 @@ check: .venv/.dev ## style, types, layers, protos, stubs, sizes, dead code
 	@if command -v npm >/dev/null; then npm exec --yes @bufbuild/buf@1.75.0 -- lint; \
 	  else echo "SKIPPED proto lint: npm is not installed"; fi
 	$(BIN)/python scripts/gen_protos.py --check
-	$(BIN)/python scripts/check_sizes.py
+	$(BIN)/python -m scripts.check_sizes --warn
+	$(BIN)/python -m scripts.check_names --warn
+	$(BIN)/python -m scripts.check_words --warn | tail -n 1
 	$(BIN)/vulture
 
 fmt: .venv/.dev ## regenerate skyshore/v1 from protos/, format, fix what can be fixed
