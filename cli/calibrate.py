@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.render import show_table
-from experiments.calibrate import calibrate_run
+from experiments.fit.calibrate import calibrate_run
 from skyshore.nodemodel.calibration import Calibration, calibration_to_document
 from skyshore.report.tables import Table
 

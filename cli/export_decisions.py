@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.render import say
-from experiments.decision_table import DecisionWriter
-from experiments.outcome_table import OutcomeRow
+from experiments.figures.decision_table import DecisionWriter
+from experiments.figures.outcome_table import OutcomeRow
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.outcome import Outcome, OutcomeStatus

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from cli.connection import state_folder
 from cli.render import say, show_table
 from cli.traces import read_schedule
-from experiments.live_faults import play_faults, restart_links
+from experiments.run.live_faults import play_faults, restart_links
 from loadgen.clips import find_file
 from loadgen.pacing import LEAD_S, Run
 from loadgen.replay import prepare

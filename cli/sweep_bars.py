@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from experiments.processes import Event, Progressed
+from experiments.run.processes import Event, Progressed
 
 
 class SweepBars:

@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.sweep_bars import SweepBars
-from experiments.bundle import Bundle
-from experiments.processes import run_in_processes
-from experiments.verify import Verdict, verify
+from experiments.plan.bundle import Bundle
+from experiments.run.processes import run_in_processes
+from experiments.run.verify import Verdict, verify
 
 
 def run_verify(folder: Path, parallel: int, *, as_json: bool) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from experiments.cell import Cell, Driver
-from experiments.live import run_live
-from experiments.outcome_table import OutcomeRow
-from experiments.simulated import run_simulated
+from experiments.figures.outcome_table import OutcomeRow
+from experiments.plan.cell import Cell, Driver
+from experiments.run.live import run_live
+from experiments.run.simulated import run_simulated
 from skyshore.domain.placement import DecisionRecord
 from skyshore.scheduling.log import decode_log, replay
 

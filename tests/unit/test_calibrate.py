@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.calibrate import ENGINE, calibrate, fit_nodes
-from experiments.cell import Cell
-from experiments.outcome_table import OutcomeRow
-from experiments.simulated import run_simulated
+from experiments.figures.outcome_table import OutcomeRow
+from experiments.fit.calibrate import ENGINE, calibrate, fit_nodes
+from experiments.plan.cell import Cell
+from experiments.run.simulated import run_simulated
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.nodemodel.calibration import (

@@ -16,15 +16,14 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 from pyarrow import parquet
 
-from experiments.cell import Cell, CellResult, Driver, at_load
-from experiments.comparison import compare
-from experiments.curves import BINS, CurveTally, Timeline
-from experiments.decision_table import DecisionWriter
-from experiments.figures import FIGURES, FigureTally
-from experiments.inputs import Inputs
-from experiments.outcome_table import SCHEMA, OutcomeRow, OutcomeWriter
-from experiments.references import FIXED, FORESIGHT
-from experiments.tables import comparison_tables, figure_text
+from experiments.figures.comparison import compare
+from experiments.figures.curves import BINS, CurveTally, Timeline
+from experiments.figures.decision_table import DecisionWriter
+from experiments.figures.figures import FIGURES, FigureTally
+from experiments.figures.outcome_table import SCHEMA, OutcomeRow, OutcomeWriter
+from experiments.plan.cell import FIXED, FORESIGHT, Cell, CellResult, Driver, at_load
+from experiments.plan.inputs import Inputs
+from experiments.report.tables import comparison_tables, figure_text
 from skyshore.domain.errors import NotFound
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.placement import DecisionRecord

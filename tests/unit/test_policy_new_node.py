@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cell import Cell
-from experiments.outcome_table import OutcomeRow
-from experiments.simulated import run_simulated
+from experiments.figures.outcome_table import OutcomeRow
+from experiments.plan.cell import Cell
+from experiments.run.simulated import run_simulated
 
 SCENARIO = """
 name = "joining"
