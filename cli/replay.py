@@ -27,7 +27,7 @@ from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import InvalidTask
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
 from skyshore.scenario import Scenario, read_scenario
-from skyshore.scenario.schema import FaultTable
+from skyshore.scenario.faults import FaultTable
 from skyshore.scenario.workload import make_schedule
 from skyshore.text_file import read_text
 from skyshore.workload.prompts import TokenCounter
@@ -56,7 +56,7 @@ class Stage:
     """What else happens while a scenario's schedule is played: links that follow its clock, nodes that come and go."""
 
     links_url: str = ""
-    door: str = ""
+    control_socket: str = ""
     faults: tuple[FaultTable, ...] = ()
 
 
@@ -93,7 +93,7 @@ def _stage(scenario: Scenario, path: Path, url: str) -> Stage:
 
     state = StateFile(state_folder()).read()
     if state is not None and state.alive and state.gateway_url == url and state.scenario == str(path.absolute()):
-        return Stage(state.links_url, state.door, scenario.faults)
+        return Stage(state.links_url, state.control_socket, scenario.faults)
     if scenario.links or scenario.faults:
         raise InvalidTask(f"no system that runs {path} here answers at {url}; start it with `skyshore up {path}`")
     return Stage()
@@ -164,7 +164,7 @@ async def _play(run: Run, duration_s: float, console: Console, stage: Stage) -> 
     with Progress(*columns, console=console, auto_refresh=False) as bar:
         task = bar.add_task("", total=duration_s, counts="")
         zero_s = loop.time() + (STAGE_LEAD_S if stage.links_url or stage.faults else LEAD_S)
-        faults = asyncio.create_task(play_faults(stage.door, stage.faults, zero_s))
+        faults = asyncio.create_task(play_faults(stage.control_socket, stage.faults, zero_s))
         await asyncio.to_thread(restart_links, stage.links_url, zero_s - loop.time())
         playing = asyncio.create_task(run.play(zero_s - loop.time()))
         while not playing.done():

@@ -23,9 +23,10 @@ from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of, chunk_bytes
 from skyshore.nodemodel.calibration import Overheads
 from skyshore.scenario import Scenario
+from skyshore.scenario.effects import NodeEffect, SlowNode, StartNode, StopNode
+from skyshore.scenario.faults import node_effects
 from skyshore.scenario.files import calibration_of, profile_of, read_trace
 from skyshore.scenario.links import link_settings
-from skyshore.scenario.schema import FaultTable
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
 
 
@@ -84,8 +85,8 @@ def fleet(
             for node_id in table.ids
         ]
     cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings or settings_of(known.overheads, scenario.seed))
-    for fault in scenario.faults:
-        _plan_fault(fault, timeline, cluster)
+    for at_s, node_id, effect in node_effects(scenario.faults):
+        timeline.at(at_s, _apply, (cluster, cluster.nodes[node_id], effect))
     return cluster
 
 
@@ -144,30 +145,17 @@ class _Links:
         return np.random.default_rng([self._scenario.seed, way, *node_id.encode()])
 
 
-def _plan_fault(fault: FaultTable, timeline: Timeline, cluster: Cluster) -> None:
-    node = cluster.nodes[fault.node]
-
-    def crash(_: None) -> None:
-        if node.alive:
-            cluster.crash(node)
-
-    def boot(_: None) -> None:
-        if not node.alive:
-            cluster.boot(node)
-
-    def drift(slowdown: float) -> None:
-        node.drift(slowdown)
-
-    if fault.kind == "drift":
-        timeline.at(fault.at_s, drift, fault.slowdown)
-        if fault.for_s is not None:
-            timeline.at(fault.at_s + fault.for_s, drift, 1.0)
-    elif fault.kind == "boot":
-        timeline.at(fault.at_s, boot, None)
-    elif fault.kind == "crash":
-        timeline.at(fault.at_s, crash, None)
-        if fault.for_s is not None:
-            timeline.at(fault.at_s + fault.for_s, boot, None)
+def _apply(happening: tuple[Cluster, SimNode, NodeEffect]) -> None:
+    cluster, node, effect = happening
+    match effect:
+        case StopNode():
+            if node.alive:
+                cluster.crash(node)
+        case StartNode():
+            if not node.alive:
+                cluster.boot(node)
+        case SlowNode():
+            node.drift(effect.slowdown)
 
 
 def joules_of(nodes: Mapping[str, SimNode]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from cli.launcher.door import door
+from cli.launcher.control_socket import control_socket
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.health import HealthCheck, Probe
@@ -52,7 +52,7 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         record = _Recorder(file, plan, options.scenario)
         supervisor = Supervisor(plan.stages, log_folder(options.state_folder), view, limits, record.started)
         try:
-            async with door(supervisor) as path:
+            async with control_socket(supervisor) as path:
                 record.opened(path)
                 await _until_stopped(supervisor, record, view)
         finally:
@@ -141,8 +141,8 @@ class _Recorder:
         source = str(scenario.absolute()) if scenario is not None else ""
         self._state = SystemState(me, False, *addresses, links_url=plan.links_url, scenario=source, notes=plan.notes)
 
-    def opened(self, door: str) -> None:
-        self._state = replace(self._state, door=door)
+    def opened(self, control_socket: str) -> None:
+        self._state = replace(self._state, control_socket=control_socket)
 
     def started(self, child: Child) -> None:
         spec = child.spec

@@ -51,7 +51,7 @@ class ProcessEntry:
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """One system: its launcher, its doors and its processes in the order of their start."""
+    """One system: its launcher, its addresses and its processes in the order of their start."""
 
     launcher: ProcessId
     ready: bool
@@ -63,8 +63,8 @@ class SystemState:
     """What its starter should know: ports that moved, models that are missing."""
     links_url: str = ""
     """Interface of the link emulator; empty where no link is emulated."""
-    door: str = ""
-    """Socket on which the launcher takes faults (see `door`)."""
+    control_socket: str = ""
+    """Path of the socket on which the launcher takes commands (see `control_socket`)."""
     scenario: str = ""
     """File it was started from; empty without one."""
 

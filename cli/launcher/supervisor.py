@@ -11,6 +11,7 @@ from cli.launcher.errors import LaunchFailed
 from cli.launcher.log_view import LogView
 from cli.launcher.nodes import DRIFT_FILE
 from cli.launcher.process import Child, ProcessSpec
+from skyshore.scenario.effects import NodeEffect, SlowNode, StartNode, StopNode
 
 PROBE_EVERY_S = 0.1
 
@@ -40,7 +41,7 @@ class Supervisor:
         self._view, self._limits, self._on_started = view, limits, on_started
         self._stages = [[Child(spec, log_folder / f"{spec.name}.log", view.show) for spec in s] for s in stages]
         self._ends: dict[asyncio.Task[int], Child] = {}
-        self._booted = asyncio.Event()
+        self._started_again = asyncio.Event()
 
     @property
     def children(self) -> list[Child]:
@@ -71,13 +72,13 @@ class Supervisor:
     async def watch(self) -> Child:
         """Report every end; return the first essential child that ended."""
         waiting = self._ends = {asyncio.create_task(child.wait()): child for child in self.children}
-        booted = asyncio.create_task(self._booted.wait())
+        started_again = asyncio.create_task(self._started_again.wait())
         try:
             while True:
-                done, _ = await asyncio.wait([*waiting, booted], return_when=asyncio.FIRST_COMPLETED)
-                if booted in done:
-                    self._booted.clear()
-                    booted = asyncio.create_task(self._booted.wait())
+                done, _ = await asyncio.wait([*waiting, started_again], return_when=asyncio.FIRST_COMPLETED)
+                if started_again in done:
+                    self._started_again.clear()
+                    started_again = asyncio.create_task(self._started_again.wait())
                 ended = [waiting.pop(task) for task in done if task in waiting]
                 for child in ended:
                     self._view.say(f"{_how_it_ended(child)}; it is not restarted. Log: {child.log_path}", "bold red")
@@ -85,38 +86,27 @@ class Supervisor:
                     if child.spec.essential:
                         return child
         finally:
-            tasks = [*waiting, booted]
+            tasks = [*waiting, started_again]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def crash(self, name: str) -> None:
-        """End a child without warning, as a fault would. Raises LaunchFailed for one that is not there, or needed."""
-        child = self._child(name)
-        if child.spec.essential:
-            raise LaunchFailed(f"{name} is no node: without it nothing works, so it cannot be crashed")
-        child.kill()
+    async def apply(self, name: str, effect: NodeEffect) -> None:
+        """Make an effect of a fault happen to the process of a node.
 
-    async def drift(self, name: str, slowdown: float) -> None:
-        """Let an emulated node take so many times as long as it says. Raises LaunchFailed for one that cannot."""
-        file = _drift_file(self._child(name))
-        if not file.name:
-            raise LaunchFailed(f"{name} is not emulated: a real engine cannot be made to drift")
-        fresh = file.with_suffix(".new")
-        fresh.write_text(f"{slowdown!r}\n", encoding="utf-8")
-        fresh.replace(file)
-
-    async def boot(self, name: str) -> None:
-        """Start a child that ended. Raises LaunchFailed for one that is not there, or that runs."""
+        Raises:
+            LaunchFailed: no such process, it is not a node, it cannot be slowed down, or it already runs.
+        """
         child = self._child(name)
-        if child.returncode is None:
-            raise LaunchFailed(f"{name} runs; crash it first")
-        await child.wait()
-        await child.start()
-        self._on_started(child)
-        self._ends[asyncio.create_task(child.wait())] = child
-        self._booted.set()
-        self._view.say(f"{name} was started again (pid {child.pid})", "green")
+        match effect:
+            case StopNode():
+                if child.spec.essential:
+                    raise LaunchFailed(f"{name} is not a node: the system cannot run without it, so it is not stopped")
+                child.kill()
+            case StartNode():
+                await self._start_again(child)
+            case SlowNode():
+                _slow_down(child, effect.slowdown)
 
     async def stop(self) -> None:
         """Last started first, so that nothing loses what it still talks to; one stage at a time."""
@@ -134,6 +124,17 @@ class Supervisor:
         """End all children at once, without their leave; `stop` then finds them gone."""
         for child in self.children:
             child.kill()
+
+    async def _start_again(self, child: Child) -> None:
+        name = child.spec.name
+        if child.returncode is None:
+            raise LaunchFailed(f"{name} already runs; stop it first")
+        await child.wait()
+        await child.start()
+        self._on_started(child)
+        self._ends[asyncio.create_task(child.wait())] = child
+        self._started_again.set()
+        self._view.say(f"{name} was started again (pid {child.pid})", "green")
 
     def _child(self, name: str) -> Child:
         for child in self.children:
@@ -155,6 +156,15 @@ class Supervisor:
             problem = problem or f"another process answers at {child.spec.health.address}"
             await asyncio.sleep(PROBE_EVERY_S)
         raise _failed(child, f"{child.spec.name} did not serve within {self._limits.ready_s:g} s: {problem}")
+
+
+def _slow_down(child: Child, slowdown: float) -> None:
+    file = _drift_file(child)
+    if not file.name:
+        raise LaunchFailed(f"{child.spec.name} is not emulated: a real engine cannot be slowed down")
+    fresh = file.with_suffix(".new")
+    fresh.write_text(f"{slowdown!r}\n", encoding="utf-8")
+    fresh.replace(file)
 
 
 def _drift_file(child: Child) -> Path:

@@ -126,7 +126,7 @@ async def _play(run: Run, planned: Plan, system: LiveSystem, progress: Progress 
     store = RedisStore(system.redis_url)
     watching = asyncio.create_task(_watch(store, watched))
     zero_s = loop.time() + LEAD_S
-    faults = asyncio.create_task(play_faults(system.door, planned.scenario.faults, zero_s))
+    faults = asyncio.create_task(play_faults(system.control_socket, planned.scenario.faults, zero_s))
     try:
         await asyncio.to_thread(restart_links, system.links_url, zero_s - loop.time())
         psutil.cpu_percent()

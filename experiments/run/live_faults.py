@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.scenario.schema import FaultTable
+from skyshore.scenario.faults import FaultTable, node_effects
 
 HTTP_S = 5.0
 
 
 def restart_links(links_url: str, in_s: float) -> None:
-    """Experiment time of all links will be 0 then, so that traces and planned outages begin with the workload.
+    """Set the experiment time of all links to 0 in `in_s` seconds: traces and planned outages start with the workload.
 
-    Nothing happens where no links are emulated, that is, for an empty address.
+    An empty address means that no link is emulated; then nothing happens.
     """
     if not links_url:
         return
@@ -27,35 +27,27 @@ def restart_links(links_url: str, in_s: float) -> None:
         return
 
 
-async def play_faults(door: str, faults: Sequence[FaultTable], zero_s: float) -> None:
-    """Lose, boot and slow down nodes when the scenario says; `zero_s` is the loop's time at which the schedule begins.
+async def play_faults(control_socket: str, faults: Sequence[FaultTable], zero_s: float) -> None:
+    """Stop, start and slow down nodes at the times of the scenario.
 
-    `door` is the launcher's socket.
+    Effects on links are not played here: the links plan them by their own clock.
 
-    Outages are not played here: the links plan them by their own clock.
+    Args:
+        control_socket: path of the launcher's socket.
+        faults: those of the scenario.
+        zero_s: the loop's time at which the workload starts.
 
     Raises:
         NodeUnavailable: the launcher refused.
     """
     loop = asyncio.get_running_loop()
-    for at_s, act, node_id, slowdown in sorted(_acts(faults)):
+    for at_s, node_id, effect in node_effects(faults):
         await asyncio.sleep(max(0.0, zero_s + at_s - loop.time()))
-        reader, writer = await asyncio.open_unix_connection(door)
+        reader, writer = await asyncio.open_unix_connection(control_socket)
         try:
-            writer.write(json.dumps({"do": act, "process": node_id, "slowdown": slowdown}).encode() + b"\n")
-            said = json.loads(await reader.readline())
+            writer.write(json.dumps({"node": node_id, **effect.model_dump()}).encode() + b"\n")
+            answer = json.loads(await reader.readline())
         finally:
             writer.close()
-        if "error" in said:
-            raise NodeUnavailable(f"the launcher refused to {act} {node_id}: {said['error']}")
-
-
-def _acts(faults: Sequence[FaultTable]) -> Iterator[tuple[float, str, str, float]]:
-    """When, what, to which node, how much slower."""
-    undone = {"crash": "boot", "drift": "drift"}
-    for fault in faults:
-        if fault.kind == "outage":
-            continue
-        yield fault.at_s, fault.kind, fault.node, fault.slowdown
-        if fault.for_s is not None and fault.kind in undone:
-            yield fault.at_s + fault.for_s, undone[fault.kind], fault.node, 1.0
+        if "error" in answer:
+            raise NodeUnavailable(f"the launcher refused {effect.effect} of {node_id}: {answer['error']}")

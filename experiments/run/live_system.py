@@ -27,8 +27,8 @@ class LiveSystem:
     redis_url: str
     links_url: str
     """Empty where no link is emulated."""
-    door: str
-    """Socket on which its launcher loses and boots nodes."""
+    control_socket: str
+    """Socket on which its launcher stops, starts and slows down nodes."""
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def live_system(scenario: Path, policy: str, seed: int, *, keep_event_log: Path 
                 gateway_url=said["gateway_url"],
                 redis_url=said["redis_url"],
                 links_url=said["links_url"],
-                door=said["door"],
+                control_socket=said["control_socket"],
             )
         finally:
             _skyshore(["down"], env, STOP_S)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from skyshore.links.settings import Direction, LinkSettings, Outage
+from skyshore.scenario.effects import CutLink
+from skyshore.scenario.faults import effects_of
 from skyshore.scenario.schema import DirectionTable, Scenario
 
 MBIT_BYTES = 1e6 / 8
@@ -33,8 +35,9 @@ def _outages(scenario: Scenario, node_id: str, shared: str) -> tuple[Outage, ...
     for fault in scenario.faults:
         table = scenario.link_of(fault.node)
         together = bool(shared) and table is not None and table.shared == shared
-        if fault.kind == "outage" and fault.for_s is not None and (fault.node == node_id or together):
-            found.add((fault.at_s, fault.at_s + fault.for_s))
+        for at_s, cut_node_id, effect in effects_of(fault):
+            if isinstance(effect, CutLink) and (cut_node_id == node_id or together):
+                found.add((at_s, at_s + effect.for_s))
     return tuple(Outage(*each) for each in sorted(found))
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from skyshore.domain.errors import SkyshoreError
+from skyshore.scenario.faults import FAULT_KINDS
 from skyshore.scenario.schema import Scenario, closest
 
 
@@ -53,8 +54,14 @@ def _said(detail: Any, lines: dict[Location, int], file: str) -> str:
         message = f"unknown field{closest(str(location[-1]), _fields_at(location[:-1]))}"
     elif detail["type"] == "missing":
         message = "is missing; add it"
+    elif detail["type"] == "union_tag_not_found":
+        location, message = (*location, "kind"), f"is missing; there are {', '.join(FAULT_KINDS)}"
+    elif detail["type"] == "union_tag_invalid":
+        kind = detail["ctx"]["tag"]
+        location, message = (*location, "kind"), f"unknown kind '{kind}'{closest(kind, list(FAULT_KINDS))}"
     elif detail["type"] not in ("value_error",):
         message = f"{message}, not {detail['input']!r}"
+    location = tuple(word for i, word in enumerate(location) if not _is_kind(location, i))
     known = location
     while known and known not in lines:
         known = known[:-1]
@@ -62,10 +69,17 @@ def _said(detail: Any, lines: dict[Location, int], file: str) -> str:
     return f"{file}:{lines.get(known, 1)}: {field}: {message}"
 
 
+def _is_kind(location: Location, i: int) -> bool:
+    """Whether a word of a location is not a field but the kind of a fault, which pydantic puts behind its index."""
+    return i == 2 and location[0] == "faults" and location[i] in FAULT_KINDS
+
+
 def _fields_at(location: Location) -> list[str]:
     model: type[BaseModel] = Scenario
-    for word in location:
-        if isinstance(word, str) and word in model.model_fields:
+    for i, word in enumerate(location):
+        if _is_kind(location, i):
+            model = FAULT_KINDS[str(word)]
+        elif isinstance(word, str) and word in model.model_fields:
             annotation = model.model_fields[word].annotation
             arguments = getattr(annotation, "__args__", (annotation,))
             model = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), model)

@@ -6,23 +6,16 @@ import difflib
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from skyshore.domain.node import Tier
 from skyshore.domain.task import SERVICE_CLASSES, ServiceClass, TaskKind
+from skyshore.scenario.faults import AnyFault
+from skyshore.scenario.fields import Duration, Name, Positive, ScenarioTable, Share
 from skyshore.workload.cameras import VideoKind
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NodeTable(_Table):
+class NodeTable(ScenarioTable):
     """One node, or `count` alike ones named `id-1`, `id-2` and so on."""
 
     id: Name
@@ -47,7 +40,7 @@ class NodeTable(_Table):
         return (self.id,) if self.count == 1 else tuple(f"{self.id}-{i}" for i in range(1, self.count + 1))
 
 
-class DirectionTable(_Table):
+class DirectionTable(ScenarioTable):
     """One way of a link. A rate left out is unlimited."""
 
     rate_mbit_s: Positive | None = None
@@ -60,7 +53,7 @@ class DirectionTable(_Table):
     """Pairs of start and end, in experiment time."""
 
 
-class LinkTable(_Table):
+class LinkTable(ScenarioTable):
     """The link of every node whose id is `nodes` or begins with it and a dash."""
 
     nodes: Name
@@ -71,7 +64,7 @@ class LinkTable(_Table):
     joules_per_mb: Duration = 0.0
 
 
-class ClassTable(_Table):
+class ClassTable(ScenarioTable):
     """A service class; adds to or replaces the built-in ones."""
 
     name: Name
@@ -80,7 +73,7 @@ class ClassTable(_Table):
     priority: int = 0
 
 
-class LlmTable(_Table):
+class LlmTable(ScenarioTable):
     """A source of language-model requests."""
 
     arrivals: Literal["poisson", "gamma", "on_off", "diurnal"] = "poisson"
@@ -108,7 +101,7 @@ class LlmTable(_Table):
         return self
 
 
-class CameraTable(_Table):
+class CameraTable(ScenarioTable):
     """`count` cameras alike, each with a phase of its own."""
 
     count: int = Field(default=1, ge=1)
@@ -127,7 +120,7 @@ class CameraTable(_Table):
         return self
 
 
-class WorkloadTable(_Table):
+class WorkloadTable(ScenarioTable):
     """A schedule file made before, or sources to make one from."""
 
     schedule: str = ""
@@ -142,28 +135,7 @@ class WorkloadTable(_Table):
         return self
 
 
-class FaultTable(_Table):
-    """Something that goes wrong at a time."""
-
-    at_s: Duration
-    kind: Literal["crash", "boot", "outage", "drift"]
-    """`crash`, `boot` and `drift` act on a node, `outage` on its link. A node that is to join later crashes at 0."""
-    node: Name
-    for_s: Positive | None = None
-    """`outage`, `drift`: how long; `crash`: time until the node boots again, if it does."""
-    slowdown: Annotated[float, Field(ge=1)] = 1.0
-    """`drift`: work begun from then on takes so many times as long, which the node does not say of itself."""
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> FaultTable:
-        if self.kind == "outage" and self.for_s is None:
-            raise ValueError("an outage needs for_s, its length in seconds")
-        if (self.kind == "drift") != (self.slowdown > 1):
-            raise ValueError("a drift, and nothing else, needs a slowdown above 1")
-        return self
-
-
-class Scenario(_Table):
+class Scenario(ScenarioTable):
     """A whole experiment."""
 
     name: Name
@@ -177,7 +149,7 @@ class Scenario(_Table):
     links: tuple[LinkTable, ...] = ()
     classes: tuple[ClassTable, ...] = ()
     workload: WorkloadTable
-    faults: tuple[FaultTable, ...] = ()
+    faults: tuple[Annotated[AnyFault, Field(discriminator="kind")], ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Scenario:
