@@ -61,5 +61,6 @@ up: ## start the system and leave it running, in containers where an engine answ
 down: ## stop the system
 	@scripts/containers_up.sh down
 
-docs: .venv/.dev ## regenerate docs/openapi.json and check the links between pages
+docs: .venv/.dev ## regenerate docs/openapi.json and the diagrams, check the links between pages
+	$(BIN)/python -m scripts.make_diagrams
 	PYTHONPATH=. $(BIN)/python scripts/make_docs.py
