@@ -91,7 +91,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for pictures and reports.")] = Path("demo-output"),
 ) -> None:
     """Start everything, send a real chat and a real clip, replay a mixed trace, print the report."""
-    from cli.demo import run_demo  # noqa: PLC0415
+    from cli.demo.run import run_demo  # noqa: PLC0415
 
     if not run_demo(emulated=emulated, seconds=seconds, out=out):
         raise typer.Exit(1)
@@ -244,7 +244,7 @@ def explain(
 ) -> None:
     """Show why a task went where it went: every arm, its score, the choice."""
     from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
-    from cli.decisions import explain as explain_task  # noqa: PLC0415
+    from cli.decisions.commands import explain as explain_task  # noqa: PLC0415
 
     explain_task(GatewayApi(gateway_url(url)), task, as_json=as_json)
 
@@ -281,7 +281,18 @@ def _needs_sim() -> None:
     require("sim", "pyarrow", "matplotlib")
 
 
-def _mount(name: str, module: str, about: str, panel: str) -> None:
+GROUPS = {
+    "models": ("cli.models", "Models and sample clips: list, fetch, verify, build.", "Models"),
+    "traces": ("cli.traces.commands", "Schedules of requests: make, show, check.", "Experiments"),
+    "train": ("cli.train", "Train the small models that ship with Skyshore.", "Models"),
+    "profile": ("cli.profile.commands", "Measure the arms of this machine: time, bytes, joules, quality.", "Models"),
+    "decisions": ("cli.decisions.commands", "The decision log: newest decisions, export.", "Decisions"),
+    "policy": ("cli.policy", "The policy that places tasks: show, set.", "Decisions"),
+}
+"""Name of a group of commands -> the module that holds its `app`, its help, its panel."""
+
+
+def _add_group(name: str, module: str, about: str, panel: str) -> None:
     """Add a group of commands whose module is imported only when it is used."""
 
     def group(context: typer.Context) -> None:
@@ -291,12 +302,8 @@ def _mount(name: str, module: str, about: str, panel: str) -> None:
     app.command(name, help=about, context_settings=settings, rich_help_panel=panel, add_help_option=False)(group)
 
 
-_mount("models", "cli.models", "Models and sample clips: list, fetch, verify, build.", "Models")
-_mount("traces", "cli.traces", "Schedules of requests: make, show, check.", "Experiments")
-_mount("train", "cli.train", "Train the small models that ship with Skyshore.", "Models")
-_mount("profile", "cli.profile", "Measure this machine's arms: time, bytes, joules, quality.", "Models")
-_mount("decisions", "cli.decisions", "The decision log: newest placements, export.", "Decisions")
-_mount("policy", "cli.policy", "The policy that places tasks: show, set.", "Decisions")
+for _name, _group in GROUPS.items():
+    _add_group(_name, *_group)
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cli.connection import state_folder
 from cli.render import say, show_table
-from cli.traces import read_schedule
 from experiments.run.live_faults import play_faults, restart_links
 from loadgen.clips import find_file
 from loadgen.pacing import LEAD_S, Run
@@ -28,7 +27,7 @@ from skyshore.domain.errors import InvalidTask
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
 from skyshore.scenario import Scenario, read_scenario
 from skyshore.scenario.faults import FaultTable
-from skyshore.scenario.workload import make_schedule
+from skyshore.scenario.files import read_schedule, schedule_of
 from skyshore.text_file import read_text
 from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule
@@ -82,8 +81,7 @@ def read_play(path: Path, url: str) -> Play:
     if path.suffix != ".toml":
         return Play(read_schedule(path))
     scenario = read_scenario(read_text(path), str(path))
-    name = scenario.workload.schedule
-    schedule = read_schedule(path.parent / name) if name else make_schedule(scenario)
+    schedule = schedule_of(scenario, path.parent)
     emulated = all(table.engine == "emulated" for table in scenario.nodes)
     return Play(schedule, _stage(scenario, path, url), EMULATED if emulated else "")
 

@@ -28,7 +28,7 @@ from skyshore.engines.video.detector import Detector
 from skyshore.nodemodel.hardware import HARDWARE, VISION_SHAPES, video_speed
 from skyshore.profiling.complexity import complexity_vector
 from skyshore.profiling.detection_quality import detection_quality
-from skyshore.workload.synthetic_clips import StreetSpec, street_clip
+from skyshore.workload.synthetic.clips import StreetSpec, street_clip
 from training.clip_complexity import clip_file
 
 Floats = NDArray[np.float64]

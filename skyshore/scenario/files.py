@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from skyshore.domain.errors import NotFound
 from skyshore.links.capacity import Trace
 from skyshore.links.trace_files import TraceError, parse_trace
 from skyshore.nodemodel.calibration import Calibration, calibration_from_document
@@ -14,19 +15,44 @@ from skyshore.nodemodel.speed import NodeProfile
 from skyshore.scenario.reader import InvalidScenario
 from skyshore.scenario.schema import NodeTable, Scenario
 from skyshore.scenario.workload import make_schedule
-from skyshore.workload.schedule import Schedule, from_lines
+from skyshore.workload.schedule import InvalidSchedule, Schedule, from_lines
+
+
+def read_schedule(path: Path) -> Schedule:
+    """The schedule in a file.
+
+    Raises:
+        NotFound: no such file.
+        InvalidSchedule: the file is damaged; the message names the line.
+        OSError: the file cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return from_lines(lines)
+    except FileNotFoundError as error:
+        raise NotFound(f"no file {path}; make one with `skyshore traces make {path}`") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSchedule(f"{path} is not a text file, so it is not a schedule") from error
+    except InvalidSchedule as error:
+        raise InvalidSchedule(f"{path}: {error.message}") from error
 
 
 def schedule_of(scenario: Scenario, folder: Path) -> Schedule:
-    """The schedule file a scenario names, or the one its sources make."""
+    """The schedule file that a scenario names, or the schedule that its sources make.
+
+    Raises:
+        InvalidScenario: the schedule file cannot be read.
+        InvalidSchedule: the schedule file is damaged; the message names the line.
+    """
     name = scenario.workload.schedule
     if not name:
         return make_schedule(scenario)
     try:
-        with (folder / name).open(encoding="utf-8") as lines:
-            return from_lines(lines)
+        return read_schedule(folder / name)
+    except NotFound as error:
+        raise InvalidScenario(f"workload.schedule: {error.message}") from error
     except OSError as error:
-        raise InvalidScenario(f"workload.schedule: {error}; make it with `skyshore traces make`") from error
+        raise InvalidScenario(f"workload.schedule: {error}") from error
 
 
 def calibration_of(scenario: Scenario, folder: Path) -> Calibration:

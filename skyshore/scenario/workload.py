@@ -6,7 +6,7 @@ import numpy as np
 
 from skyshore.domain.task import ServiceClass
 from skyshore.scenario.schema import CameraTable, LlmTable, Scenario
-from skyshore.workload import arrivals
+from skyshore.workload import arrival_processes as arrivals
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.cameras import Camera, camera_arrivals
 from skyshore.workload.mix import LlmDemand, llm_arrivals
@@ -55,8 +55,7 @@ def _times(table: LlmTable, seconds: float, rng: np.random.Generator) -> arrival
         case "gamma":
             return arrivals.gamma(table.rate_per_s, table.cv, seconds, rng)
         case "on_off":
-            rate_on = table.rate_per_s * (table.on_s + table.off_s) / table.on_s
-            return arrivals.on_off(rate_on, table.on_s, table.off_s, seconds, rng)
+            return arrivals.on_off(table.rate_per_s, table.on_s, table.off_s, seconds, rng)
         case "diurnal":
             return arrivals.diurnal(table.rate_per_s, table.amplitude, table.period_s, seconds, rng)
 

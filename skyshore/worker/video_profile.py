@@ -19,7 +19,7 @@ from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.ports import EnergyMeter, VideoEngine
 from skyshore.profiling.detection_quality import DetectionQuality, FrameBoxes, detection_quality
 from skyshore.workload.annotations import Annotations
-from skyshore.workload.synthetic_clips import StreetSpec, street_clip
+from skyshore.workload.synthetic.clips import StreetSpec, street_clip
 
 LOWEST_SCORE = 0.05
 """Detections below the working threshold are asked for as well: mAP ranks them."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.arrivals import Times
+from skyshore.workload.arrival_processes import Times
 from skyshore.workload.lengths import lognormal_tokens
 
 

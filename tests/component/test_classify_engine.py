@@ -38,7 +38,7 @@ from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.worker.engines import EngineSet
 from skyshore.worker.executor import ClassifyOffer, Desk
 from skyshore.worker.servicer import SERVICE, WorkerServicer
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_batch, action_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_batch, action_clip
 
 
 def clip_frames(pictures: np.ndarray) -> list[ClipFrame]:

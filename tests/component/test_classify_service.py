@@ -17,7 +17,7 @@ from cloud_node.dsp.cost import Fabric
 from cloud_node.dsp.group import GroupSettings, RankGroup
 from cloud_node.dsp.launcher import ForkLauncher
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_clip
 
 SLOW_LINK = Fabric(flops_per_s=50e9, bytes_per_s=1e5, alpha_s=1e-2)
 SLOW_RANKS = Fabric(flops_per_s=1e6, bytes_per_s=1e9)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from cli.main import GROUPS
+
 SYSTEM = ("up", "down", "status", "nodes")
 REST = (
     *(
@@ -99,7 +101,7 @@ NO_TEXT = b"\x00\xff\xfe a clip, say"
         (["simulate", "demo.toml", "--out", "file/out"], "file/out.*: Not a directory"),
         (["evaluate", "random", "--on", "none.parquet"], "none.parquet"),
         (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is no address of a gateway"),
-        (["traces", "show", "clip.mp4"], "clip.mp4 is no text file"),
+        (["traces", "show", "clip.mp4"], "clip.mp4 is not a text file"),
         (["traces", "check", "file"], "file: line 1 is no schedule header"),
     ],
 )
@@ -125,9 +127,7 @@ def test_a_schedule_of_no_length_or_no_end_is_refused(seconds: str, tmp_path: Pa
 
 
 def test_every_option_says_what_it_is_for() -> None:
-    groups = [
-        import_module(f"cli.{name}").app for name in ("models", "traces", "train", "profile", "decisions", "policy")
-    ]
+    groups = [import_module(module).app for module, _, _ in GROUPS.values()]
     commands = [typer.main.get_command(each) for each in (import_module("cli.main").app, *groups)]
     options = [
         (command.name, option.name)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cli import profile as profile_command
+from cli.profile import video as profile_command
 from skyshore.adapters.video_decode import open_decoder
 from skyshore.adapters.video_encode import Encoding
 from skyshore.adapters.video_source import ClipFrame

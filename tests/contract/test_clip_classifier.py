@@ -19,7 +19,7 @@ from skyshore.engines.emulated.video import EmulatedVideoEngine
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.ports import ClipClassifierEngine
 from skyshore.worker.slowdown import SlowedClipClassifier
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_clip
 
 SPEED = VideoSpeed("space-time-actions", "modelled:test", frame_s=0.002, slots=1, queue=2, kind=TaskKind.VIDEO_CLASSIFY)
 ROOM = 3

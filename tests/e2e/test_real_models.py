@@ -44,7 +44,7 @@ def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
 
     from rich.console import Console
 
-    from cli.demo_requests import detect
+    from cli.demo.requests import detect
     from loadgen.http1 import HttpClient
     from skyshore.catalogue.store import clip
 

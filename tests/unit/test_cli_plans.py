@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, plan_system
 from cli.launcher.process import ProcessSpec
-from cli.traces import app as traces
+from cli.traces.commands import app as traces
 from skyshore.domain.errors import InvalidTask, NotFound
 
 

@@ -17,7 +17,7 @@ from skyshore.domain.video import Classification, Detection, EncodedFrame, Frame
 from skyshore.engines.emulated.pace import Pace
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.nodemodel.video import Segment, VideoQueue
-from skyshore.workload.synthetic_actions import ACTIONS
+from skyshore.workload.synthetic.actions import ACTIONS
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ import typer
 from rich.console import Console
 
 from cli.render import say, show_table
-from cli.trace_sources import LLM_SOURCES, camera_stream, llm_stream
-from skyshore.domain.errors import NotFound
+from cli.traces.sources import LLM_SOURCES, camera_stream, llm_stream
 from skyshore.report.request_record import in_json
 from skyshore.report.tables import NONE, Table
+from skyshore.scenario.files import read_schedule
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.load_statistics import load_statistics
-from skyshore.workload.schedule import InvalidSchedule, Schedule, assemble, from_lines, to_lines
+from skyshore.workload.schedule import Schedule, assemble, to_lines
 
 _LLM_HELP = (
     f"A source of LLM requests: {', '.join(LLM_SOURCES)}, then name=value words, for example "
@@ -36,25 +36,6 @@ app = typer.Typer(help="Schedules of requests: make, show, check.", no_args_is_h
 
 File = Annotated[Path, typer.Argument(help="A schedule file (JSON lines).", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def read_schedule(path: Path) -> Schedule:
-    """The schedule in a file.
-
-    Raises:
-        NotFound: no such file.
-        InvalidSchedule: it is damaged; the line is named.
-        OSError: it cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8") as lines:
-            return from_lines(lines)
-    except FileNotFoundError as error:
-        raise NotFound(f"no file {path}; make one with `skyshore traces make {path}`") from error
-    except UnicodeDecodeError as error:
-        raise InvalidSchedule(f"{path} is no text file, so no schedule") from error
-    except InvalidSchedule as error:
-        raise InvalidSchedule(f"{path}: {error.message}") from error
 
 
 def write_schedule(schedule: Schedule, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`skyshore profile`: measure what this machine's arms cost and are worth, for nodes and simulator to read."""
+"""`skyshore profile video`: time, bytes, joules and quality of every video arm on this machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.profile_llm import llm
+from cli.profile.inputs import existing_profile, whole_numbers
 from cli.render import say, show_table
 from cli.up import cached_models
 from skyshore.catalogue.errors import NotFetched, UnknownEntry
 from skyshore.catalogue.store import clip as catalogue_clip
 from skyshore.domain.errors import InvalidTask, NotFound
-from skyshore.nodemodel.document import profile_from_document, profile_to_document
+from skyshore.nodemodel.document import profile_to_document
 from skyshore.nodemodel.frontier import pareto_frontier
 from skyshore.nodemodel.hardware import VISION_SHAPES
 from skyshore.nodemodel.speed import NodeProfile, VideoSpeed
@@ -42,16 +42,6 @@ from skyshore.worker.video_profile import (
 )
 from skyshore.workload.annotations import Annotations, read_annotations
 
-app = typer.Typer(help="Measure this machine's arms.", no_args_is_help=True)
-
-
-app.command("llm")(llm)
-
-
-@app.callback()
-def profile() -> None:
-    """Measure this machine's arms, and write a node profile."""
-
 
 @dataclass(frozen=True, slots=True)
 class VideoRun:
@@ -66,7 +56,6 @@ class VideoRun:
     threads: int
 
 
-@app.command("video")
 def video(
     source: Annotated[
         str, typer.Argument(metavar="[CLIP]", help="A file or a clip of the catalogue; none: a synthetic street.")
@@ -92,10 +81,10 @@ def video(
     logs.configure("profile", "warning", as_json=False)
     run = VideoRun(
         models=_models(models),
-        sizes=_numbers("sizes", sizes),
-        jpeg=_numbers("jpeg", jpeg),
-        crf=_numbers("crf", crf),
-        strides=_numbers("strides", strides),
+        sizes=whole_numbers("sizes", sizes),
+        jpeg=whole_numbers("jpeg", jpeg),
+        crf=whole_numbers("crf", crf),
+        strides=whole_numbers("strides", strides),
         min_score=min_score,
         threads=threads,
     )
@@ -217,13 +206,6 @@ def _cached_detectors() -> list[str]:
     return names
 
 
-def _numbers(name: str, given: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in given.split(",") if word.strip())
-    except ValueError:
-        raise InvalidTask(f"--{name} takes whole numbers with commas between them, not '{given}'", param=name) from None
-
-
 def _clip_path(given: str) -> Path:
     if Path(given).is_file():
         return Path(given)
@@ -245,9 +227,7 @@ def _annotations(path: Path | None) -> Annotations | None:
 
 
 def _merged(out: Path, clip: TrialClip, settings: NodeSettings, speeds: tuple[VideoSpeed, ...]) -> NodeProfile:
-    try:
-        llm = profile_from_document(json.loads(out.read_text(encoding="utf-8"))).llm if out.is_file() else ()
-    except ValueError as error:
-        raise InvalidTask(f"{out} is there and is no node profile ({error}); name another file", param="out") from error
+    before = existing_profile(out)
     name = f"{platform.node()}, {settings.threads} threads"
-    return NodeProfile(name, f"measured:`skyshore profile video` on {clip.name}", settings.idle_watts, llm, speeds)
+    source = f"measured:`skyshore profile video` on {clip.name}"
+    return NodeProfile(name, source, settings.idle_watts, before.llm if before else (), speeds)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.task import TaskKind
 from skyshore.text_file import read_text
-from skyshore.workload import arrivals
+from skyshore.workload import arrival_processes as arrivals
 from skyshore.workload.arrival import Arrival
 from skyshore.workload.cameras import Camera, VideoKind, camera_arrivals, objects_per_frame
 from skyshore.workload.llm_traces import read_azure, read_mooncake, spread_ticks, tick_of
@@ -66,8 +66,7 @@ class _OnOff(_Generated):
     off_s: float = 10.0
 
     def times(self, seconds: float, rng: np.random.Generator) -> arrivals.Times:
-        rate_on = self.rate * (self.on_s + self.off_s) / self.on_s
-        return arrivals.on_off(rate_on, self.on_s, self.off_s, seconds, rng)
+        return arrivals.on_off(self.rate, self.on_s, self.off_s, seconds, rng)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

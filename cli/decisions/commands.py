@@ -44,7 +44,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the whole log, every decision with its context and its outcome, for `skyshore evaluate`."""
-    from cli.export_decisions import run_export  # noqa: PLC0415 (pyarrow takes its time)
+    from cli.decisions.export import run_export  # noqa: PLC0415 (pyarrow takes its time)
 
     run_export(redis_url or local_redis_url(), out, as_json=as_json)
 

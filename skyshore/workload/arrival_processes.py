@@ -32,19 +32,23 @@ def gamma(rate_per_s: float, cv: float, duration_s: float, rng: np.random.Genera
 
 
 def on_off(
-    rate_on_per_s: float, mean_on_s: float, mean_off_s: float, duration_s: float, rng: np.random.Generator
+    rate_per_s: float, mean_on_s: float, mean_off_s: float, duration_s: float, rng: np.random.Generator
 ) -> Times:
-    """Poisson while on, silent while off; both spells exponential, begun in the stationary state."""
-    _require(rate_on_per_s > 0, "rate_on_per_s must be above 0")
+    """Poisson while on, silent while off; both phases are exponential and start in the stationary state.
+
+    `rate_per_s` is the mean over on and off phases.
+    """
+    _require(rate_per_s > 0, "rate_per_s must be above 0")
     _require(mean_on_s > 0 and mean_off_s > 0, "mean_on_s and mean_off_s must be above 0")
+    rate_on_per_s = rate_per_s * (mean_on_s + mean_off_s) / mean_on_s
     on = rng.random() < mean_on_s / (mean_on_s + mean_off_s)
-    now_s, spells = 0.0, [np.empty(0)]
+    now_s, phases = 0.0, [np.empty(0)]
     while now_s < duration_s:
         length_s = min(rng.exponential(mean_on_s if on else mean_off_s), duration_s - now_s)
         if on and length_s > 0:
-            spells.append(now_s + poisson(rate_on_per_s, length_s, rng))
+            phases.append(now_s + poisson(rate_on_per_s, length_s, rng))
         now_s, on = now_s + length_s, not on
-    return np.concatenate(spells)
+    return np.concatenate(phases)
 
 
 def diurnal(

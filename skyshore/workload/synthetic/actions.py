@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyshore.domain.errors import InvalidTask
-from skyshore.workload.synthetic_clips import (
+from skyshore.workload.synthetic.clips import (
     CAR,
     PERSON,
     Actor,

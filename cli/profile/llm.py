@@ -11,14 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cli.profile.inputs import existing_profile, positive_numbers
 from cli.render import say, show_table
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.catalogue.llama.build import Precision
 from skyshore.catalogue.store import add_precision, ready
-from skyshore.domain.errors import InvalidTask, NotFound
+from skyshore.domain.errors import NotFound
 from skyshore.engines.llm.decoder import Decoder
 from skyshore.engines.llm.settings import KV_BUDGET_BYTES
-from skyshore.nodemodel.document import profile_from_document, profile_to_document
+from skyshore.nodemodel.document import profile_to_document
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.report.host import host_facts
@@ -56,7 +57,7 @@ def llm(
     """Measure every precision: prefill and decode by batch and context, joules per token, perplexity, agreement."""
     logs.configure("profile", "warning", as_json=False)
     console = Console(stderr=True)
-    rows, lengths = _numbers("batches", batches), _numbers("contexts", contexts)
+    rows, lengths = positive_numbers("batches", batches), positive_numbers("contexts", contexts)
     folder = ready(model)
     names = _precisions(precisions, folder)
     settings = NodeSettings(engine="onnx", id="profile", threads=threads)
@@ -170,24 +171,9 @@ def _precisions(given: str, folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _numbers(name: str, given: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(word) for word in given.split(",") if word.strip())
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise InvalidTask(f"--{name} takes whole numbers from 1 with commas between them, not '{given}'", param=name)
-    return numbers
-
-
 def _write(out: Path, settings: NodeSettings, speeds: tuple[LlmSpeed, ...]) -> None:
     name = f"{platform.node()}, {settings.threads} threads"
-    profile = NodeProfile(name, "measured:`skyshore profile`", settings.idle_watts)
-    if out.is_file():
-        try:
-            profile = profile_from_document(json.loads(out.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise InvalidTask(f"{out} is no node profile ({error}); name another file", param="out") from error
+    profile = existing_profile(out) or NodeProfile(name, "measured:`skyshore profile`", settings.idle_watts)
     kept = tuple(each for each in profile.llm if each.model not in {speed.model for speed in speeds})
     out.parent.mkdir(parents=True, exist_ok=True)
     document = profile_to_document(replace(profile, llm=(*kept, *speeds)))

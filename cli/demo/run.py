@@ -12,14 +12,14 @@ from typing import TypeVar
 from rich.console import Console
 
 from cli.connection import GatewayApi, state_folder
-from cli.demo_requests import chat, detect, save_detected
+from cli.demo.requests import chat, detect, save_detected
 from cli.launcher.control import log_folder, stop_system
 from cli.launcher.errors import NotRunning
 from cli.launcher.state_file import StateFile
 from cli.render import say
 from cli.replay import play_schedule, show_result
-from cli.trace_sources import Stream, camera_stream, llm_stream
-from cli.traces import write_schedule
+from cli.traces.commands import write_schedule
+from cli.traces.sources import Stream, camera_stream, llm_stream
 from cli.up import MODELS, UpOptions, fetch_missing, is_ready, up_detached
 from loadgen.http1 import HttpClient
 from skyshore.adapters.video_source import probe
