@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from gateway import errors, openapi
 from gateway.asgi import Receive, Scope, Send
+from gateway.attempts import AttemptLoop
 from gateway.deps import Deps
 from gateway.fleet import FleetView
-from gateway.llm.dispatch import Dispatcher
 from gateway.llm.openai_reply import ChatReply, CompletionReply
 from gateway.llm.openai_schema import ChatRequest, CompletionRequest
 from gateway.records import RecordWriter
@@ -26,11 +26,10 @@ from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
-from gateway.video.classify_job import ClassifyWork
+from gateway.video.classify_job import ClassificationJobs
 from gateway.video.clips import Clips
-from gateway.video.detect_job import VideoWork
+from gateway.video.detect_job import DetectionJobs
 from gateway.video.job_runner import JobRunner
-from gateway.video.segments import SegmentDispatcher
 from skyshore.domain.task import TaskKind
 
 log = structlog.get_logger()
@@ -57,23 +56,20 @@ def create_app(deps: Deps) -> Gateway:
     settings = deps.settings
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
-    price = fleet.joules_per_byte
-    dispatcher = Dispatcher(deps.profiler, deps.scheduler, deps.workers.client, records, price)
-
+    attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
     clips = Clips(deps.store, settings.state_dir.resolve())
-    segments = SegmentDispatcher(deps.scheduler, deps.workers.client, records, price)
-    video = VideoWork(
+    detection = DetectionJobs(
         deps.profiler,
-        segments,
+        attempts,
         clips.results,
         segment_s=settings.gateway_segment_s,
         in_flight=settings.gateway_segments_in_flight,
         origin=settings.gateway_origin,
     )
-    classify = ClassifyWork(deps.profiler, segments, clips.results, origin=settings.gateway_origin)
+    classification = ClassificationJobs(deps.profiler, attempts, clips.results, origin=settings.gateway_origin)
     jobs = JobRunner(
         deps.store,
-        {TaskKind.VIDEO_DETECT: video.run, TaskKind.VIDEO_CLASSIFY: classify.run},
+        {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
         in_flight=settings.gateway_jobs_in_flight,
         idle_s=settings.gateway_job_idle_s,
         tries=settings.gateway_job_tries,
@@ -94,7 +90,8 @@ def create_app(deps: Deps) -> Gateway:
     app = FastAPI(title="Skyshore", description="Inference between shore and sky.", lifespan=lifespan)
     endpoint = partial(
         LlmEndpoint,
-        dispatcher=dispatcher,
+        profiler=deps.profiler,
+        attempts=attempts,
         origin=settings.gateway_origin,
         max_body_bytes=settings.gateway_max_body_bytes,
         classes=settings.service_classes,

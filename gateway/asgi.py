@@ -101,33 +101,3 @@ async def send_error(send: Send, error: Exception, headers: Mapping[str, str]) -
     failure = as_domain(error)
     body = orjson.dumps(error_object(failure))
     await send_json(send, body, {**headers, **error_headers(failure)}, http_status(failure))
-
-
-class EventStream:
-    """Server-sent events; the head goes out with the first one, so that a failure before it keeps its status code."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        # Several choices of one request write here; a slow caller must not let their parts pass the head.
-        self._turn = asyncio.Lock()
-        self.started = False
-
-    async def start(self, headers: Mapping[str, str]) -> None:
-        """Send the head, once."""
-        async with self._turn:
-            if not self.started:
-                self.started = True
-                await self._send_head(headers)
-
-    async def _send_head(self, headers: Mapping[str, str]) -> None:
-        head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        await self._send({"type": "http.response.start", "status": 200, "headers": head + encode_headers(headers)})
-
-    async def event(self, data: bytes) -> None:
-        """Send one event; waits while the caller reads slowly."""
-        async with self._turn:
-            await self._send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
-
-    async def end(self) -> None:
-        """Close the answer."""
-        await self._send({"type": "http.response.body", "body": b""})

@@ -79,7 +79,7 @@ def _operation(model: type[BaseModel], summary: str) -> dict[str, Any]:
     return {
         "tags": ["llm"],
         "summary": summary,
-        "parameters": demand_parameters(),
+        "parameters": option_parameters(),
         "requestBody": {"required": True, "content": body},
         "responses": {"200": {"description": "the answer", "content": answer}}
         | {status: _failure(why) for status, why in _STATUSES.items()},
@@ -90,7 +90,7 @@ def _failure(why: str) -> dict[str, Any]:
     return {"description": why, "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}}
 
 
-def demand_parameters() -> list[dict[str, Any]]:
+def option_parameters() -> list[dict[str, Any]]:
     """The headers in which a caller states its demands."""
     classes = {"type": "string", "enum": sorted(SERVICE_CLASSES), "default": "standard"}
     return [

@@ -23,7 +23,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
+class RequestOptions:
     """One request's demands, complete."""
 
     service_class: str
@@ -33,14 +33,14 @@ class Demands:
     request_id: str
 
 
-def read_demands(
+def read_request_options(
     headers: Mapping[str, str],
     *,
     service_class: str | None = None,
     deadline_s: float | None = None,
     min_quality: float | None = None,
     classes: Mapping[str, ServiceClass] = SERVICE_CLASSES,
-) -> Demands:
+) -> RequestOptions:
     """Read the demands from lower-case `headers`; what is given beside them wins, and the class fills in the rest.
 
     Raises:
@@ -56,7 +56,7 @@ def read_demands(
         deadline_s = _number(headers, DEADLINE_HEADER, chosen.deadline_s, 0.001, MAX_DEADLINE_S)
     if min_quality is None:
         min_quality = _number(headers, QUALITY_HEADER, chosen.min_quality, 0.0, 1.0)
-    return Demands(
+    return RequestOptions(
         service_class=name,
         deadline_s=deadline_s,
         min_quality=min_quality,

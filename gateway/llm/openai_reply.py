@@ -1,4 +1,4 @@
-"""The answers of OpenAI's API, built from ours."""
+"""The response bodies of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from skyshore.domain.llm import FinishReason, TokenChunk, TokenLogprob
 
 
 @dataclass(slots=True)
-class Choice:
-    """One answer as it grows."""
+class CompletionChoice:
+    """One answer, as far as it has arrived."""
 
     index: int
     text: list[str] = field(default_factory=list)
@@ -21,10 +21,10 @@ class Choice:
     cached_tokens: int = 0
     output_tokens: int = 0
     length: int = 0
-    """Characters so far: where the next token's text begins."""
+    """Characters so far: the offset of the next token's text."""
 
     def add(self, chunk: TokenChunk) -> None:
-        """Append what arrived."""
+        """Append the next tokens."""
         self.text.append(chunk.text)
         self.length += len(chunk.text)
         self.logprobs.extend(chunk.logprobs)
@@ -34,8 +34,8 @@ class Choice:
             self.prompt_tokens, self.cached_tokens = chunk.prompt_tokens, chunk.cached_tokens
 
 
-def usage_of(choices: Iterable[Choice], prompts: int) -> dict[str, Any]:
-    """Tokens of all choices. The `n` choices of one prompt count its tokens once, as OpenAI does."""
+def usage_of(choices: Iterable[CompletionChoice], prompts: int) -> dict[str, Any]:
+    """Tokens of all choices. The tokens of a prompt count once for its `n` choices, as in OpenAI's API."""
     choices = list(choices)
     per_prompt = max(1, len(choices) // max(1, prompts))
     prompt = sum(choice.prompt_tokens for choice in choices[::per_prompt])
@@ -52,13 +52,13 @@ def usage_of(choices: Iterable[Choice], prompts: int) -> dict[str, Any]:
 class ChatReply:
     """Shapes of /v1/chat/completions."""
 
-    whole = "chat.completion"
+    complete = "chat.completion"
     part = "chat.completion.chunk"
     id_prefix = "chatcmpl-"
 
     @staticmethod
-    def delta(choice: Choice, chunk: TokenChunk) -> dict[str, Any]:
-        """What a stream says when `chunk`, not yet added to `choice`, arrives."""
+    def delta(choice: CompletionChoice, chunk: TokenChunk) -> dict[str, Any]:
+        """The part of a stream for `chunk`. Call it before `choice.add(chunk)`."""
         delta = {"content": chunk.text} if chunk.text else {}
         if not choice.output_tokens:
             delta = {"role": "assistant", "content": chunk.text}
@@ -70,8 +70,8 @@ class ChatReply:
         }
 
     @staticmethod
-    def choice(choice: Choice) -> dict[str, Any]:
-        """A finished choice."""
+    def choice(choice: CompletionChoice) -> dict[str, Any]:
+        """A complete choice."""
         return {
             "index": choice.index,
             "message": {"role": "assistant", "content": "".join(choice.text), "refusal": None},
@@ -83,12 +83,12 @@ class ChatReply:
 class CompletionReply:
     """Shapes of /v1/completions."""
 
-    whole = "text_completion"
+    complete = "text_completion"
     part = "text_completion"
     id_prefix = "cmpl-"
 
     @staticmethod
-    def delta(choice: Choice, chunk: TokenChunk) -> dict[str, Any]:
+    def delta(choice: CompletionChoice, chunk: TokenChunk) -> dict[str, Any]:
         """See `ChatReply.delta`."""
         return {
             "index": choice.index,
@@ -98,7 +98,7 @@ class CompletionReply:
         }
 
     @staticmethod
-    def choice(choice: Choice) -> dict[str, Any]:
+    def choice(choice: CompletionChoice) -> dict[str, Any]:
         """See `ChatReply.choice`."""
         return {
             "index": choice.index,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response
 
+from gateway.sse import EventStream, EventStreamResponse
 from gateway.video.clips import Clips
 from skyshore.domain.errors import NotFound
 from skyshore.domain.job import TaskRecord, TaskState
@@ -53,9 +53,9 @@ def task_routes(store: StateStore, clips: Clips) -> APIRouter:
         return _shown(await known(task_id))
 
     @router.get("/{task_id}/events", summary="Server-sent events until the task has ended")
-    async def events(task_id: str) -> StreamingResponse:
+    async def events(task_id: str) -> EventStreamResponse:
         first = await known(task_id)
-        return StreamingResponse(_changes(store, first), media_type="text/event-stream")
+        return EventStreamResponse(lambda events: _follow(store, first, events))
 
     @router.get(
         "/{task_id}/result", summary="Boxes of every frame looked at, or the labels of a clip", response_model=None
@@ -101,13 +101,14 @@ def _shown(record: TaskRecord) -> dict[str, Any]:
     }
 
 
-async def _changes(store: StateStore, record: TaskRecord) -> AsyncIterator[bytes]:
+async def _follow(store: StateStore, record: TaskRecord, events: EventStream) -> None:
+    """Write an event at every change until the task has ended."""
     shown: dict[str, Any] = {}
     while True:
         now = _shown(record)
         if now != shown:
             shown = now
-            yield b"event: task\ndata: " + orjson.dumps(shown) + b"\n\n"
+            await events.event(orjson.dumps(shown), "task")
         if record.state in ENDED:
             return
         await asyncio.sleep(POLL_S)

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from gateway.asgi import read_json
-from gateway.openapi import demand_parameters
-from gateway.request_options import Demands, new_task_id, read_demands
+from gateway.openapi import option_parameters
+from gateway.request_options import RequestOptions, new_task_id, read_request_options
 from gateway.settings import GatewaySettings
 from gateway.video.clips import Clips
 from gateway.video.schema import ClassifyFields, ClipFields, DetectFields
@@ -50,12 +50,12 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         if form == "multipart/form-data":
             refuse_oversize(headers, settings.gateway_max_upload_bytes)
 
-            async def fill(path: Path) -> tuple[ClipFields, Demands]:
+            async def fill(path: Path) -> tuple[ClipFields, RequestOptions]:
                 upload = UploadForm(headers["content-type"], path, settings.gateway_max_upload_bytes)
                 await upload.read(request.stream())
                 # An empty field of a form is one left out.
                 fields = fields_type.model_validate({k: v for k, v in upload.fields.items() if v != ""})
-                return fields, _demands(headers, fields, settings.service_classes)
+                return fields, _options(headers, fields, settings.service_classes)
 
             return await clips.accept_upload(kind, fill)
         if form == "application/json":
@@ -63,9 +63,9 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
             fields = fields_type.model_validate_json(body)
             if fields.url is None:
                 raise InvalidTask("url is missing: name a file, or upload one as multipart/form-data", param="url")
-            demands = _demands(headers, fields, settings.service_classes)
+            options = _options(headers, fields, settings.service_classes)
             path = local_clip(fields.url, settings.gateway_media_root)
-            return await clips.accept(kind, new_task_id(), path, fields, demands)
+            return await clips.accept(kind, new_task_id(), path, fields, options)
         raise InvalidTask(
             f"send multipart/form-data with a field '{FILE_FIELD}', or JSON with a url, not '{form}'",
             param="content-type",
@@ -77,7 +77,7 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         summary="Find objects in a clip",
         response_model=None,
         responses=_RESPONSES,
-        openapi_extra={"requestBody": _documented_body(DetectFields), "parameters": demand_parameters()},
+        openapi_extra={"requestBody": _documented_body(DetectFields), "parameters": option_parameters()},
     )
     async def detections(request: Request, wait: _Wait = 0.0) -> Response:
         record = await accept(request, TaskKind.VIDEO_DETECT, DetectFields)
@@ -89,7 +89,7 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         summary="Name what a clip shows",
         response_model=None,
         responses=_RESPONSES,
-        openapi_extra={"requestBody": _documented_body(ClassifyFields), "parameters": demand_parameters()},
+        openapi_extra={"requestBody": _documented_body(ClassifyFields), "parameters": option_parameters()},
     )
     async def classifications(request: Request, wait: _Wait = 0.0) -> Response:
         record = await accept(request, TaskKind.VIDEO_CLASSIFY, ClassifyFields)
@@ -98,8 +98,8 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
     return router
 
 
-def _demands(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, ServiceClass]) -> Demands:
-    return read_demands(
+def _options(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, ServiceClass]) -> RequestOptions:
+    return read_request_options(
         headers,
         service_class=fields.service_class,
         deadline_s=fields.deadline_s,

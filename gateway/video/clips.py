@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
-from gateway.request_options import Demands, new_task_id
+from gateway.request_options import RequestOptions, new_task_id
 from gateway.video.schema import ClipFacts, ClipFields, VideoJob
 from gateway.video.uploads import FILE_FIELD
 from skyshore.domain.errors import InvalidMedia, NotFound
@@ -42,7 +42,7 @@ class Clips:
             folder.mkdir(parents=True, exist_ok=True)
 
     async def accept_upload(
-        self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, Demands]]]
+        self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
     ) -> TaskRecord:
         """Let `fill` write the clip, then accept it. Nothing is left of a clip that is refused.
 
@@ -54,8 +54,8 @@ class Clips:
         task_id = new_task_id()
         path = self._uploads / task_id
         try:
-            fields, demands = await fill(path)
-            return await self.accept(kind, task_id, path, fields, demands)
+            fields, options = await fill(path)
+            return await self.accept(kind, task_id, path, fields, options)
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, InvalidMedia):  # the name of our copy tells the caller nothing
@@ -63,10 +63,10 @@ class Clips:
             raise
 
     async def accept(
-        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, demands: Demands
+        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions
     ) -> TaskRecord:
         """Check a clip on disk and make it a job; durable when this returns. Raises as `accept_upload`."""
-        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
         facts = await asyncio.to_thread(clip_work.probe, path)
         job = VideoJob(
@@ -75,10 +75,10 @@ class Clips:
             facts=facts,
             created_at_s=time.time(),
             kind=kind,
-            service_class=demands.service_class,
-            deadline_s=demands.deadline_s,
-            min_quality=demands.min_quality,
-            traceparent=demands.traceparent,
+            service_class=options.service_class,
+            deadline_s=options.deadline_s,
+            min_quality=options.min_quality,
+            traceparent=options.traceparent,
             **fields.wishes(),
         )
         record = job.record()
@@ -87,13 +87,13 @@ class Clips:
 
     async def annotated(self, record: TaskRecord) -> Path:
         """The clip with its boxes, made when first asked for. Raises NotFound when its files are gone."""
-        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
         return await self._drawn(record, "mp4", clip_work.annotate)
 
     async def contact_sheet(self, record: TaskRecord) -> Path:
         """Some of its frames with their boxes, as a PNG; otherwise as `annotated`."""
-        from gateway.video import clip_work  # noqa: PLC0415 - see VideoWork.run
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
         return await self._drawn(record, "png", clip_work.contact_sheet)
 

@@ -1,4 +1,4 @@
-"""Works off one clip: cut into segments, placed one by one, merged in frame order."""
+"""Finds objects in one clip: cuts it into segments, places them one by one, merges the boxes in frame order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.attempts import AttemptLoop
 from gateway.video.schema import VideoJob
-from gateway.video.segments import Segment, SegmentDispatcher, SegmentResult
+from gateway.video.segment_run import SegmentResult, SegmentRun, SegmentTask
 from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.video import EncodedFrame, SegmentInfo
@@ -24,37 +25,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a clip is."""
+class JobProgress:
+    """How much of a clip is done."""
 
     share: float
     """0..1."""
     node_ids: tuple[str, ...]
 
 
-class VideoWork:
-    """Turns jobs into result files. `results` is the folder for them."""
+class DetectionJobs:
+    """Turns detection jobs into result files."""
 
     def __init__(
         self,
         profiler: ProfilerClient,
-        segments: SegmentDispatcher,
+        attempts: AttemptLoop,
         results: Path,
         *,
         segment_s: float,
         in_flight: int,
         origin: str,
     ) -> None:
-        self._profiler, self._segments, self._results = profiler, segments, results
+        """Set the limits.
+
+        Args:
+            profiler: looks at the first frame of each segment.
+            attempts: runs the segments on nodes.
+            results: folder of the result files.
+            segment_s: seconds of video in one segment.
+            in_flight: segments of one clip that run at the same time.
+            origin: site of this gateway.
+        """
+        self._profiler, self._attempts, self._results = profiler, attempts, results
         self._segment_s, self._in_flight, self._origin = segment_s, in_flight, origin
 
-    async def run(self, job: VideoJob, report: Callable[[Progress], Awaitable[None]]) -> Path:
-        """Work off a clip and return the file of its boxes; `report` hears of every finished segment.
+    async def run(self, job: VideoJob, report: Callable[[JobProgress], Awaitable[None]]) -> Path:
+        """Find the objects of a clip and return the file of its boxes. `report` is called after every segment.
 
         Raises:
             SkyshoreError: the first failure of a segment; the others are cancelled.
         """
-        # OpenCV and PyAV take 100 MB and half a second; a gateway for text never pays for them.
+        # OpenCV and PyAV take 100 MB and half a second: a gateway that serves text only never loads them.
         from gateway.video import clip_work  # noqa: PLC0415
 
         cutter = await asyncio.to_thread(
@@ -69,7 +80,7 @@ class VideoWork:
             raise failures.exceptions[0] from None
         result = _merged(job, done, time.monotonic() - began_s)
         target = self._results / f"{job.task_id}.json"
-        await asyncio.to_thread(write_whole, target, orjson.dumps(result))
+        await asyncio.to_thread(write_atomically, target, orjson.dumps(result))
         return target
 
     async def _cut(
@@ -78,20 +89,21 @@ class VideoWork:
         cutter: ClipCutter,
         group: asyncio.TaskGroup,
         done: list[SegmentResult],
-        report: Callable[[Progress], Awaitable[None]],
+        report: Callable[[JobProgress], Awaitable[None]],
     ) -> None:
-        """Start one segment after the other, as fast as nodes finish them."""
+        """Start the segments in order, as fast as the nodes finish them."""
         slots = asyncio.Semaphore(self._in_flight)
 
-        async def work_off(key: KeyFrame, encoded: asyncio.Event) -> None:
+        async def run_segment(key: KeyFrame, encoded: asyncio.Event) -> None:
             try:
                 segment = await self._segment(job, cutter, key)
-                done.append(await self._segments.run(segment, encoded.set))
+                async with self._attempts.run(SegmentRun(segment, encoded.set)) as result:
+                    done.append(result)
             finally:
                 slots.release()
             frames = sum(cutter.frames_in(result.segment_index) for result in done)
             nodes = sorted({result.placement.arm.node_id for result in done})
-            await report(Progress(min(1.0, frames / job.facts.frame_count), tuple(nodes)))
+            await report(JobProgress(min(1.0, frames / job.facts.frame_count), tuple(nodes)))
 
         while True:
             await slots.acquire()
@@ -99,10 +111,10 @@ class VideoWork:
             if key is None:
                 return
             encoded = asyncio.Event()
-            group.create_task(work_off(key, encoded))
-            await encoded.wait()  # the clip is read once, front to back
+            group.create_task(run_segment(key, encoded))
+            await encoded.wait()  # the clip is read once, in order
 
-    async def _segment(self, job: VideoJob, cutter: ClipCutter, key: KeyFrame) -> Segment:
+    async def _segment(self, job: VideoJob, cutter: ClipCutter, key: KeyFrame) -> SegmentTask:
         task = job.task(key.segment_index, self._origin)
         facts = job.facts
         frames = -(-key.frame_count // (job.frame_stride or 1))
@@ -126,7 +138,7 @@ class VideoWork:
                 return await asyncio.to_thread(cutter.encode, arm)
             return await asyncio.to_thread(cutter.again, key.segment_index, arm)
 
-        return Segment(task, replace(profile, width=facts.width, height=facts.height), info, encode)
+        return SegmentTask(task, replace(profile, width=facts.width, height=facts.height), info, encode)
 
 
 def _merged(job: VideoJob, done: list[SegmentResult], wall_s: float) -> dict[str, Any]:
@@ -143,13 +155,13 @@ def _merged(job: VideoJob, done: list[SegmentResult], wall_s: float) -> dict[str
                 "detections": [asdict(box) for box in frame.detections],
             }
             for result in done
-            for frame in result.found.frames
+            for frame in result.frames
         ],
     }
 
 
-def write_whole(target: Path, data: bytes) -> None:
-    """Complete or not at all, also when the power goes."""
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write a file completely or not at all, even if the power fails."""
     partial = target.with_suffix(".partial")
     with partial.open("wb") as file:
         file.write(data)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from gateway.video.detect_job import Progress
+from gateway.endings import RETRIED
+from gateway.video.detect_job import JobProgress
 from gateway.video.schema import VideoJob
-from skyshore.domain.errors import Internal, NodeUnavailable, NotFound, QueueFull, SkyshoreError
+from skyshore.domain.errors import Internal, NodeUnavailable, NotFound, SkyshoreError
 from skyshore.domain.job import Job, TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
@@ -25,10 +26,7 @@ BLOCK_S = 2.0
 RETRY_S = 1.0
 REPORT_EVERY_S = 0.25
 """Progress is written no more often than this."""
-TRANSIENT = (NodeUnavailable, QueueFull, Internal)
-"""Another try may succeed; every other domain error would only come again."""
-
-Work = Callable[[VideoJob, Callable[[Progress], Awaitable[None]]], Awaitable[Path]]
+Work = Callable[[VideoJob, Callable[[JobProgress], Awaitable[None]]], Awaitable[Path]]
 
 
 class JobRunner:
@@ -74,7 +72,7 @@ class JobRunner:
             record = await self._while_renewed(job)
         except NotFound as error:
             bound.warning("job went to another gateway", reason=error.message)
-        except TRANSIENT as error:
+        except RETRIED as error:
             bound.warning("job failed", reason=error.message)
             if job.deliveries >= self._tries:
                 await self._bury(job, error)
@@ -119,9 +117,9 @@ class JobRunner:
         record = replace(video.record(), state=TaskState.RUNNING)
         reporter = _Reporter(self._store, record)
         try:
-            await reporter(Progress(0.0, ()))
+            await reporter(JobProgress(0.0, ()))
             path = await self._work[video.kind](video, reporter)
-        except TRANSIENT:
+        except RETRIED:
             raise
         except SkyshoreError as error:
             return _failed(reporter.record, error)
@@ -158,7 +156,7 @@ class _Reporter:
         self._store, self.record = store, record
         self._written_at_s = -REPORT_EVERY_S
 
-    async def __call__(self, progress: Progress) -> None:
+    async def __call__(self, progress: JobProgress) -> None:
         self.record = replace(
             self.record, progress=progress.share, node_ids=progress.node_ids, updated_at_s=time.time()
         )

@@ -13,7 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.video import job_runner, segments
+from gateway import attempts
+from gateway.video import job_runner
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
 from skyshore.domain.job import TaskRecord, TaskState
@@ -203,7 +204,7 @@ async def test_failure_that_would_come_again_ends_the_task_at_once(tmp_path: Pat
 async def test_job_that_keeps_failing_is_buried_after_three_tries(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "WAIT_S", 0.02)
+    monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
     node = FakeNode("n", fail_with=Internal("engine broke"))
     async with world(tmp_path / "s", node, gateway_job_idle_s=0.3) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
