@@ -225,13 +225,13 @@ def detect(
 ) -> None:
     """Find objects in a clip or a live camera; boxes go to stdout."""
     from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
-    from cli.detect import Wishes, detect_clip, detect_live  # noqa: PLC0415
+    from cli.detect import DetectOptions, detect_clip, detect_live  # noqa: PLC0415
 
-    api, wishes = GatewayApi(gateway_url(url)), Wishes(model, service_class, classes, min_score)
+    api, options = GatewayApi(gateway_url(url)), DetectOptions(model, service_class, classes, min_score)
     if live:
-        detect_live(api, source, wishes, fps=fps, piece_s=piece_s, in_flight=in_flight, as_mot=mot)
+        detect_live(api, source, options, fps=fps, piece_s=piece_s, in_flight=in_flight, as_mot=mot)
     elif Path(source).is_file():
-        detect_clip(api, Path(source), wishes, out, as_mot=mot)
+        detect_clip(api, Path(source), options, out, as_mot=mot)
     else:
         raise SkyshoreError(f"no file '{source}'; a camera, a URL or a folder needs --live")
 

@@ -100,7 +100,7 @@ NO_TEXT = b"\x00\xff\xfe a clip, say"
         (["compare", "demo.toml", "--loads", "nan"], "a load is a factor above 0"),
         (["simulate", "demo.toml", "--out", "file/out"], "file/out.*: Not a directory"),
         (["evaluate", "random", "--on", "none.parquet"], "none.parquet"),
-        (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is no address of a gateway"),
+        (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is not a gateway address"),
         (["traces", "show", "clip.mp4"], "clip.mp4 is not a text file"),
         (["traces", "check", "file"], "file: line 1 is no schedule header"),
     ],

@@ -40,22 +40,13 @@ def test_the_official_client_streams_a_chat(real: Skyshore) -> None:
 
 
 def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
-    import asyncio
-
     from rich.console import Console
 
+    from cli.connection import GatewayApi
     from cli.demo.requests import detect
-    from loadgen.http1 import HttpClient
     from skyshore.catalogue.store import clip
 
-    async def send() -> Any:
-        http = HttpClient(real.url)
-        try:
-            return await detect(http, clip("bikes"), 250, Console(stderr=True))
-        finally:
-            http.close()
-
-    detected = asyncio.run(send())
+    detected = detect(GatewayApi(real.url), clip("bikes"), 250, Console(stderr=True))
     labels = {box["label"] for frame in detected.result["frames"] for box in frame["detections"] if box["score"] > 0.5}
     assert len(detected.result["frames"]) == 250
     assert labels & {"person", "bicycle"}
