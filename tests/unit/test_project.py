@@ -1,4 +1,4 @@
-"""The shape of the house: what is packed, what make offers."""
+"""The shape of the project: what is packed, what make offers."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ def test_the_wheel_holds_every_top_level_package_by_name() -> None:
     assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == there
 
 
-def test_the_folders_that_were_ordered_are_there() -> None:
+def test_the_promised_folders_are_there() -> None:
     for name in ("protos", "services", "gateway", "edge_node", "cloud_node", "compose", "tests"):
         assert (ROOT / name).is_dir(), name
 
@@ -43,3 +43,12 @@ def test_every_dependency_is_bounded_above() -> None:
         everything += [line for line in group if isinstance(line, str)]
     unbounded = [line for line in everything if not line.startswith("skyshore[") and not re.search(r"<|==", line)]
     assert unbounded == []
+
+
+def test_every_pure_package_has_a_coverage_floor() -> None:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    (pure,) = [each["source_modules"] for each in contracts if each["name"].startswith("what decides does not do")]
+    coverage = PROJECT["tool"]["coverage"]
+    assert {path.replace("/", ".") for path in coverage["run"]["source"]} == set(pure)
+    assert coverage["run"]["branch"] is True
+    assert coverage["report"]["fail_under"] >= 95
