@@ -22,7 +22,7 @@ from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.ports import EnergyMeter
 from skyshore.worker.energy import choose_meter
-from skyshore.worker.executor import ClassifyOffer, LlmOffer, Offer, VideoOffer
+from skyshore.worker.executor import ServedArm, ServedClassifier, ServedDetector, ServedLlm
 from skyshore.worker.measure import measure_llm
 from skyshore.worker.settings import NodeSettings
 
@@ -40,7 +40,7 @@ class EngineSet:
 
     name: str
     """For `Node.engine`; holds the word `emulated` wherever a figure is not the machine's own."""
-    offers: tuple[Offer, ...]
+    served: tuple[ServedArm, ...]
     meter: EnergyMeter
     idle_watts: float
 
@@ -71,21 +71,21 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
     hardware = settings.profile or DEFAULT_HARDWARE
     profile = read_profile(settings) or modelled_profile(hardware, model_names(settings))
     profile = profile.slowed(settings.slowdown)
-    offers: list[Offer] = []
+    served: list[ServedArm] = []
     engines: list[EmulatedLlmEngine | EmulatedVideoEngine] = []
     for llm in profile.llm:
         engine = await EmulatedLlmEngine.start(llm, time_scale=settings.time_scale)
         stack.push_async_callback(engine.close)
         engines.append(engine)
-        offers.append(LlmOffer(llm_arm(settings.id, llm), engine))
+        served.append(ServedLlm(llm_arm(settings.id, llm), engine))
     arms = video_arms(settings.id, profile.video)
     for video in {speed.model: speed for speed in profile.video}.values():
         own = [arm for arm in arms if arm.model == video.model]
         frame_s = {arm.arm_id: arm.frame_s for arm in own}
         vision = EmulatedVideoEngine(video, frame_s=frame_s, time_scale=settings.time_scale)
         engines.append(vision)
-        offer = ClassifyOffer if video.kind is TaskKind.VIDEO_CLASSIFY else VideoOffer
-        offers += [offer(arm, vision) for arm in own]
+        serve = ServedClassifier if video.kind is TaskKind.VIDEO_CLASSIFY else ServedDetector
+        served += [serve(arm, vision) for arm in own]
     if settings.drift_file:
         drifting = asyncio.create_task(follow_drift(Path(settings.drift_file), engines), name="drift")
         stack.callback(drifting.cancel)
@@ -95,7 +95,7 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
         lambda: sum(engine.busy_joules() for engine in engines),
         time_scale=settings.time_scale,
     )
-    return EngineSet(_label("emulated", profile, settings), tuple(offers), meter, profile.idle_watts)
+    return EngineSet(_label("emulated", profile, settings), tuple(served), meter, profile.idle_watts)
 
 
 async def follow_drift(file: Path, engines: Sequence[EmulatedLlmEngine | EmulatedVideoEngine]) -> None:
@@ -122,7 +122,7 @@ async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineS
     """An upstream server per node; every model named is asked of it under that name."""
     from skyshore.engines.openai.engine import OpenAiLlmEngine  # noqa: PLC0415 - the only engine that needs httpx
 
-    profile, offers = read_profile(settings), []
+    profile, served = read_profile(settings), []
     for name in model_names(settings):
         engine = OpenAiLlmEngine(name, settings.upstream_url, key=settings.upstream_key, slots=settings.slots)
         stack.push_async_callback(engine.close)
@@ -131,8 +131,8 @@ async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineS
         if speed is None:
             bare = LlmSpeed(name, "", llm_quality(name) or UPSTREAM_QUALITY, slots=settings.slots)
             speed = await measure_llm(engine, bare)
-        offers.append(LlmOffer(llm_arm(settings.id, speed), engine))
-    return EngineSet("openai", tuple(offers), choose_meter(settings), settings.idle_watts)
+        served.append(ServedLlm(llm_arm(settings.id, speed), engine))
+    return EngineSet("openai", tuple(served), choose_meter(settings), settings.idle_watts)
 
 
 def model_names(settings: NodeSettings) -> list[str]:

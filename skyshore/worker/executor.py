@@ -1,4 +1,4 @@
-"""Takes tasks to the engine of their arm and charges them their joules. The servicer translates; this does."""
+"""Runs tasks on the engine of their arm and charges their joules to them. The servicer only translates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Event = TypeVar("Event", TokenChunk | WorkerOutcome, SegmentEvent)
 
 
 @dataclass(frozen=True, slots=True)
-class LlmOffer:
+class ServedLlm:
     """An arm and the engine that serves it."""
 
     arm: Arm
@@ -30,70 +30,66 @@ class LlmOffer:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoOffer:
-    """An arm and the engine that serves it. Arms that differ in encoding only share one engine."""
+class ServedDetector:
+    """An arm and the engine that serves it. Arms that differ only in their encoding share one engine."""
 
     arm: Arm
     engine: VideoEngine
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyOffer:
-    """An arm and the engine that serves it; shared as `VideoOffer` says."""
+class ServedClassifier:
+    """An arm and the engine that serves it; see `ServedDetector`."""
 
     arm: Arm
     engine: ClipClassifierEngine
 
 
-Offer = LlmOffer | VideoOffer | ClassifyOffer
+ServedArm = ServedLlm | ServedDetector | ServedClassifier
 
 
-class Desk:
-    """Fills the `WorkerClient` port inside the node itself."""
+class WorkerExecutor:
+    """Runs the tasks of one node. It has the methods of the `WorkerClient` port, inside the node itself."""
 
-    def __init__(self, node_id: str, offers: Sequence[Offer], meter: EnergyMeter, idle_watts: float) -> None:
+    def __init__(self, node_id: str, served_arms: Sequence[ServedArm], meter: EnergyMeter, idle_watts: float) -> None:
+        """`meter` reads the energy of the whole node; `idle_watts` is its power when nothing runs."""
         self.draining = False
         self._node_id = node_id
-        self._offers: Mapping[str, Offer] = {offer.arm.arm_id: offer for offer in offers}
-        self._engines = list({id(offer.engine): offer.engine for offer in offers}.values())
+        self._by_arm_id: Mapping[str, ServedArm] = {served.arm.arm_id: served for served in served_arms}
+        self._engines = list({id(served.engine): served.engine for served in served_arms}.values())
         self._meter = meter
         self._joules_counter = telemetry.JOULES.labels(meter.source)
         now_s, joules = time.monotonic(), meter.joules()
-        self._ledger = EnergyLedger(idle_watts, {_lane(o): o.arm.slots for o in offers}, now_s, joules)
+        self._ledger = EnergyLedger(idle_watts, {_engine_key(o): o.arm.slots for o in served_arms}, now_s, joules)
         self._reported_s, self._reported_joules, self._watts = now_s, joules, idle_watts
 
-    async def execute(self, task: Task, arm_id: str, request: LlmInput) -> AsyncIterator[TokenChunk | WorkerOutcome]:
-        """See `WorkerClient`.
+    def execute(self, task: Task, arm_id: str, request: LlmInput) -> AsyncGenerator[TokenChunk | WorkerOutcome]:
+        """Run an LLM task; see `WorkerClient`. Close the generator to cancel the task.
 
         Raises:
             NotFound: no such arm on this node.
             NodeUnavailable: the node is draining.
             InvalidTask: the arm serves another kind of task.
         """
-        offer = self._offer(arm_id)
-        if not isinstance(offer, LlmOffer):
-            raise InvalidTask(f"arm '{arm_id}' serves {offer.arm.kind}, not llm", param="arm_id")
-        events = cast("AsyncGenerator[TokenChunk | WorkerOutcome]", offer.engine.generate(task, request))
-        async with aclosing(self._charged(offer, events)) as charged:
-            async for event in charged:
-                yield event
+        served = self._find(arm_id)
+        if not isinstance(served, ServedLlm):
+            raise InvalidTask(f"arm '{arm_id}' serves {served.arm.kind}, not llm", param="arm_id")
+        events = cast("AsyncGenerator[TokenChunk | WorkerOutcome]", served.engine.generate(task, request))
+        return self._charged(served, events)
 
-    async def execute_segment(
+    def execute_segment(
         self, task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
-    ) -> AsyncIterator[SegmentEvent]:
-        """See `WorkerClient`; raises what `execute` raises."""
-        offer = self._offer(arm_id)
-        if isinstance(offer, LlmOffer) or offer.arm.kind is not task.kind:
-            raise InvalidTask(f"arm '{arm_id}' serves {offer.arm.kind}, not {task.kind}", param="arm_id")
+    ) -> AsyncGenerator[SegmentEvent]:
+        """Run a video task; see `WorkerClient`. Raises what `execute` raises."""
+        served = self._find(arm_id)
+        if isinstance(served, ServedLlm) or served.arm.kind is not task.kind:
+            raise InvalidTask(f"arm '{arm_id}' serves {served.arm.kind}, not {task.kind}", param="arm_id")
         info = replace(info, arm_id=arm_id)
-        work = offer.engine.detect if isinstance(offer, VideoOffer) else offer.engine.classify
-        events = cast("AsyncGenerator[SegmentEvent]", work(task, info, frames))
-        async with aclosing(self._charged(offer, events)) as charged:
-            async for event in charged:
-                yield event
+        work = served.engine.detect if isinstance(served, ServedDetector) else served.engine.classify
+        return self._charged(served, cast("AsyncGenerator[SegmentEvent]", work(task, info, frames)))
 
     def report(self) -> NodeStatus:
-        """What the next heartbeat says. Power is the mean since the report before."""
+        """The status for the next heartbeat. `power_watts` is the mean since the previous report."""
         loads = [engine.load() for engine in self._engines]
         now_s, joules = time.monotonic(), self._meter.joules()
         self._ledger.observe(now_s, joules)
@@ -122,31 +118,32 @@ class Desk:
         for engine in self._engines:
             await engine.close()
 
-    def _offer(self, arm_id: str) -> Offer:
+    def _find(self, arm_id: str) -> ServedArm:
         if self.draining:
             raise NodeUnavailable(f"node '{self._node_id}' is stopping; place the task on another node")
-        offer = self._offers.get(arm_id)
-        if offer is None:
+        served = self._by_arm_id.get(arm_id)
+        if served is None:
             raise NotFound(
-                f"node '{self._node_id}' has no arm '{arm_id}'; it has {', '.join(self._offers)}", param="arm_id"
+                f"node '{self._node_id}' has no arm '{arm_id}'; it has {', '.join(self._by_arm_id)}", param="arm_id"
             )
-        return offer
+        return served
 
-    async def _charged(self, offer: Offer, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        account: Account | None = self._ledger.open(time.monotonic(), self._meter.joules(), _lane(offer))
+    async def _charged(self, served: ServedArm, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The events of an engine, with the joules of the task written into the outcome."""
+        account: Account | None = self._ledger.open(time.monotonic(), self._meter.joules(), _engine_key(served))
         try:
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, WorkerOutcome) and account is not None:
-                        paid, account = account, None
-                        yield self._settle(paid, event)
+                        closing, account = account, None
+                        yield self._with_joules(closing, event)
                     else:
                         yield event
         finally:
             if account is not None:
                 self._ledger.close(time.monotonic(), self._meter.joules(), account)
 
-    def _settle(self, account: Account, outcome: WorkerOutcome) -> WorkerOutcome:
+    def _with_joules(self, account: Account, outcome: WorkerOutcome) -> WorkerOutcome:
         charge = self._ledger.close(time.monotonic(), self._meter.joules(), account)
         telemetry.TOKENS.inc(outcome.output_tokens)
         telemetry.FRAMES.inc(outcome.frames)
@@ -159,5 +156,5 @@ class Desk:
         )
 
 
-def _lane(offer: Offer) -> str:
-    return str(id(offer.engine))
+def _engine_key(served: ServedArm) -> str:
+    return str(id(served.engine))

@@ -17,7 +17,7 @@ from skyshore.runtime.process import run_process
 from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.worker.engines import EngineSet, StartEngines, start_emulated
-from skyshore.worker.executor import Desk
+from skyshore.worker.executor import WorkerExecutor
 from skyshore.worker.registration import FAREWELL_S, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from skyshore.worker.settings import NodeSettings
@@ -38,16 +38,16 @@ async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) ->
         store = RedisStore(settings.redis_url)
         stack.push_async_callback(store.close)
         engines = await _start(settings, start, stack)
-        desk = Desk(settings.id, engines.offers, engines.meter, engines.idle_watts * settings.time_scale)
+        executor = WorkerExecutor(settings.id, engines.served, engines.meter, engines.idle_watts * settings.time_scale)
         service = GrpcService(
-            SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(desk)
+            SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(executor)
         )
         server = await stack.enter_async_context(grpc_server([service], settings.listen))
         node = _node(settings, tier, engines, server.address)
-        registration = await stack.enter_async_context(registered(node, desk.report, store))
+        registration = await stack.enter_async_context(registered(node, executor.report, store))
         await stop_signal()
         log.info("draining", grace_s=settings.grace_s)
-        desk.draining = True
+        executor.draining = True
         async with asyncio.TaskGroup() as group:  # a store that is away holds nobody up
             group.create_task(registration.renew(FAREWELL_S), name="draining")
             await server.drain(settings.grace_s)
@@ -77,7 +77,7 @@ def _node(settings: NodeSettings, tier: Tier, engines: EngineSet, address: str) 
         node_id=settings.id,
         tier=tier,
         address=settings.advertise or address,
-        arms=tuple(offer.arm for offer in engines.offers),
+        arms=tuple(each.arm for each in engines.served),
         idle_watts=engines.idle_watts,
         engine=engines.name,
         incarnation=uuid.uuid4().hex,

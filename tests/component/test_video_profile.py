@@ -30,7 +30,7 @@ from skyshore.nodemodel.document import profile_from_document, profile_to_docume
 from skyshore.nodemodel.speed import NodeProfile, VideoSpeed
 from skyshore.worker import video_profile
 from skyshore.worker.engines import start_emulated
-from skyshore.worker.executor import VideoOffer
+from skyshore.worker.executor import ServedDetector
 from skyshore.worker.settings import NodeSettings
 from skyshore.worker.video_profile import (
     Judge,
@@ -177,7 +177,7 @@ async def test_an_emulated_node_offers_the_measured_arms_each_at_its_own_pace(tm
     file.write_text(json.dumps(profile_to_document(NodeProfile("n", "measured:t", 5.0, (), speeds))))
     async with AsyncExitStack() as stack:
         node = await start_emulated(NodeSettings(engine="emulated", id="n", profile=str(file)), stack)
-        offers = [offer for offer in node.offers if isinstance(offer, VideoOffer)]
+        offers = [offer for offer in node.offers if isinstance(offer, ServedDetector)]
         assert [offer.arm.arm_id for offer in offers] == ["n/nanodet@source/jpeg85", "n/nanodet@160/jpeg85"]
         (engine,) = {id(offer.engine): offer.engine for offer in offers}.values()
         assert engine.load().capacity == 4, "two arms of one model share its slots"
