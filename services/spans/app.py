@@ -1,4 +1,4 @@
-"""Follows the outcome stream and sends each batch to a collector. Holds one batch at most; the rest waits in the stream."""
+"""Follows the outcome stream and sends each batch to a collector. Holds one batch; the rest waits in the stream."""
 
 from __future__ import annotations
 
