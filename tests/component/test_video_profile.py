@@ -177,11 +177,11 @@ async def test_an_emulated_node_offers_the_measured_arms_each_at_its_own_pace(tm
     file.write_text(json.dumps(profile_to_document(NodeProfile("n", "measured:t", 5.0, (), speeds))))
     async with AsyncExitStack() as stack:
         node = await start_emulated(NodeSettings(engine="emulated", id="n", profile=str(file)), stack)
-        offers = [offer for offer in node.offers if isinstance(offer, ServedDetector)]
-        assert [offer.arm.arm_id for offer in offers] == ["n/nanodet@source/jpeg85", "n/nanodet@160/jpeg85"]
-        (engine,) = {id(offer.engine): offer.engine for offer in offers}.values()
+        detectors = [served for served in node.served if isinstance(served, ServedDetector)]
+        assert [served.arm.arm_id for served in detectors] == ["n/nanodet@source/jpeg85", "n/nanodet@160/jpeg85"]
+        (engine,) = {id(served.engine): served.engine for served in detectors}.values()
         assert engine.load().capacity == 4, "two arms of one model share its slots"
-        slow, fast = [await _compute_s(engine, offer.arm.arm_id) for offer in offers]
+        slow, fast = [await _compute_s(engine, served.arm.arm_id) for served in detectors]
         assert (slow, fast) == (pytest.approx(0.2), pytest.approx(0.02))
 
 
