@@ -10,7 +10,7 @@ import structlog
 from gateway.absence import Absences
 from gateway.deps import Workers
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.domain.node import Link, NodeReport
 from skyshore.ports import StateStore
 
 log = structlog.get_logger()
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 FRESH_S = 0.5
 WATCH_EVERY_S = 1.0
 
-Fleet = list[tuple[Node, NodeStatus]]
+Fleet = list[NodeReport]
 
 
 class FleetView:

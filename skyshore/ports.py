@@ -7,7 +7,7 @@ from typing import Protocol
 
 from skyshore.domain.job import Job, TaskRecord
 from skyshore.domain.llm import LlmInput, TokenChunk
-from skyshore.domain.node import EngineLoad, Link, Node, NodeStatus
+from skyshore.domain.node import EngineLoad, Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.domain.profile import TaskProfile
@@ -182,7 +182,7 @@ class StateStore(Protocol):
         """Give the lease back at once (a clean stop)."""
         ...
 
-    async def nodes(self) -> list[tuple[Node, NodeStatus]]:
+    async def nodes(self) -> list[NodeReport]:
         """All nodes whose lease runs."""
         ...
 

@@ -75,13 +75,12 @@ def _result(job: VideoJob, result: SegmentResult, wall_s: float) -> dict[str, An
     found = result.classification
     if found is None:
         raise Internal("a node ended without the labels of the clip")
-    pairs = zip(found.labels, found.scores, strict=True)
     return {
         "task_id": job.task_id,
         "clip": job.facts.model_dump(),
         "wall_s": round(wall_s, 3),
-        "label": found.labels[0],
-        "labels": [{"label": label, "score": round(score, 6)} for label, score in pairs],
+        "label": found.labels[0].label,
+        "labels": [{"label": label, "score": round(score, 6)} for label, score in found.labels],
         "ranks": found.ranks,
         "batch": found.batch,
         "segments": [result.entry()],

@@ -144,7 +144,7 @@ def _event_bytes(event: FrameDetections | Classification | WorkerOutcome) -> int
         case WorkerOutcome():
             return REPLY_BYTES
         case Classification():
-            return LABELS_BYTES + sum(len(label) + LABEL_BYTES for label in event.labels)
+            return LABELS_BYTES + sum(len(entry.label) + LABEL_BYTES for entry in event.labels)
         case _:
             return BOX_BYTES * len(event.detections)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from skyshore.domain.outcome import WorkerOutcome
 
@@ -65,14 +65,19 @@ class FrameDetections:
     detections: tuple[Detection, ...]
 
 
+class LabelScore(NamedTuple):
+    """A class name and its probability in 0..1."""
+
+    label: str
+    score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """What a whole clip shows."""
 
-    labels: tuple[str, ...]
-    """Likeliest first."""
-    scores: tuple[float, ...]
-    """Their probabilities; they add up to 1."""
+    labels: tuple[LabelScore, ...]
+    """Likeliest first; the scores add up to 1."""
     ranks: int = 1
     """Processes the model was sharded over."""
     batch: int = 1

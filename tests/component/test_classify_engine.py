@@ -79,8 +79,8 @@ async def test_a_cloud_node_names_clips_over_grpc_and_charges_them() -> None:
             found, outcome = [event async for event in ask(best, action)]
             assert isinstance(found, Classification)
             assert isinstance(outcome, WorkerOutcome)
-            right += found.labels[0] == action
-            assert sum(found.scores) == pytest.approx(1.0)
+            right += found.labels[0].label == action
+            assert sum(entry.score for entry in found.labels) == pytest.approx(1.0)
             assert outcome.frames == 8
             assert outcome.energy_source == "modelled:linear"
             assert outcome.idle_joules > 0

@@ -22,8 +22,7 @@ from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
 from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
-from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
+from skyshore.wire.pairs import FRAME, LLM_INPUT, SEGMENT, TASK, TOKEN_CHUNK, WORKER_OUTCOME
 from skyshore.wire.status import from_rpc_error
 from skyshore.worker.executor import ServedDetector, ServedLlm, WorkerExecutor
 from skyshore.worker.registration import FAREWELL_S, Registration, registered
@@ -55,7 +54,7 @@ class Running:
     def ask(self, *, tokens: int = 20, deadline_s: float = 100.0, arm: str = "n/talker", prompt: str = "ebb and flow"):
         task = Task("t", TaskKind.LLM, deadline_s=deadline_s)
         llm = LlmInput(prompt=prompt, sampling=Sampling(max_tokens=tokens, ignore_eos=True))
-        return self.stub.Execute(pb.ExecuteRequest(task=task_to_proto(task), arm_id=arm, llm=llm_to_proto(llm)))
+        return self.stub.Execute(pb.ExecuteRequest(task=TASK.to_proto(task), arm_id=arm, llm=LLM_INPUT.to_proto(llm)))
 
 
 @asynccontextmanager
@@ -83,9 +82,9 @@ async def finished(call) -> tuple[str, list, object]:
     chunks, outcome = [], None
     async for response in call:
         if response.WhichOneof("event") == "chunk":
-            chunks.append(chunk_from_proto(response.chunk))
+            chunks.append(TOKEN_CHUNK.from_proto(response.chunk))
         else:
-            outcome = worker_outcome_from_proto(response.outcome)
+            outcome = WORKER_OUTCOME.from_proto(response.outcome)
     return "".join(chunk.text for chunk in chunks), chunks, outcome
 
 
@@ -118,17 +117,17 @@ async def test_a_segment_comes_back_frame_by_frame_in_order():
         task = Task("t", TaskKind.VIDEO_DETECT, deadline_s=100)
 
         async def parts() -> AsyncIterator[pb.ExecuteSegmentRequest]:
-            info = segment_to_proto(SegmentInfo(0, 8, 640, 480, classes=("boat",)))
-            header = pb.SegmentHeader(task=task_to_proto(task), arm_id="n/watcher@source/jpeg85", info=info)
+            info = SEGMENT.to_proto(SegmentInfo(0, 8, 640, 480, classes=("boat",)))
+            header = pb.SegmentHeader(task=TASK.to_proto(task), arm_id="n/watcher@source/jpeg85", info=info)
             yield pb.ExecuteSegmentRequest(header=header)
             for index in range(8):
-                yield pb.ExecuteSegmentRequest(frame=frame_to_proto(EncodedFrame(index, index / 25, b"x")))
+                yield pb.ExecuteSegmentRequest(frame=FRAME.to_proto(EncodedFrame(index, index / 25, b"x")))
 
         responses = [response async for response in n.stub.ExecuteSegment(parts())]
     assert [r.detections.frame_index for r in responses[:-1]] == list(range(8))
     labels = {d.label for r in responses[:-1] for d in r.detections.detections}
     assert labels == {"boat"}
-    outcome = worker_outcome_from_proto(responses[-1].outcome)
+    outcome = WORKER_OUTCOME.from_proto(responses[-1].outcome)
     assert outcome.frames == 8
     assert outcome.inference_joules == pytest.approx(8 * 0.005 * 20, rel=0.2)
 
