@@ -1,4 +1,4 @@
-"""Puts the gateway together."""
+"""Builds the gateway from its parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
 from gateway.video.classify_job import ClassificationJobs
-from gateway.video.clips import Clips
+from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
 from gateway.video.job_runner import JobRunner
 from skyshore.domain.task import TaskKind
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """FastAPI, with a way past its middleware for the routes that are called a thousand times a second."""
+    """FastAPI. POSTs to the paths in `hot` bypass its middleware, which would cost more than the routes themselves."""
 
     def __init__(self, app: FastAPI, hot: Mapping[str, LlmEndpoint]) -> None:
         self._app, self._hot = app, hot
@@ -47,17 +47,17 @@ class Gateway:
         await (endpoint or self._app)(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """What `/openapi.json` answers."""
+        """The content of `/openapi.json`."""
         return self._app.openapi()
 
 
 def create_app(deps: Deps) -> Gateway:
-    """The ASGI app on open connections; its lifespan owns the tasks behind it."""
+    """The ASGI app on open connections. Its lifespan runs the background tasks."""
     settings = deps.settings
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
     attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
-    clips = Clips(deps.store, settings.state_dir.resolve())
+    clips = ClipStore(deps.store, settings.state_dir.resolve())
     detection = DetectionJobs(
         deps.profiler,
         attempts,
@@ -87,7 +87,7 @@ def create_app(deps: Deps) -> Gateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         await records.close()
 
-    app = FastAPI(title="Skyshore", description="Inference between shore and sky.", lifespan=lifespan)
+    app = FastAPI(title="Skyshore", description="Inference between shore (edge) and sky (cloud).", lifespan=lifespan)
     endpoint = partial(
         LlmEndpoint,
         profiler=deps.profiler,
@@ -111,7 +111,7 @@ def create_app(deps: Deps) -> Gateway:
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:
-    """A gateway without its background work would accept what it never does; better none at all."""
+    """Stop the process: without its background tasks the gateway would accept jobs and never run them."""
     if not task.cancelled() and (error := task.exception()):
-        log.critical("background work failed; stopping", exc_info=error)
+        log.critical("a background task failed; stopping", exc_info=error)
         signal.raise_signal(signal.SIGTERM)

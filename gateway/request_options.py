@@ -1,4 +1,4 @@
-"""What a caller demands besides the answer: class, deadline, quality, trace. Headers or form fields, one meaning."""
+"""Request options: class, deadline, quality and trace, from headers or form fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASS_HEADER = "x-skyshore-class"
 DEADLINE_HEADER = "x-skyshore-deadline-s"
 QUALITY_HEADER = "x-skyshore-min-quality"
 MAX_DEADLINE_S = 86_400.0
-"""State of ended tasks is kept for a day; a longer deadline would outlive it."""
+"""One day. The state of ended tasks is kept no longer than that."""
 
 # Version 00 of https://www.w3.org/TR/trace-context/: trace id, parent id, flags; neither id all zero.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -24,7 +24,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """One request's demands, complete."""
+    """The options of one request, with defaults filled in."""
 
     service_class: str
     deadline_s: float
@@ -41,10 +41,17 @@ def read_request_options(
     min_quality: float | None = None,
     classes: Mapping[str, ServiceClass] = SERVICE_CLASSES,
 ) -> RequestOptions:
-    """Read the demands from lower-case `headers`; what is given beside them wins, and the class fills in the rest.
+    """Read the options. Arguments take precedence over `headers`; the service class gives the defaults.
+
+    Args:
+        headers: request headers by lower-case name.
+        service_class: name of the class, or None to read the header.
+        deadline_s: seconds from arrival, or None to read the header.
+        min_quality: 0..1, or None to read the header.
+        classes: the known classes by name.
 
     Raises:
-        InvalidTask: an unknown class, or a header that is no number or out of range; `param` names the source.
+        InvalidTask: an unknown class, or a header that is not a number or is out of range. `param` names the source.
     """
     name = service_class or headers.get(CLASS_HEADER) or "standard"
     chosen = classes.get(name)
@@ -66,14 +73,14 @@ def read_request_options(
 
 
 def trace_of(traceparent: str) -> str:
-    """The caller's trace if it is a valid one, else a new trace; the standard says to ignore a broken one."""
+    """The caller's trace context if it is valid, else a new one, as the standard asks."""
     if traceparent and _TRACEPARENT.fullmatch(traceparent):
         return traceparent
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
 def new_task_id() -> str:
-    """Unique for ever."""
+    """A new unique id: 32 hexadecimal digits."""
     return secrets.token_hex(16)
 
 

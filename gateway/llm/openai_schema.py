@@ -1,4 +1,4 @@
-"""The requests of OpenAI's API that this gateway answers, and what they mean in our words."""
+"""The requests of OpenAI's API that this gateway answers, and their translation to the domain."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from skyshore.domain.llm import ChatMessage, LlmInput, Sampling
 
 MAX_CHOICES = 16
-"""Answers one request may ask for: prompts times `n`."""
+"""Limit of answers per request: prompts times `n`."""
 MAX_OUTPUT_TOKENS = 1_000_000
-"""No model known writes more; a larger figure is a mistake."""
+"""Limit of `max_tokens`: no known model writes more."""
 DEFAULT_OUTPUT_TOKENS = 256
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
@@ -23,31 +23,31 @@ OutputTokens = Annotated[int, Field(ge=1, le=MAX_OUTPUT_TOKENS)]
 
 
 class TextPart(BaseModel):
-    """The one kind of content part a text model can read."""
+    """A content part with text; other parts are not supported."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
-    """One turn."""
+class ChatRequestMessage(BaseModel):
+    """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
 
     def to_domain(self) -> ChatMessage:
-        """Parts joined, and OpenAI's newer name for the system role undone."""
+        """The message with its parts joined. "developer" is OpenAI's newer name of the system role."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
         return ChatMessage("system" if self.role == "developer" else self.role, text)
 
 
 class StreamOptions(BaseModel):
-    """What a stream holds besides text."""
+    """What a stream contains besides text."""
 
     include_usage: bool = False
-    """End with a chunk that has the usage and no choice."""
+    """End the stream with a chunk that has the usage and no choice."""
     continuous_usage_stats: bool = False
-    """Usage so far in every chunk."""
+    """Add the usage so far to every chunk."""
 
 
 class JsonSchema(BaseModel):
@@ -58,11 +58,11 @@ class JsonSchema(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """Form the answer must have."""
+    """The form that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema", "regex"]
     json_schema: JsonSchema | None = None
-    pattern: str | None = Field(None, min_length=1, max_length=4096, description="with type regex; not OpenAI's own")
+    pattern: str | None = Field(None, min_length=1, max_length=4096, description="with type regex; not in OpenAI's API")
 
     @model_validator(mode="after")
     def _schema_is_there(self) -> ResponseFormat:
@@ -76,8 +76,8 @@ class ResponseFormat(BaseModel):
         """The schema as text; empty for free text."""
         if self.type == "json_object":
             return '{"type":"object"}'
-        asked = self.json_schema if self.type == "json_schema" else None
-        return orjson.dumps(asked.schema_).decode() if asked else ""
+        wanted = self.json_schema if self.type == "json_schema" else None
+        return orjson.dumps(wanted.schema_).decode() if wanted else ""
 
     def as_regex(self) -> str:
         """The regular expression; empty for any other form."""
@@ -85,7 +85,7 @@ class ResponseFormat(BaseModel):
 
 
 class LlmRequest(BaseModel):
-    """Fields the two ways to ask have in common. Fields not named here are ignored, as OpenAI's clients expect."""
+    """The fields that both request types have. Unknown fields are ignored, as clients of OpenAI expect."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -114,7 +114,7 @@ class LlmRequest(BaseModel):
 
     @property
     def names_output_tokens(self) -> bool:
-        """Whether the caller bounded the answer; a bound of ours gives way to the model's context instead."""
+        """Whether the caller limited the answer. Our default limit shrinks to fit the context of the model."""
         return self.max_tokens is not None
 
     @property
@@ -127,12 +127,12 @@ class LlmRequest(BaseModel):
         raise NotImplementedError
 
     def _choices(self, prompt: LlmInput, first: int) -> Iterator[LlmInput]:
-        """`n` times the same prompt; with a seed each choice gets its own, or all would be equal."""
+        """The same prompt `n` times. Each choice gets a different seed, or all would be equal."""
         for number in range(self.n or 1):
             if (number == 0 and first == 0) or self.seed is None:
                 yield prompt
             else:
-                # Stay inside int64, whatever the seed.
+                # Wrap around within int64.
                 seed = (self.seed + first + number + 2**63) % 2**64 - 2**63
                 yield replace(prompt, sampling=replace(prompt.sampling, seed=seed))
 
@@ -163,7 +163,7 @@ def _or(value: float | None, default: float) -> float:
 class ChatRequest(LlmRequest):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatRequestMessage] = Field(min_length=1)
     max_completion_tokens: OutputTokens | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)

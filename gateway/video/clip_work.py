@@ -1,6 +1,6 @@
-"""The heavy part of video, in plain blocking code for a thread: probe, cut, sample, encode, annotate.
+"""The CPU work on clips, as blocking functions for a thread: probe, cut, sample, encode, annotate.
 
-Imported only when the first clip comes in, so that a gateway for text stays small.
+Imported when the first clip arrives, so that a gateway that serves text only stays small.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from skyshore.domain.node import Arm
 from skyshore.domain.video import Detection, EncodedFrame
 
 LUMA_SIDE = 640
-"""Longer side of the grey key frame the profiler looks at."""
+"""Longer side of the grey key frame for the profiler, in pixels."""
 SHEET_TILES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFrame:
-    """The first frame of a segment, as the profiler wants it."""
+    """The first frame of a segment, in the form that the profiler needs."""
 
     segment_index: int
     frame_count: int
-    """Frames the segment should have, before striding."""
+    """Frames of the segment before striding."""
     luma: bytes
     luma_width: int
     luma_height: int
 
 
 def probe(path: Path) -> ClipFacts:
-    """Check a clip. Raises InvalidMedia with the reason."""
+    """Read size, rate and length of a clip. Raises InvalidMedia with the reason."""
     info = video_source.probe(path)
     if info.frame_count < 1:
         raise InvalidMedia("the clip has no frames")
@@ -54,7 +54,7 @@ def probe(path: Path) -> ClipFacts:
 
 
 class ClipCutter:
-    """Reads a clip once from front to back, one segment at a time; holds one picture. For one thread at a time."""
+    """Reads a clip once, segment by segment, with one frame in memory. Not safe for several threads at once."""
 
     def __init__(self, path: Path, facts: ClipFacts, segment_s: float, stride: int | None) -> None:
         self._path, self._facts, self._stride = path, facts, stride
@@ -63,7 +63,7 @@ class ClipCutter:
         self._ahead = next(self._frames, None)
 
     def next_key_frame(self) -> KeyFrame | None:
-        """Where the next segment begins; None at the end of the clip."""
+        """The first frame of the next segment; None at the end of the clip."""
         frame = self._ahead
         if frame is None:
             return None
@@ -71,16 +71,16 @@ class ClipCutter:
         return _key_frame(frame, segment, max(1, self.frames_in(segment)))
 
     def encode(self, arm: Arm) -> list[EncodedFrame]:
-        """Encode the segment that the last key frame began, as `arm` wants it."""
+        """Encode the segment of the last key frame for `arm`."""
         return encode_frames(self._segment(), arm, self._facts, self._stride)
 
-    def again(self, segment_index: int, arm: Arm) -> list[EncodedFrame]:
-        """Encode an earlier segment for another arm, from the file; reads the clip anew up to there."""
+    def encode_again(self, segment_index: int, arm: Arm) -> list[EncodedFrame]:
+        """Encode an earlier segment for another arm; reads the clip again from its start."""
         first, end = segment_index * self._per_segment, (segment_index + 1) * self._per_segment
         return encode_frames(_between(self._path, first, end, self._stride or 1), arm, self._facts, self._stride)
 
     def frames_in(self, segment_index: int) -> int:
-        """Frames of a segment, before striding."""
+        """Frames of a segment before striding."""
         first = segment_index * self._per_segment
         return max(0, min(first + self._per_segment, self._facts.frame_count) - first)
 
@@ -99,7 +99,7 @@ def first_key_frame(path: Path, frame_count: int) -> KeyFrame:
 
 
 def encode_sample(path: Path, facts: ClipFacts, count: int, arm: Arm) -> list[EncodedFrame]:
-    """Encode `count` frames, evenly spaced over the clip, as `arm` wants them; holds one picture."""
+    """Encode `count` frames, evenly spaced over the clip, for `arm`. Holds one frame in memory."""
     chosen = set(np.rint(np.linspace(0, facts.frame_count - 1, min(count, facts.frame_count))).astype(int).tolist())
     return encode_frames((frame for frame in video_source.frames(path) if frame.index in chosen), arm, facts, None)
 
@@ -119,14 +119,14 @@ def _between(path: Path, first: int, end: int, stride: int) -> Iterator[ClipFram
 
 
 def encode_frames(frames: Iterable[ClipFrame], arm: Arm, facts: ClipFacts, stride: int | None) -> list[EncodedFrame]:
-    """Scale and compress frames as `arm` wants them; without a stride of the caller's, the arm's own applies."""
+    """Scale and compress frames for `arm`. Without a `stride` of the caller, the stride of the arm applies."""
     skip = 1 if stride else max(1, arm.frame_stride)
     encoding = Encoding(arm.codec, arm.encode_quality, arm.input_size, skip)
     return list(encode_segment(frames, encoding, facts.fps / (stride or 1)))
 
 
 def annotate(clip: Path, facts: ClipFacts, boxes: Mapping[int, list[Detection]], target: Path) -> None:
-    """Write `clip` with its boxes to `target`, complete or not at all. A frame not looked at shows the last boxes."""
+    """Write `clip` with its boxes to `target`, completely or not at all. A skipped frame shows the last boxes."""
     partial = target.with_suffix(".partial.mp4")
     shown: list[Detection] = []
     try:
@@ -140,9 +140,9 @@ def annotate(clip: Path, facts: ClipFacts, boxes: Mapping[int, list[Detection]],
 
 
 def contact_sheet(clip: Path, _facts: ClipFacts, boxes: Mapping[int, list[Detection]], target: Path) -> None:
-    """Write a PNG of `SHEET_TILES` of the frames that were looked at, evenly spaced, to `target`."""
-    looked_at = sorted(boxes)
-    chosen = set(looked_at[:: max(1, -(-len(looked_at) // SHEET_TILES))])
+    """Write a PNG with at most `SHEET_TILES` of the processed frames, evenly spaced, to `target`."""
+    processed = sorted(boxes)
+    chosen = set(processed[:: max(1, -(-len(processed) // SHEET_TILES))])
     tiles = [
         draw(frame.picture, boxes[frame.index], f"{frame.timestamp_s:.1f} s")
         for frame in video_source.frames(clip)

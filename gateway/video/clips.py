@@ -1,4 +1,4 @@
-"""Accepts clips and hands out what became of them: the files behind `/v1/video` and `/v1/tasks`."""
+"""Accepts clips and keeps their files: uploads, results and annotated clips."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from skyshore.workload.annotations import write_mot
 log = structlog.get_logger()
 
 KEEP_S = 25 * 3600.0
-"""Files outlive the records that name them (a day) by an hour."""
+"""Seconds until a file is deleted: an hour more than the record that names it is kept."""
 SWEEP_EVERY_S = 3600.0
 
 
-class Clips:
-    """Uploads, results and annotated clips under one folder."""
+class ClipStore:
+    """Uploads, results and annotated clips in one folder."""
 
     def __init__(self, store: StateStore, folder: Path) -> None:
         self._store = store
@@ -37,20 +37,20 @@ class Clips:
         self._annotating = asyncio.Lock()
 
     def make_folders(self) -> None:
-        """Create what is missing."""
+        """Create the missing folders."""
         for folder in (self._uploads, self.results):
             folder.mkdir(parents=True, exist_ok=True)
 
     async def accept_upload(
         self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
     ) -> TaskRecord:
-        """Let `fill` write the clip, then accept it. Nothing is left of a clip that is refused.
+        """Let `fill` write the clip to a path, then accept it. A refused clip is deleted.
 
         Raises:
-            InvalidMedia: no clip that can be worked on.
+            InvalidMedia: the file is not a clip that can be read.
             NodeUnavailable: the state store is away.
         """
-        await self._store.ping()  # before a gigabyte comes in for nothing
+        await self._store.ping()  # before a gigabyte is uploaded in vain
         task_id = new_task_id()
         path = self._uploads / task_id
         try:
@@ -58,14 +58,14 @@ class Clips:
             return await self.accept(kind, task_id, path, fields, options)
         except BaseException as error:
             path.unlink(missing_ok=True)
-            if isinstance(error, InvalidMedia):  # the name of our copy tells the caller nothing
+            if isinstance(error, InvalidMedia):  # the caller does not know the name of our copy
                 raise InvalidMedia(error.message.replace(path.name, "the upload"), param=FILE_FIELD) from error
             raise
 
     async def accept(
         self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions
     ) -> TaskRecord:
-        """Check a clip on disk and make it a job; durable when this returns. Raises as `accept_upload`."""
+        """Check a clip on disk and make it a job, which is durable when this returns. Raises as `accept_upload`."""
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
         facts = await asyncio.to_thread(clip_work.probe, path)
@@ -79,32 +79,32 @@ class Clips:
             deadline_s=options.deadline_s,
             min_quality=options.min_quality,
             traceparent=options.traceparent,
-            **fields.wishes(),
+            **fields.job_options(),
         )
         record = job.record()
         await self._store.accept_job(record, job.model_dump_json().encode())
         return record
 
     async def annotated(self, record: TaskRecord) -> Path:
-        """The clip with its boxes, made when first asked for. Raises NotFound when its files are gone."""
+        """The clip with its boxes, made at the first request. Raises NotFound when its files are deleted."""
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
-        return await self._drawn(record, "mp4", clip_work.annotate)
+        return await self._draw(record, "mp4", clip_work.annotate)
 
     async def contact_sheet(self, record: TaskRecord) -> Path:
-        """Some of its frames with their boxes, as a PNG; otherwise as `annotated`."""
+        """Some frames with their boxes, as a PNG. Otherwise as `annotated`."""
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
-        return await self._drawn(record, "png", clip_work.contact_sheet)
+        return await self._draw(record, "png", clip_work.contact_sheet)
 
     async def mot_text(self, record: TaskRecord, label: str) -> str:
-        """The boxes of one class, or of all with an empty label, as MOT text. Raises NotFound as `annotated`."""
+        """The boxes of one class as MOT text; an empty label means all. Raises NotFound as `annotated`."""
         result = Path(record.result_path)
         if not await asyncio.to_thread(result.is_file):
             raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
         return await asyncio.to_thread(_mot, result, label)
 
-    async def _drawn(
+    async def _draw(
         self,
         record: TaskRecord,
         suffix: str,
@@ -113,7 +113,7 @@ class Clips:
         target = self.results / f"{record.task_id}.{suffix}"
         result = Path(record.result_path)
         clip = Path((record.detail or {}).get("path", ""))
-        async with self._annotating:  # one at a time: it takes a whole core
+        async with self._annotating:  # one at a time: it uses a whole core
             if not await asyncio.to_thread(target.is_file):
                 if not await asyncio.to_thread(lambda: result.is_file() and clip.is_file()):
                     raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
@@ -123,7 +123,7 @@ class Clips:
         return target
 
     async def sweep(self) -> None:
-        """Delete old files, for ever."""
+        """Delete old files. Runs until cancelled."""
         while True:
             deleted = await asyncio.to_thread(_delete_older, (self._uploads, self.results), time.time() - KEEP_S)
             if deleted:

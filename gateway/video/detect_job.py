@@ -136,7 +136,7 @@ class DetectionJobs:
             if first:
                 first = False
                 return await asyncio.to_thread(cutter.encode, arm)
-            return await asyncio.to_thread(cutter.again, key.segment_index, arm)
+            return await asyncio.to_thread(cutter.encode_again, key.segment_index, arm)
 
         return SegmentTask(task, replace(profile, width=facts.width, height=facts.height), info, encode)
 

@@ -1,4 +1,4 @@
-"""Consumes the work stream: claims jobs, renews them while they run, retries, and buries what keeps failing."""
+"""Runs the jobs of the work stream: claims and renews them, and moves those that keep failing to the dead letters."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ log = structlog.get_logger()
 BLOCK_S = 2.0
 RETRY_S = 1.0
 REPORT_EVERY_S = 0.25
-"""Progress is written no more often than this."""
-Work = Callable[[VideoJob, Callable[[JobProgress], Awaitable[None]]], Awaitable[Path]]
+"""Shortest time between two writes of progress."""
+JobHandler = Callable[[VideoJob, Callable[[JobProgress], Awaitable[None]]], Awaitable[Path]]
+"""Processes a job, reports its progress, and returns the file of its result."""
 
 
 class JobRunner:
     """Runs accepted jobs, `in_flight` at a time.
 
-    A job is acknowledged only after its last record is written. One whose gateway dies is claimed by another (or by the
-    next gateway) once it went unrenewed for `idle_s`.
+    A job is acknowledged only after its last record is written. If its gateway dies, another one claims the job when it
+    was not renewed for `idle_s` seconds.
     """
 
     def __init__(
-        self, store: StateStore, work: Mapping[TaskKind, Work], *, in_flight: int, idle_s: float, tries: int
+        self, store: StateStore, handlers: Mapping[TaskKind, JobHandler], *, in_flight: int, idle_s: float, tries: int
     ) -> None:
-        self._store, self._work = store, work
+        self._store, self._handlers = store, handlers
         self._in_flight, self._idle_s, self._tries = in_flight, idle_s, tries
         self.consumer = f"gateway-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     async def run(self) -> None:
-        """Claim and work until cancelled; what runs then is left for another gateway."""
+        """Claim and run jobs until cancelled. Another gateway then claims the unfinished ones."""
         slots = asyncio.Semaphore(self._in_flight)
         async with asyncio.TaskGroup() as group:
             while True:
                 await slots.acquire()
                 job = await self._claim()
-                task = group.create_task(self._see_through(job))
+                task = group.create_task(self._run_job(job))
                 task.add_done_callback(lambda _: slots.release())
 
     async def _claim(self) -> Job:
@@ -63,32 +64,32 @@ class JobRunner:
             if jobs:
                 return jobs[0]
 
-    async def _see_through(self, job: Job) -> None:
+    async def _run_job(self, job: Job) -> None:
         bound = log.bind(task_id=job.task_id, delivery=job.deliveries)
-        if job.deliveries > self._tries:  # its gateway died each time, before it could say why
-            await self._bury(job, Internal(f"given up after {self._tries} tries"))
+        if job.deliveries > self._tries:  # its gateway died each time, without an error
+            await self._move_to_dead_letters(job, Internal(f"failed {self._tries} times"))
             return
         try:
             record = await self._while_renewed(job)
         except NotFound as error:
-            bound.warning("job went to another gateway", reason=error.message)
+            bound.warning("another gateway claimed the job", reason=error.message)
         except RETRIED as error:
             bound.warning("job failed", reason=error.message)
             if job.deliveries >= self._tries:
-                await self._bury(job, error)
-            # Otherwise it stays unacknowledged, and is claimed again once it was idle for long enough.
+                await self._move_to_dead_letters(job, error)
+            # Otherwise it stays unacknowledged and is claimed again after `idle_s`.
         except Exception as error:
-            bound.exception("job failed unforeseen")
+            bound.exception("job failed with an unexpected error")
             if job.deliveries >= self._tries:
-                await self._bury(job, Internal(f"given up after {self._tries} tries: {type(error).__name__}"))
+                await self._move_to_dead_letters(job, Internal(f"failed {self._tries} times: {type(error).__name__}"))
         else:
-            await self._insist(lambda: self._store.put_task(record))
-            await self._insist(lambda: self._store.finish_job(job))
+            await self._write_until_done(lambda: self._store.put_task(record))
+            await self._write_until_done(lambda: self._store.finish_job(job))
             bound.info("job ended", state=record.state, error=record.error)
 
     async def _while_renewed(self, job: Job) -> TaskRecord:
-        """Work under a lease; losing it to another gateway cancels the work. Raises NotFound then."""
-        work = asyncio.create_task(self._to_its_end(job))
+        """Run the job and renew it. If another gateway has claimed it, cancel the run and raise NotFound."""
+        work = asyncio.create_task(self._process(job))
         lease = asyncio.create_task(self._renew(job))
         try:
             await asyncio.wait([work, lease], return_when=asyncio.FIRST_COMPLETED)
@@ -108,8 +109,8 @@ class JobRunner:
             except NodeUnavailable:
                 log.warning("lease not renewed: the state store is away", task_id=job.task_id)
 
-    async def _to_its_end(self, job: Job) -> TaskRecord:
-        """Do the work; a failure that would come again is a result, too."""
+    async def _process(self, job: Job) -> TaskRecord:
+        """Run the handler of the job. An error that would occur again is a result as well."""
         try:
             video = VideoJob.model_validate_json(job.body)
         except ValueError as error:
@@ -118,7 +119,7 @@ class JobRunner:
         reporter = _Reporter(self._store, record)
         try:
             await reporter(JobProgress(0.0, ()))
-            path = await self._work[video.kind](video, reporter)
+            path = await self._handlers[video.kind](video, reporter)
         except RETRIED:
             raise
         except SkyshoreError as error:
@@ -126,20 +127,20 @@ class JobRunner:
         done = replace(reporter.record, state=TaskState.DONE, progress=1.0, result_path=str(path))
         return replace(done, updated_at_s=time.time())
 
-    async def _bury(self, job: Job, error: SkyshoreError) -> None:
+    async def _move_to_dead_letters(self, job: Job, error: SkyshoreError) -> None:
         known: list[TaskRecord] = []
 
         async def read() -> None:
             found = await self._store.task(job.task_id)
             known.append(found or _blank(job))
 
-        await self._insist(read)
-        await self._insist(lambda: self._store.put_task(_failed(known[0], error)))
-        await self._insist(lambda: self._store.bury_job(job, error.message))
-        log.error("job buried", task_id=job.task_id, reason=error.message)
+        await self._write_until_done(read)
+        await self._write_until_done(lambda: self._store.put_task(_failed(known[0], error)))
+        await self._write_until_done(lambda: self._store.bury_job(job, error.message))
+        log.error("job moved to dead letters", task_id=job.task_id, reason=error.message)
 
-    async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
-        """An end must be on record; while the store is away there is nothing better to do than wait."""
+    async def _write_until_done(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write the end of a job; wait as long as the store is away."""
         while True:
             try:
                 await write()
@@ -150,7 +151,7 @@ class JobRunner:
 
 
 class _Reporter:
-    """Writes progress to the task's record, at a bounded rate. A store that is away costs only the report."""
+    """Writes progress to the record of the task, at a limited rate. A write that fails is skipped."""
 
     def __init__(self, store: StateStore, record: TaskRecord) -> None:
         self._store, self.record = store, record
@@ -171,7 +172,7 @@ class _Reporter:
 
 
 def _blank(job: Job) -> TaskRecord:
-    """A record for a job that cannot be read."""
+    """A record for a job whose body cannot be read."""
     return TaskRecord(job.task_id, TaskKind.VIDEO_DETECT, TaskState.ACCEPTED, time.time(), time.time())
 
 

@@ -1,4 +1,4 @@
-"""What a caller says of a clip, and what the work stream keeps of it."""
+"""The fields of a clip's request, and the job that the work stream keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skyshore.nodemodel.clips import CLIP_FRAMES
 
 
 def _names(given: object) -> object:
-    """A form has no lists: "person, car" means both."""
+    """A form has no lists: split "person, car" at the commas."""
     return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
@@ -21,39 +21,41 @@ ClassName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class ClipFields(BaseModel):
-    """Form fields beside the file, or members of the JSON body. What is not said is read from the headers."""
+    """Form fields next to the file, or members of the JSON body. Absent options are read from the headers."""
 
     model_config = ConfigDict(allow_inf_nan=False, str_max_length=4096)
 
-    url: str | None = Field(None, description="file:// URL of a clip in the folder the server may read")
+    url: str | None = Field(None, description="file:// URL of a clip in the folder that the server may read")
     model: str = Field("", max_length=256, description="a model of /v1/models; empty lets the policy choose")
     service_class: str | None = Field(None, alias="class", max_length=64)
     deadline_s: float | None = Field(None, ge=0.001, le=MAX_DEADLINE_S, description="seconds allowed")
     min_quality: float | None = Field(None, ge=0, le=1)
 
-    def wishes(self) -> dict[str, Any]:
-        """What the job keeps of them, demands excepted."""
+    def job_options(self) -> dict[str, Any]:
+        """The fields that the job keeps, without the request options."""
         return self.model_dump(exclude={"url", "service_class", "deadline_s", "min_quality"})
 
 
 class DetectFields(ClipFields):
-    """What a caller says of a clip in which objects are to be found; `deadline_s` is per segment."""
+    """Fields of a detection request. `deadline_s` applies to each segment."""
 
     classes: Annotated[list[ClassName], BeforeValidator(_names)] = Field(
-        default_factory=list, max_length=200, description="class names wanted; none means all"
+        default_factory=list, max_length=200, description="class names to find; none means all"
     )
-    frame_stride: int | None = Field(None, ge=1, le=1000, description="every n-th frame; unset: as the arm says")
+    frame_stride: int | None = Field(
+        None, ge=1, le=1000, description="use every n-th frame; unset: the stride of the arm"
+    )
     min_score: float = Field(0.3, ge=0, le=1)
 
 
 class ClassifyFields(ClipFields):
-    """What a caller says of a clip that is to be named; `deadline_s` counts from its acceptance."""
+    """Fields of a classification request. `deadline_s` counts from the acceptance of the clip."""
 
-    frames: int = Field(CLIP_FRAMES, ge=1, le=64, description="frames sent, evenly spaced over the clip")
+    frames: int = Field(CLIP_FRAMES, ge=1, le=64, description="frames to send, evenly spaced over the clip")
 
 
 class ClipFacts(BaseModel):
-    """What the container says, checked when the clip came in."""
+    """Properties of a clip, read when it was accepted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,7 +67,7 @@ class ClipFacts(BaseModel):
 
 
 class VideoJob(BaseModel):
-    """Body of a job in the work stream."""
+    """The body of a job in the work stream."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,7 +87,7 @@ class VideoJob(BaseModel):
     frames: int = CLIP_FRAMES
 
     def task(self, segment_index: int, origin: str) -> Task:
-        """The task of one of its segments."""
+        """The task of one segment."""
         return Task(
             task_id=f"{self.task_id}-{segment_index}",
             kind=self.kind,
@@ -99,7 +101,7 @@ class VideoJob(BaseModel):
         )
 
     def record(self) -> TaskRecord:
-        """The task's record before anything was done."""
+        """The record of the task when it was accepted."""
         detail = {"path": self.path, "facts": self.facts.model_dump_json()}
         at_s = self.created_at_s
         return TaskRecord(self.task_id, self.kind, TaskState.ACCEPTED, at_s, at_s, detail=detail)

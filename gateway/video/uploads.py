@@ -1,4 +1,4 @@
-"""Brings a caller's clip onto the disk: an upload streamed part by part, or a local file the server may read."""
+"""Gets a clip: from an upload, which is streamed to disk, or from a local file that the server may read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from skyshore.domain.errors import InvalidTask, NotFound, PayloadTooLarge, PermissionDenied
 
 WRITE_BYTES = 1024 * 1024
-"""The file is written in steps of this size: that is all an upload ever takes of the memory."""
+"""The file is written in blocks of this size, so an upload needs no more memory than that."""
 FIELDS_BYTES = 64 * 1024
-"""All other form fields together."""
+"""Limit of all other form fields together."""
 FILE_FIELD = "file"
 
 
 class UploadForm:
-    """Feeds a multipart body through its parser; the file goes to `target`, short fields to `fields`."""
+    """Parses a multipart body. Writes the file to `target` and puts the short fields into `fields`."""
 
     def __init__(self, content_type: str, target: Path, limit_bytes: int) -> None:
         """Raises InvalidTask when `content_type` names no boundary."""
@@ -54,10 +54,10 @@ class UploadForm:
         )
 
     async def read(self, body: AsyncIterator[bytes]) -> None:
-        """Take in the whole body; the file is safe on the disk when this returns.
+        """Read the whole body. The file is durable on disk when this returns.
 
         Raises:
-            InvalidTask: the form is malformed, cut off or without a file.
+            InvalidTask: the form is malformed, incomplete or without a file.
             PayloadTooLarge: the file or the fields are over their limits.
         """
         file = await asyncio.to_thread(self._target.open, "wb")
@@ -72,7 +72,7 @@ class UploadForm:
         finally:
             await asyncio.to_thread(file.close)
         if not self._complete:
-            raise InvalidTask("the upload is cut off; send it again", param=FILE_FIELD)
+            raise InvalidTask("the upload is incomplete; send it again", param=FILE_FIELD)
         if not self.file_bytes:
             raise InvalidTask(f"the form has no clip in its field '{FILE_FIELD}'", param=FILE_FIELD)
 
@@ -127,31 +127,31 @@ def _sync(file: BinaryIO) -> None:
 
 
 def refuse_oversize(headers: Mapping[str, str], limit_bytes: int) -> None:
-    """Refuse by the announced length, before a byte is read. Raises PayloadTooLarge."""
+    """Check the Content-Length before a byte is read. Raises PayloadTooLarge."""
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > limit_bytes + FIELDS_BYTES:
         raise PayloadTooLarge(f"the upload is over {limit_bytes} bytes; send it in parts", param=FILE_FIELD)
 
 
 def local_clip(url: str, root: Path | None) -> Path:
-    """The file that a file:// URL names. Links are followed before the folder is checked.
+    """The file of a file:// URL. Symbolic links are resolved before the folder is checked.
 
     Raises:
-        InvalidTask: another kind of URL.
-        PermissionDenied: outside `root`, or no folder may be read at all.
-        NotFound: nothing there.
+        InvalidTask: not a file:// URL.
+        PermissionDenied: outside `root`, or `root` is None.
+        NotFound: no such file.
     """
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise InvalidTask("only file:// URLs of this machine are read; upload anything else", param="url")
+        raise InvalidTask("only file:// URLs of this machine are allowed; upload other clips", param="url")
     if root is None:
         raise PermissionDenied("this server reads no local files; upload the clip instead", param="url")
     name = unquote(parts.path)
     if "\0" in name:
-        raise InvalidTask("the URL holds a zero byte", param="url")
+        raise InvalidTask("the URL contains a zero byte", param="url")
     path, root = Path(name).resolve(), root.resolve()
     if not path.is_relative_to(root):
-        raise PermissionDenied("the file is outside the folder this server may read", param="url")
+        raise PermissionDenied("the file is outside the folder that this server may read", param="url")
     if not path.is_file():
-        raise NotFound(f"no file '{path.relative_to(root)}' in the folder this server may read", param="url")
+        raise NotFound(f"no file '{path.relative_to(root)}' in the folder that this server may read", param="url")
     return path
