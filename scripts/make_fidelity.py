@@ -181,7 +181,7 @@ def _live(cell: Cell, stem: Path, progress: Progress) -> CellResult:
         result = CellResult.from_json(cell, json.loads(kept.read_text(encoding="utf-8")))
     else:
         with OutcomeWriter(stem.with_name(f"{stem.name}.parquet")) as writer:
-            result = run_live(cell, on_row=writer)
+            result = run_live(cell, on_record=writer)
         kept.write_text(json.dumps(result.to_json(), allow_nan=False), encoding="utf-8")
     took = "kept" if kept.is_file() and time.monotonic() - began_s < 1 else f"{time.monotonic() - began_s:.0f} s"
     words = f"{stem.parent.name} {stem.name} at load {cell.load:g} ({took}): {'; '.join(result.notes)}"

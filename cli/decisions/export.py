@@ -11,13 +11,13 @@ from rich.console import Console
 
 from cli.render import say
 from experiments.figures.decision_table import DecisionWriter
-from experiments.figures.outcome_table import OutcomeRow
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import DecisionRecord
 from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
+from skyshore.report.request_record import RequestRecord
 
 AT_ONCE = 5000
 MOST = 1_000_000
@@ -83,13 +83,12 @@ def _refusal(record: DecisionRecord) -> Outcome | None:
     return Outcome(record.task_id, "", "", status, record.decided_at_s, latency_s=0.0, deadline_s=0.0)
 
 
-def _row(record: DecisionRecord, outcome: Outcome) -> OutcomeRow:
+def _row(record: DecisionRecord, outcome: Outcome) -> RequestRecord:
     kind, deadline_s, min_quality = TaskKind.LLM, outcome.deadline_s, 0.0
     if record.context:
         asked = json.loads(record.context)["task"]
         kind, deadline_s, min_quality = TaskKind(asked[0]), asked[1], asked[2]
-    answered = outcome.status is OutcomeStatus.OK
-    return OutcomeRow(
+    return RequestRecord(
         request_id=record.task_id,
         kind=kind,
         service_class=record.service_class,
@@ -97,16 +96,5 @@ def _row(record: DecisionRecord, outcome: Outcome) -> OutcomeRow:
         t_intended_s=record.decided_at_s,
         deadline_s=deadline_s,
         min_quality=min_quality,
-        status=outcome.status,
-        latency_s=outcome.latency_s if answered else None,
-        met_deadline=outcome.met_deadline,
-        up_bytes=outcome.up_bytes,
-        down_bytes=outcome.down_bytes,
-        transmission_joules=outcome.transmission_joules,
-        inference_joules=outcome.worker.inference_joules,
-        idle_joules=outcome.worker.idle_joules,
-        energy_source=outcome.worker.energy_source if answered else "",
-        quality=outcome.quality if answered else 0.0,
-        node_id=outcome.node_id,
-        arm_id=outcome.arm_id,
+        outcome=outcome,
     )

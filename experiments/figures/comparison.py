@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures.figures import FIGURES
 from experiments.plan.cell import FIXED, REFERENCES, CellResult, Driver
+from skyshore.report.figures import FIGURES
 from skyshore.report.load_audit import Verdict
 from skyshore.report.request_record import in_json
 from skyshore.report.statistics import PairedDifference, mean_interval, paired_difference

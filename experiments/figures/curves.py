@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.figures.outcome_table import OutcomeRow
-from simulator.tally import LogHistogram
 from skyshore.domain.outcome import OutcomeStatus
+from skyshore.report.batches import RecordBatches
+from skyshore.report.distribution import LogHistogram
+from skyshore.report.figures import BATCH
+from skyshore.report.request_record import RequestRecord
 
 QUANTILES = (0.5, *range(1, 100), 99.5, 99.9)
 BINS = 120
@@ -50,31 +54,20 @@ class Timeline:
         return {"bin_s": self.bin_s, **counts, "inside": inside}
 
 
-class CurveTally:
-    """A `RowSink` for the charts of one cell."""
+class CurveTally(RecordBatches):
+    """A `RecordSink` for the charts of one cell."""
 
     def __init__(self) -> None:
+        super().__init__(BATCH)
         self._latency, self._share = LogHistogram(), LogHistogram()
         self._requests = 0
         self._timeline = Timeline()
         self._arms: Counter[str] = Counter()
         self._tiers: Counter[str] = Counter()
 
-    def __call__(self, row: OutcomeRow) -> None:
-        """Count one request."""
-        if row.status is OutcomeStatus.CANCELLED:
-            return
-        self._requests += 1
-        if row.latency_s is not None:
-            self._latency.add(row.latency_s)
-            self._share.add(row.latency_s / row.deadline_s)
-        done_s = row.t_intended_s + row.deadline_s if row.t_done_s is None else row.t_done_s
-        self._timeline.add(row.t_intended_s, max(done_s, row.t_intended_s), row.met_deadline)
-        self._arms[row.arm_id or "refused"] += 1
-        self._tiers[row.tier or "refused"] += 1
-
     def to_json(self) -> dict[str, Any]:
         """Plain values: quantiles of the answers, the timeline, tasks by arm (by tier where arms are many)."""
+        self.flush()
         places = self._arms if len(self._arms) <= MOST_ARMS else self._tiers
         return {
             "requests": self._requests,
@@ -85,6 +78,22 @@ class CurveTally:
             "places": dict(sorted(places.items())),
         }
 
+    def _take(self, records: Sequence[RequestRecord]) -> None:
+        counted = [record for record in records if record.status is not OutcomeStatus.CANCELLED]
+        answers = [record for record in counted if record.answered]
+        self._requests += len(counted)
+        self._latency.add([record.latency_s for record in answers])
+        self._share.add([record.latency_s / record.deadline_s for record in answers])
+        for record in counted:
+            due_s, end_s = record.t_intended_s, record.t_done_s
+            if end_s is None:
+                end_s = due_s + record.deadline_s
+            self._timeline.add(due_s, max(due_s, end_s), record.met_deadline)
+        self._arms.update(record.outcome.arm_id or "refused" for record in counted)
+        self._tiers.update(record.tier or "refused" for record in counted)
+
 
 def _quantiles(histogram: LogHistogram) -> list[float]:
-    return [histogram.percentile_s(q) for q in QUANTILES] if histogram.count else []
+    """Values to draw a curve through. Their ranks are not rounded as `nearest_rank` does: bundles hold them so."""
+    count = histogram.count
+    return [histogram.value_s(max(1, math.ceil(q / 100 * count))) for q in QUANTILES] if count else []

@@ -1,7 +1,7 @@
-"""One row a decision: what the policy saw, how it scored, what it chose, and what came of it. Streams to Parquet.
+"""One row per decision: what the policy saw, its scores, its choice and the outcome. Streams to Parquet.
 
-A row is written when its outcome is known, so memory holds only the decisions that are still open. A decision that was
-taken back (its node died, another was made for the same task) or that has no outcome keeps its outcome columns null.
+A row is written when its outcome is known, so memory holds only the decisions that are still open. A decision without
+an outcome, or one that another decision for the same task replaced (its node died), has null outcome columns.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from experiments.figures.outcome_table import OutcomeRow
 from skyshore.domain.placement import DecisionRecord
+from skyshore.report.request_record import RequestRecord
 
 ROWS_IN_GROUP = 5_000
 
@@ -44,7 +44,10 @@ SCHEMA = pa.schema(
         pa.field("min_quality", pa.float64()),
     ]
 )
-"""Columns of `decisions.parquet`: those of `DecisionRecord`, then those of its outcome."""
+"""Columns of `decisions.parquet`: fields of `DecisionRecord`, then those of the request's record."""
+
+_OF_DECISION = tuple(SCHEMA.names[: SCHEMA.names.index("status")])
+_OF_OUTCOME = tuple(SCHEMA.names[SCHEMA.names.index("status") :])
 
 
 class DecisionWriter:
@@ -56,52 +59,33 @@ class DecisionWriter:
         self._rows: list[dict[str, Any]] = []
         self._most = rows_in_group
 
-    def decided(self, record: DecisionRecord) -> None:
-        """A decision; a second one for the same task takes the first one back."""
-        earlier = self._open.pop(record.task_id, None)
+    def decided(self, decision: DecisionRecord) -> None:
+        """Take a decision; a second one for the same task cancels the first one."""
+        earlier = self._open.pop(decision.task_id, None)
         if earlier is not None:
             self._write(earlier, None)
-        self._open[record.task_id] = record
+        self._open[decision.task_id] = decision
 
-    def ended(self, row: OutcomeRow) -> None:
-        """The outcome of the task's last decision; a task without one is passed over."""
-        record = self._open.pop(row.request_id, None)
-        if record is not None:
-            self._write(record, row)
+    def ended(self, record: RequestRecord) -> None:
+        """Take the outcome of the task's last decision; a task without a decision is ignored."""
+        decision = self._open.pop(record.request_id, None)
+        if decision is not None:
+            self._write(decision, record)
 
     def __enter__(self) -> DecisionWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        for record in self._open.values():
-            self._write(record, None)
+        for decision in self._open.values():
+            self._write(decision, None)
         self._flush()
         self._file.close()
 
-    def _write(self, record: DecisionRecord, outcome: OutcomeRow | None) -> None:
-        row: dict[str, Any] = {
-            "task_id": record.task_id,
-            "decided_at_s": record.decided_at_s,
-            "policy": record.policy,
-            "service_class": record.service_class,
-            "chosen": record.chosen,
-            "propensity": record.propensity,
-            "arm_ids": record.arm_ids,
-            "scores": record.scores,
-            "features": record.features,
-            "context": record.context,
-        }
-        if outcome is not None:
-            row |= {
-                "status": outcome.status,
-                "met_deadline": outcome.met_deadline,
-                "latency_s": outcome.latency_s,
-                "deadline_s": outcome.deadline_s,
-                "joules": outcome.joules,
-                "link_bytes": outcome.up_bytes + outcome.down_bytes,
-                "quality": outcome.quality,
-                "min_quality": outcome.min_quality,
-            }
+    def _write(self, decision: DecisionRecord, record: RequestRecord | None) -> None:
+        row = {name: getattr(decision, name) for name in _OF_DECISION}
+        if record is not None:
+            row |= {name: getattr(record, name) for name in _OF_OUTCOME}
+            row["latency_s"] = record.latency_s if record.answered else None
         self._rows.append(row)
         if len(self._rows) >= self._most:
             self._flush()

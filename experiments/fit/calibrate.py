@@ -9,20 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pyarrow import parquet
 
-from experiments.figures.outcome_table import OutcomeRow
+from experiments.figures.outcome_table import read_records
 from experiments.fit.llm import Fitted, fit_engines
 from experiments.plan.bundle import Bundle
 from experiments.plan.cell import Driver
 from experiments.plan.job import OUTCOMES
 from skyshore.domain.errors import InvalidTask
-from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.engines.llm.settings import LlmEngineSettings
 from skyshore.links.settings import LinkSettings
 from skyshore.nodemodel.calibration import Calibration, Overheads
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
+from skyshore.report.request_record import RequestRecord
 from skyshore.scenario import Scenario
 from skyshore.scenario.files import profile_of
 from skyshore.scenario.links import link_settings
@@ -37,7 +36,7 @@ SPREAD = tuple((np.arange(50) + 0.5) / 50)
 """Quantiles that stand for the spread of an overhead; the last request of a hundred is left out of it."""
 
 
-def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, source: str) -> Calibration:
+def calibrate(rows: Iterable[RequestRecord], scenario: Scenario, folder: Path, source: str) -> Calibration:
     """Fit every real node that answered enough; the others keep what the scenario states. Files lie in `folder`.
 
     An emulated node's profile is what it does: only the overheads around it are learned.
@@ -46,7 +45,7 @@ def calibrate(rows: Iterable[OutcomeRow], scenario: Scenario, folder: Path, sour
         InvalidTask: nothing was answered.
         InvalidScenario: a profile of the scenario cannot be used.
     """
-    answered = [row for row in rows if row.status is OutcomeStatus.OK and row.latency_s is not None and row.node_id]
+    answered = [row for row in rows if row.answered and row.outcome.node_id]
     if not answered:
         raise InvalidTask("the run holds no answers to learn from; calibrate a live run")
     stated = {
@@ -74,15 +73,17 @@ def _as_run(stated: NodeProfile, slots: int) -> NodeProfile:
     return replace(stated, llm=tuple(speeds))
 
 
-def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
+def _overheads(rows: Sequence[RequestRecord], scenario: Scenario) -> Overheads:
     left = []
     for row in rows:
         if row.ttft_s is not None:
-            link = link_settings(scenario, row.node_id) or LinkSettings()
+            link = link_settings(scenario, row.outcome.node_id) or LinkSettings()
             rate = link.up.rate_bytes_per_s
-            on_link_s = link.up.delay_s + link.down.delay_s + (0.0 if math.isinf(rate) else row.up_bytes / rate)
-            left.append(max(0.0, row.ttft_s - row.gateway_s - row.queue_s - row.prefill_s - on_link_s))
-    gateway = [row.gateway_s for row in rows]
+            on_link_s = link.up.delay_s + link.down.delay_s + (0.0 if math.isinf(rate) else row.outcome.up_bytes / rate)
+            left.append(
+                max(0.0, row.ttft_s - row.outcome.gateway_s - row.worker.queue_s - row.worker.prefill_s - on_link_s)
+            )
+    gateway = [row.outcome.gateway_s for row in rows]
     if not left:
         return Overheads(gateway_s=float(np.median(gateway)), request_s=0.0)
     return Overheads(
@@ -94,15 +95,15 @@ def _overheads(rows: Sequence[OutcomeRow], scenario: Scenario) -> Overheads:
 
 
 def fit_nodes(
-    rows: Sequence[OutcomeRow], stated: Mapping[str, NodeProfile], source: str
+    rows: Sequence[RequestRecord], stated: Mapping[str, NodeProfile], source: str
 ) -> tuple[dict[str, NodeProfile], float]:
     """Speeds and power of nodes of one machine from their answers, and their contention.
 
     Memory, slots, queues and turns stay as stated, and so does whatever answered too little.
     """
-    by_engine: defaultdict[tuple[str, str], list[OutcomeRow]] = defaultdict(list)
+    by_engine: defaultdict[tuple[str, str], list[RequestRecord]] = defaultdict(list)
     for row in rows:
-        by_engine[row.node_id, _model(row)].append(row)
+        by_engine[row.outcome.node_id, _model(row)].append(row)
     speeds = {
         (node_id, speed.model): speed
         for node_id, profile in stated.items()
@@ -116,12 +117,12 @@ def fit_nodes(
     found = dict(zip(speeds, fitted.speeds, strict=True))
     nodes = {}
     for node_id, profile in stated.items():
-        own = [row for row in rows if row.node_id == node_id]
+        own = [row for row in rows if row.outcome.node_id == node_id]
         busy_s = _union_s([_span(row) for row in own])
         nodes[node_id] = replace(
             profile,
             source=source,
-            idle_watts=sum(row.idle_joules for row in own) / busy_s if busy_s else profile.idle_watts,
+            idle_watts=sum(row.worker.idle_joules for row in own) / busy_s if busy_s else profile.idle_watts,
             llm=tuple(
                 _powered(found[node_id, speed.model], by_engine[node_id, _name(speed)], source)
                 if (node_id, speed.model) in found
@@ -149,31 +150,23 @@ def calibrate_run(folder: Path) -> Calibration:
     rows = [
         replace(row, t_intended_s=row.t_intended_s + place * APART_S)
         for place, path in enumerate(files)
-        for row in read_outcomes(path)
+        for row in read_records(path)
     ]
     source = f"measured: calibrated on {bundle.experiment.inputs.parse().name} {bundle.experiment.inputs.sha256[:8]}"
     return calibrate(rows, bundle.experiment.inputs.parse(), bundle.scenario.parent, source)
 
 
-def read_outcomes(path: Path) -> list[OutcomeRow]:
-    """The rows of an `outcomes.parquet`."""
-    return [
-        OutcomeRow(**{**row, "kind": TaskKind(row["kind"]), "status": OutcomeStatus(row["status"])})
-        for row in parquet.read_table(path).to_pylist()
-    ]
-
-
-def _chats(rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
+def _chats(rows: Sequence[RequestRecord]) -> list[RequestRecord]:
     return [row for row in rows if row.kind is TaskKind.LLM]
 
 
-def _powered(fitted: LlmSpeed, rows: Sequence[OutcomeRow], source: str) -> LlmSpeed:
+def _powered(fitted: LlmSpeed, rows: Sequence[RequestRecord], source: str) -> LlmSpeed:
     chats = _chats(rows)
     busy_s = _union_s([_span(row) for row in chats])
     return replace(
         fitted,
         source=f"{source}, {len(chats)} answers",
-        busy_watts=sum(row.inference_joules for row in chats) / busy_s if busy_s else fitted.busy_watts,
+        busy_watts=sum(row.worker.inference_joules for row in chats) / busy_s if busy_s else fitted.busy_watts,
     )
 
 
@@ -181,23 +174,23 @@ def _name(speed: LlmSpeed) -> str:
     return speed.model.partition(":")[0]
 
 
-def _model(row: OutcomeRow) -> str:
+def _model(row: RequestRecord) -> str:
     """The model of `node/model:precision@size/…`, without its precision."""
-    return row.arm_id.partition("/")[2].partition("@")[0].partition(":")[0]
+    return row.outcome.arm_id.partition("/")[2].partition("@")[0].partition(":")[0]
 
 
-def _video(rows: Sequence[OutcomeRow], stated: VideoSpeed, source: str) -> VideoSpeed:
+def _video(rows: Sequence[RequestRecord], stated: VideoSpeed, source: str) -> VideoSpeed:
     """Time per frame only: segments are too alike to tell what is paid once."""
-    frames = sum(row.frames for row in rows)
+    frames = sum(row.worker.frames for row in rows)
     if len(rows) < LEAST_ANSWERS or not frames:
         return stated
-    frame_s = float(np.median([row.compute_s / row.frames for row in rows if row.frames]))
+    frame_s = float(np.median([row.worker.compute_s / row.worker.frames for row in rows if row.worker.frames]))
     return replace(stated, source=f"{source}, {len(rows)} segments", frame_s=frame_s, segment_s=0.0)
 
 
-def _span(row: OutcomeRow) -> tuple[float, float]:
-    end = row.t_intended_s + (row.latency_s or 0.0)
-    return end - row.compute_s - row.prefill_s, end
+def _span(row: RequestRecord) -> tuple[float, float]:
+    end = row.t_intended_s + row.latency_s
+    return end - row.busy_s, end
 
 
 def _union_s(spans: Sequence[tuple[float, float]]) -> float:

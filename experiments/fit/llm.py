@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.figures.outcome_table import OutcomeRow
 from simulator.host import Host
 from simulator.servers import LlmServer
 from simulator.timeline import Timeline
 from skyshore.nodemodel.llm import Row
 from skyshore.nodemodel.speed import LlmSpeed
+from skyshore.report.request_record import RequestRecord
 
 Floats = NDArray[np.float64]
 
@@ -54,14 +54,16 @@ class _Seen:
     compute_s: Floats
 
     @classmethod
-    def of(cls, rows: Sequence[OutcomeRow]) -> _Seen:
-        rows = sorted((row for row in rows if row.output_tokens > 0 and row.prompt_tokens > 0), key=_arrived_s)
+    def of(cls, rows: Sequence[RequestRecord]) -> _Seen:
+        rows = sorted(
+            (row for row in rows if row.worker.output_tokens > 0 and row.worker.prompt_tokens > 0), key=_arrived_s
+        )
         return cls(
             arrived_s=np.array([_arrived_s(row) for row in rows]),
-            prompt=[row.prompt_tokens for row in rows],
-            output=[row.output_tokens for row in rows],
-            first_s=np.array([row.queue_s + row.prefill_s for row in rows]),
-            compute_s=np.array([row.compute_s for row in rows]),
+            prompt=[row.worker.prompt_tokens for row in rows],
+            output=[row.worker.output_tokens for row in rows],
+            first_s=np.array([row.worker.queue_s + row.worker.prefill_s for row in rows]),
+            compute_s=np.array([row.worker.compute_s for row in rows]),
         )
 
 
@@ -74,7 +76,7 @@ class Fitted:
     """See `Calibration`."""
 
 
-def fit_engines(rows: Sequence[Sequence[OutcomeRow]], stated: Sequence[LlmSpeed]) -> Fitted:
+def fit_engines(rows: Sequence[Sequence[RequestRecord]], stated: Sequence[LlmSpeed]) -> Fitted:
     """Each engine's `stated` with the times that explain its `rows` best; slots, turns and memory are as stated."""
     seen = [_Seen.of(some) for some in rows]
     contentions = [(first,) for first in FIRST_CONTENTIONS] if len(seen) > 1 else [()]
@@ -179,6 +181,6 @@ def _offer(offered: tuple[LlmServer, Row]) -> None:
     server.offer(row)
 
 
-def _arrived_s(row: OutcomeRow) -> float:
+def _arrived_s(row: RequestRecord) -> float:
     """At the engine, but for the way back of the answer, which is the same for all."""
-    return row.t_intended_s + (row.latency_s or 0.0) - row.compute_s - row.prefill_s - row.queue_s
+    return row.t_intended_s + row.latency_s - row.worker.compute_s - row.worker.prefill_s - row.worker.queue_s

@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 
 from experiments.figures.comparison import Estimate, Group, warnings_of
-from experiments.figures.figures import FIGURES
 from experiments.plan.bundle import Bundle
 from experiments.plan.cell import REFERENCES, Driver
 from experiments.report import charts
@@ -23,6 +22,7 @@ from experiments.report.tables import (
     relative_difference,
     title_of,
 )
+from skyshore.report.figures import FIGURES
 from skyshore.report.tables import Table
 
 CSS = Path(__file__).with_name("page.css")

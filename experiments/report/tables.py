@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from experiments.figures.comparison import Estimate, Group
-from experiments.figures.figures import FIGURES
 from experiments.plan.cell import FIXED, FORESIGHT, REFERENCES, CellResult
+from skyshore.report.figures import FIGURES
 from skyshore.report.tables import NONE, Table, byte_size, seconds
 
 SHOWN = {

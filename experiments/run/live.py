@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from experiments.figures.figures import FigureTally
-from experiments.figures.outcome_table import OutcomeRow, RowSink, row_of
+from experiments.figures.outcome_table import RecordSink
 from experiments.plan.cell import Cell, CellResult, Plan, plan
 from experiments.run.live_faults import play_faults, restart_links
 from experiments.run.live_system import LiveSystem, live_system
@@ -28,12 +27,12 @@ from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.node import NodeStatus
-from skyshore.domain.outcome import Outcome, OutcomeStatus
+from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
+from skyshore.report.figures import FigureTally
 from skyshore.report.load_audit import Verdict, audit_load
 from skyshore.report.request_record import RequestRecord
-from skyshore.workload.arrival import Arrival
 
 LEAD_S = 1.5
 """Between starting the clocks and the first request: links and client agree on time 0 by then."""
@@ -62,12 +61,12 @@ class Watched:
 def run_live(
     cell: Cell,
     *,
-    on_row: RowSink | None = None,
+    on_record: RecordSink | None = None,
     on_decision: Callable[[DecisionRecord], None] | None = None,
     event_log: Path | None = None,
     progress: Progress | None = None,
 ) -> CellResult:
-    """Start the system, play the cell's schedule, collect what came of it, stop; `on_row` is given every request.
+    """Start the system, play the cell's schedule, collect what came of it, stop; `on_record` is given every request.
 
     `on_decision` is given the decisions first, the newest 20,000 as the state store keeps them.
 
@@ -84,11 +83,11 @@ def run_live(
         with _no_collection():
             watched = uvloop.run(_play(run, planned, system, progress))
     if on_decision is not None:
-        names = {record.task_id: record.request_id for record in run.records() if record.task_id}
+        names = {record.outcome.task_id: record.request_id for record in run.records() if record.outcome.task_id}
         for decision in reversed(watched.decisions):
             task_id = decision.task_id.partition("-")[0]
             on_decision(replace(decision, task_id=names.get(task_id, decision.task_id)))
-    return _result(planned, run, watched, on_row, time.perf_counter() - started_s)
+    return _result(planned, run, watched, on_record, time.perf_counter() - started_s)
 
 
 def _prepared(planned: Plan, system: LiveSystem) -> Run:
@@ -169,7 +168,7 @@ def _watts(statuses: Sequence[NodeStatus]) -> float:
 
 async def _await_the_rest(records: Sequence[RequestRecord], store: RedisStore, watched: Watched) -> None:
     """Outcomes and decisions reach the store in batches, the last of them after the client has its answer."""
-    expected = {record.task_id for record in records if record.status is OutcomeStatus.OK}
+    expected = {record.outcome.task_id for record in records if record.answered}
     end_s = time.monotonic() + LATE_S
     while True:
         watched.decisions = await store.decisions(MOST_DECISIONS)
@@ -180,16 +179,16 @@ async def _await_the_rest(records: Sequence[RequestRecord], store: RedisStore, w
         await asyncio.sleep(0.05)
 
 
-def _result(planned: Plan, run: Run, watched: Watched, on_row: RowSink | None, wall_s: float) -> CellResult:
+def _result(planned: Plan, run: Run, watched: Watched, on_record: RecordSink | None, wall_s: float) -> CellResult:
     schedule, records = planned.schedule, run.records()
-    arrivals = {arrival.request_id: arrival for arrival in schedule.arrivals}
     tiers = {node_id: str(node.tier) for node in planned.scenario.nodes for node_id in node.ids}
     tally = FigureTally()
     for record in records:
-        row = _row(arrivals[record.request_id], record, watched.outcomes.get(record.task_id, ()), tiers)
-        tally(row)
-        if on_row is not None:
-            on_row(row)
+        outcome = _as_seen(record, _merged(record, watched.outcomes.get(record.outcome.task_id, ())))
+        full = replace(record, outcome=outcome, tier=tiers.get(outcome.node_id, ""), unsplit_joules=0.0)
+        tally(full)
+        if on_record is not None:
+            on_record(full)
     complete = run.stopped_at_s is None
     last_s = max((record.t_done_s or 0.0 for record in records), default=0.0)
     duration_s = max(schedule.duration_s, last_s) if complete else max(run.stopped_at_s or 0.0, 1e-3)
@@ -210,21 +209,17 @@ def _result(planned: Plan, run: Run, watched: Watched, on_row: RowSink | None, w
     )
 
 
-def _row(arrival: Arrival, record: RequestRecord, outcomes: Sequence[Outcome], tiers: Mapping[str, str]) -> OutcomeRow:
-    """What the client saw, with what the gateway and the node know of it."""
-    last = _merged(record, outcomes)
-    row = row_of(arrival, last, tiers.get(last.node_id, ""))
-    answered = record.status is OutcomeStatus.OK
-    ttft_s = record.ttft_s if answered and record.t_first_s is not None else None
+def _as_seen(record: RequestRecord, outcome: Outcome) -> Outcome:
+    """The gateway's outcome, with the end and the latencies that the client saw."""
+    seen, worker = record.outcome, outcome.worker
     return replace(
-        row,
-        status=record.status,
-        latency_s=record.latency_s if answered else None,
-        met_deadline=record.met_deadline,
-        ttft_s=ttft_s,
-        tpot_s=record.tpot_s,
-        output_tokens=row.output_tokens or record.output_tokens,
-        frames=row.frames or record.frames,
+        outcome,
+        **{name: getattr(seen, name) for name in ("status", "finished_at_s", "latency_s", "deadline_s", "ttft_s")},
+        worker=replace(
+            worker,
+            output_tokens=worker.output_tokens or seen.worker.output_tokens,
+            frames=worker.frames or seen.worker.frames,
+        ),
     )
 
 
@@ -232,7 +227,7 @@ def _merged(record: RequestRecord, outcomes: Sequence[Outcome]) -> Outcome:
     """The outcome of the attempt that counted; a clip's segments are added up into one."""
     done = [outcome for outcome in outcomes if outcome.status is OutcomeStatus.OK] or list(outcomes[-1:])
     if not done:
-        return Outcome(record.task_id, "", "", record.status, 0.0, 0.0, record.deadline_s)
+        return replace(record.outcome, node_id="", worker=WorkerOutcome())
     if len(done) == 1:
         return done[0]
     workers = [outcome.worker for outcome in done]
@@ -262,7 +257,9 @@ def _notes(
         worst = [each for each in audit.findings if each.verdict is not Verdict.VALID]
         found = "; ".join(f"{each.check} {each.value:.3g}, valid up to {each.valid_to:.3g}" for each in worst)
         yield f"{audit.verdict}: the schedule was not kept: {found}"
-    lost = sum(record.status is OutcomeStatus.OK and record.task_id not in watched.outcomes for record in records)
+    lost = sum(
+        record.status is OutcomeStatus.OK and record.outcome.task_id not in watched.outcomes for record in records
+    )
     if lost:
         yield f"{Verdict.INVALID}: {lost} outcomes never came"
     yield f"machine {100 * watched.machine_busy:.0f} % busy, client {100 * client_cpu_share:.0f} % of a core"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from experiments.figures.figures import FigureTally
-from experiments.figures.outcome_table import RowSink, row_of
+from experiments.figures.outcome_table import RecordSink
 from experiments.plan.cell import FORESIGHT, REFERENCES, Cell, CellResult, Plan, plan
 from experiments.plan.job import Engine
 from experiments.run.bounds import met_bound
@@ -16,6 +15,8 @@ from simulator.build import Simulation, build, fleet
 from simulator.timeline import Timeline
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
+from skyshore.report.figures import FigureTally
+from skyshore.report.request_record import RequestRecord
 from skyshore.scenario import Scenario
 
 __all__ = ["Progress", "run_simulated"]
@@ -27,13 +28,13 @@ APART = 1_000_003
 def run_simulated(
     cell: Cell,
     *,
-    on_row: RowSink | None = None,
+    on_record: RecordSink | None = None,
     on_decision: Callable[[DecisionRecord], None] | None = None,
     progress: Progress | None = None,
     chance: int = 0,
     engine: Engine = Engine.AUTO,
 ) -> CellResult:
-    """Simulate a cell; `on_row` is given every request as it ends.
+    """Simulate a cell; `on_record` is given every request as it ends.
 
     Another `chance` is the same requests with other draws of everything else: the policy's, the links'.
 
@@ -48,10 +49,10 @@ def run_simulated(
     tally = FigureTally()
 
     def ended(outcome: Outcome) -> None:
-        row = row_of(arrivals[outcome.task_id], outcome, tiers.get(outcome.node_id, ""))
-        tally(row)
-        if on_row is not None:
-            on_row(row)
+        record = RequestRecord.of(arrivals[outcome.task_id], outcome, tiers.get(outcome.node_id, ""))
+        tally(record)
+        if on_record is not None:
+            on_record(record)
 
     scenario = planned.scenario.model_copy(update={"seed": planned.scenario.seed + chance * APART})
     simulation = _wired(planned, scenario, ended, on_decision)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from experiments.figures.curves import CurveTally
 from experiments.figures.decision_table import DecisionWriter
-from experiments.figures.outcome_table import OutcomeRow, OutcomeWriter, RowSink
+from experiments.figures.outcome_table import OutcomeWriter, RecordSink
 from experiments.plan.cell import CellResult, Driver
 from experiments.plan.job import CURVES, DECISIONS, OUTCOMES, RESULT, CellJob
 from experiments.run.engine import Progress
 from experiments.run.simulated import run_simulated
 from skyshore.domain.placement import DecisionRecord
+from skyshore.report.request_record import RequestRecord
 
 
 def perform(job: CellJob, folder: Path, progress: Progress | None = None) -> CellResult:
@@ -24,7 +25,7 @@ def perform(job: CellJob, folder: Path, progress: Progress | None = None) -> Cel
         SkyshoreError, OSError: the cell cannot be run.
     """
     curves = CurveTally()
-    sinks: list[RowSink] = [curves]
+    sinks: list[RecordSink] = [curves]
     on_decision: Callable[[DecisionRecord], None] | None = None
     with ExitStack() as files:
         if job.rows:
@@ -34,24 +35,26 @@ def perform(job: CellJob, folder: Path, progress: Progress | None = None) -> Cel
             sinks.append(decisions.ended)
             on_decision = decisions.decided
 
-        def on_row(row: OutcomeRow) -> None:
+        def on_record(record: RequestRecord) -> None:
             for sink in sinks:
-                sink(row)
+                sink(record)
 
-        result = _run(job, on_row, on_decision, progress)
+        result = _run(job, on_record, on_decision, progress)
     _write(folder / CURVES, curves.to_json())
     _write(folder / RESULT, {**job.marks, **result.to_json()})
     return result
 
 
 def _run(
-    job: CellJob, on_row: RowSink, on_decision: Callable[[DecisionRecord], None] | None, progress: Progress | None
+    job: CellJob, on_record: RecordSink, on_decision: Callable[[DecisionRecord], None] | None, progress: Progress | None
 ) -> CellResult:
     if job.cell.driver is Driver.SIM:
-        return run_simulated(job.cell, on_row=on_row, on_decision=on_decision, progress=progress, engine=job.engine)
+        return run_simulated(
+            job.cell, on_record=on_record, on_decision=on_decision, progress=progress, engine=job.engine
+        )
     from experiments.run.live import run_live  # noqa: PLC0415 (needs what the live system needs; a simulation does not)
 
-    return run_live(job.cell, on_row=on_row, on_decision=on_decision, progress=progress)
+    return run_live(job.cell, on_record=on_record, on_decision=on_decision, progress=progress)
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

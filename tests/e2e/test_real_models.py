@@ -77,8 +77,8 @@ def test_a_mixed_trace_is_served_by_real_models(real: Skyshore, tmp_path: Path) 
     result = real.json("replay", str(trace))
     assert result["all"]["errors"] == {}
     assert {group["group"] for group in result["by_kind"]} == {"llm", "video.detect"}
-    assert result["all"]["joules"], "every served request is charged its energy"
-    assert all(source.startswith(("measured:", "modelled:")) for source in result["all"]["joules"])
-    assert result["all"]["link_bytes"] > 0
+    assert result["all"]["joules_by_source"], "every served request is charged its energy"
+    assert all(source.startswith(("measured:", "modelled:")) for source in result["all"]["joules_by_source"])
+    assert result["all"]["figures"]["link_bytes"] > 0
     video = next(group for group in result["by_kind"] if group["group"] == "video.detect")
-    assert video["frames_per_s"] > 0
+    assert video["figures"]["frames_per_s"] > 0
