@@ -15,9 +15,10 @@ from cli.launcher.control import run_system, start_detached
 from cli.launcher.fleet import SystemOptions
 from cli.launcher.state_file import SystemState
 from cli.render import say
+from skyshore.catalogue.entry import Kind
 from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import fetch, ready
-from skyshore.catalogue.table import ENTRIES, Kind
+from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import SkyshoreError
 from skyshore.nodemodel.clips import CLIP_MODEL
 

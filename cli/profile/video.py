@@ -22,9 +22,9 @@ from cli.up import cached_models
 from skyshore.catalogue.errors import NotFetched, UnknownEntry
 from skyshore.catalogue.store import clip as catalogue_clip
 from skyshore.domain.errors import InvalidTask, NotFound
+from skyshore.nodemodel.detectors import VISION_SHAPES
 from skyshore.nodemodel.document import profile_to_document
 from skyshore.nodemodel.frontier import pareto_frontier
-from skyshore.nodemodel.hardware import VISION_SHAPES
 from skyshore.nodemodel.speed import NodeProfile, VideoSpeed
 from skyshore.report.tables import Table
 from skyshore.runtime import logs

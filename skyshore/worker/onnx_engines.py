@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from skyshore.catalogue.entry import Kind
 from skyshore.catalogue.store import kind_of, ready
-from skyshore.catalogue.table import Kind
 from skyshore.nodemodel.arms import llm_arm, video_arms
+from skyshore.nodemodel.detectors import VISION_SHAPES
 from skyshore.nodemodel.document import ProfileError
-from skyshore.nodemodel.hardware import VISION_SHAPES, jpeg_bytes
+from skyshore.nodemodel.hardware import jpeg_bytes
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.ports import LlmEngine, VideoEngine

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.models import app
+from skyshore.catalogue.entry import Kind
 from skyshore.catalogue.errors import NotFetched, UnknownEntry
 from skyshore.catalogue.store import add_own, kind_of, ready
-from skyshore.catalogue.table import Kind
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.llm import LlmInput, Sampling
 from skyshore.domain.outcome import WorkerOutcome

@@ -25,7 +25,8 @@ from onnx import TensorProto, helper
 from skyshore.catalogue.errors import UnsupportedGraph
 from skyshore.catalogue.tfjs import elementwise, spatial
 from skyshore.catalogue.tfjs.graph import TfGraph, TfNode
-from skyshore.catalogue.tfjs.scope import NHWC, InputSpec, OutputSpec, Plane, Scope, Value
+from skyshore.catalogue.tfjs.scope import Plane, Scope, Value
+from skyshore.catalogue.tfjs.specs import NHWC, InputSpec, OutputSpec
 
 
 def convert(graph: TfGraph, name: str, source: InputSpec, outputs: Sequence[OutputSpec]) -> onnx.ModelProto:

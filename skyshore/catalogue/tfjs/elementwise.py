@@ -10,7 +10,8 @@ from onnx import TensorProto
 
 from skyshore.catalogue.errors import UnsupportedGraph
 from skyshore.catalogue.tfjs.graph import TfNode
-from skyshore.catalogue.tfjs.scope import Array, Axes, Plane, Scope, Value
+from skyshore.catalogue.tfjs.scope import Array, Plane, Scope, Value
+from skyshore.catalogue.tfjs.specs import Axes
 
 _ONNX_OPS: Mapping[str, str] = {
     "Add": "Add",

@@ -9,7 +9,8 @@ import numpy as np
 from skyshore.catalogue.errors import UnsupportedGraph
 from skyshore.catalogue.tfjs.elementwise import activate
 from skyshore.catalogue.tfjs.graph import TfNode
-from skyshore.catalogue.tfjs.scope import NHWC, NO_PADS, Conv, Plane, Scope
+from skyshore.catalogue.tfjs.scope import NO_PADS, Conv, Plane, Scope
+from skyshore.catalogue.tfjs.specs import NHWC
 
 
 def _padding(node: TfNode, size: int, kernel: int, stride: int) -> tuple[int, int]:
