@@ -1,4 +1,4 @@
-"""Progress of a sweep on a terminal: one bar for the cells, one for every cell on its way."""
+"""Progress of a sweep on a terminal: one bar for all cells, and one for each running cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`skyshore decisions` and `explain`: what the policy chose, among what, and how sure it was."""
+"""`skyshore decisions` and `explain`: the arm that a policy chose, the other arms, and its probability."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from cli.render import show_table
 from skyshore.domain.errors import NotFound
 from skyshore.report.tables import Table
 
-app = typer.Typer(help="The decision log: newest placements, export.", add_completion=False)
-Url = Annotated[str, typer.Option(help="Gateway; by default the one that runs here.")]
+app = typer.Typer(help="The decision log: newest decisions, export.", add_completion=False)
+Url = Annotated[str, typer.Option(help="URL of the gateway (default: the system that runs here).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NEWEST = 1000
-"""The most the gateway hands out."""
+"""The gateway returns no more."""
 SHOWN_ID = 12
-"""Characters of a task id in a table; `explain` takes any beginning of one."""
+"""Characters of a task id in a table; `explain` accepts the first characters of an id."""
 
 
 @app.callback(invoke_without_command=True)
 def newest(
     context: typer.Context,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of decisions.")] = 20,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the newest placements."""
+    """Show the newest decisions."""
     if context.invoked_subcommand is None:
         show_decisions(GatewayApi(gateway_url(url)), count, as_json=as_json)
 
@@ -40,11 +40,13 @@ def newest(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    redis_url: Annotated[str, typer.Option(help="Store of the system; by default of the one that runs here.")] = "",
+    redis_url: Annotated[
+        str, typer.Option(help="State store of the system (default: of the system that runs here).")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write the whole log, every decision with its context and its outcome, for `skyshore evaluate`."""
-    from cli.decisions.export import run_export  # noqa: PLC0415 (pyarrow takes its time)
+    """Write all decisions with context and outcome, for `skyshore evaluate`."""
+    from cli.decisions.export import run_export  # noqa: PLC0415 (pyarrow is slow to import)
 
     run_export(redis_url or local_redis_url(), out, as_json=as_json)
 
@@ -67,21 +69,21 @@ def show_decisions(api: GatewayApi, count: int, *, as_json: bool) -> None:
         for decision in decisions
     )
     columns = ("task", "at", "policy", "class", "propensity", "arm")
-    note = "propensity: probability of the choice, of so many arms"
+    note = "propensity: probability of the chosen arm, and number of arms"
     show_table(Console(), Table(f"{len(rows)} decisions, newest first", columns, rows, note, wide_last=True))
 
 
 def explain(api: GatewayApi, task_id: str, *, as_json: bool) -> None:
-    """Print how one task was placed: every arm with its score, the chosen one marked.
+    """Print how one task was placed: every arm with its score, and the chosen arm.
 
     Raises:
-        NotFound: it is not among the newest decisions.
+        NotFound: the task is not among the newest decisions.
     """
     decisions = api.get(f"/v1/decisions?limit={NEWEST}")["decisions"]
-    # Segments of a job carry its id before theirs.
+    # The task id of a segment starts with the id of its job.
     own = [each for each in decisions if each["task_id"].startswith(task_id)]
     if not own:
-        raise NotFound(f"no decision on task '{task_id}' among the newest {len(decisions)}; see `skyshore decisions`")
+        raise NotFound(f"no decision for task '{task_id}' among the newest {len(decisions)}; see `skyshore decisions`")
     if as_json:
         print(json.dumps(own))
         return
@@ -95,7 +97,7 @@ def _explanation(decision: dict[str, Any]) -> Table:
     rows = tuple((arm, f"{score:.4g}", "chosen" if arm == decision["chosen"] else "") for score, arm in ranked)
     features = ", ".join(f"{value:.4g}" for value in decision["features"])
     title = f"{decision['task_id']} at {_clock(decision['decided_at_s'])} by {decision['policy']}"
-    verdict = decision["chosen"] or "rejected: no arm could take it"
+    verdict = decision["chosen"] or "rejected: no arm could run it"
     note = f"{verdict}, chosen with probability {decision['propensity']:.2f}; features: {features or 'none'}"
     return Table(title, ("arm", "score", ""), rows, note)
 

@@ -1,4 +1,4 @@
-"""`skyshore decisions export`: the decision log of a running system as Parquet, each decision beside its outcome."""
+"""`skyshore decisions export`: writes the decision log of a running system as Parquet, with the outcomes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
 from skyshore.report.request_record import RequestRecord
 
-AT_ONCE = 5000
-MOST = 1_000_000
+OUTCOMES_PER_READ = 5000
+MAX_DECISIONS = 1_000_000
 """More decisions than any store keeps."""
 
 
 def run_export(redis_url: str, out: Path, *, as_json: bool) -> None:
-    """Write `out` and say what is in it.
+    """Write `out`, and print the number of decisions.
 
     Raises:
         NodeUnavailable: no system runs, or its store does not answer.
         OSError: the file cannot be written.
     """
     if not redis_url:
-        raise NodeUnavailable("no system runs here; start one with `skyshore up`, or give its store with --redis-url")
+        raise NodeUnavailable("no system runs here; start one with `skyshore up`, or name a store with --redis-url")
     decisions, outcomes = asyncio.run(_read(redis_url))
     known = write_decisions(out, decisions, outcomes)
     if as_json:
@@ -44,7 +44,7 @@ def run_export(redis_url: str, out: Path, *, as_json: bool) -> None:
 def write_decisions(out: Path, decisions: Sequence[DecisionRecord], outcomes: Iterable[Outcome]) -> int:
     """Write decisions, oldest first, as `compare --decisions` does. Returns how many have an outcome.
 
-    A refusal is its own outcome. The store holds both a while only: a decision may outlive its outcome.
+    A rejection is its own outcome. The store may have dropped the outcome of an old decision.
     """
     of_attempt = {(outcome.task_id, outcome.arm_id): outcome for outcome in outcomes}
     known = 0
@@ -61,7 +61,7 @@ def write_decisions(out: Path, decisions: Sequence[DecisionRecord], outcomes: It
 async def _read(redis_url: str) -> tuple[list[DecisionRecord], list[Outcome]]:
     store = RedisStore(redis_url)
     try:
-        decisions = await store.decisions(MOST)
+        decisions = await store.decisions(MAX_DECISIONS)
         return decisions[::-1], await _outcomes(store)
     finally:
         await store.close()
@@ -70,7 +70,7 @@ async def _read(redis_url: str) -> tuple[list[DecisionRecord], list[Outcome]]:
 async def _outcomes(store: StateStore) -> list[Outcome]:
     cursor, found = "0", list[Outcome]()
     while True:
-        cursor, more = await store.read_outcomes(cursor, AT_ONCE, block_s=0.01)
+        cursor, more = await store.read_outcomes(cursor, OUTCOMES_PER_READ, block_s=0.01)
         if not more:
             return found
         found += more

@@ -1,4 +1,4 @@
-"""The control socket of a running launcher: whoever plays a scenario sends the effects of its faults here."""
+"""The control socket of a running launcher: it takes the effects of the faults of a scenario."""
 
 from __future__ import annotations
 

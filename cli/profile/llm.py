@@ -45,16 +45,20 @@ REFERENCE = "fp32"
 def llm(
     *,
     model: Annotated[str, typer.Option(help="A fetched language model.")] = "smollm2-135m",
-    precisions: Annotated[str, typer.Option(help="With commas; built where missing. Empty: those in the cache.")] = "",
-    batches: Annotated[str, typer.Option(help="Rows decoded together.")] = "1,4,8,16",
-    contexts: Annotated[str, typer.Option(help="Tokens of the prompt, and of each row's past.")] = "128,1024",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine, as the node will have.")] = 1,
-    out: Annotated[Path, typer.Option(help="Node profile to write; other models in it are kept.")] = Path(
+    precisions: Annotated[
+        str, typer.Option(help="Precisions, separated by commas; missing ones are built (default: those in the cache).")
+    ] = "",
+    batches: Annotated[str, typer.Option(help="Numbers of rows that are decoded together.")] = "1,4,8,16",
+    contexts: Annotated[
+        str, typer.Option(help="Lengths of the prompt and of the past of each row, in tokens.")
+    ] = "128,1024",
+    threads: Annotated[int, typer.Option(min=1, help="Engine threads, as on the node.")] = 1,
+    out: Annotated[Path, typer.Option(help="Node profile to write; its other models are kept.")] = Path(
         "node-profile.json"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure every precision: prefill and decode by batch and context, joules per token, perplexity, agreement."""
+    """Measure each precision: prefill and decode by batch and context, joules per token, perplexity, agreement."""
     logs.configure("profile", "warning", as_json=False)
     console = Console(stderr=True)
     rows, lengths = positive_numbers("batches", batches), positive_numbers("contexts", contexts)
@@ -90,7 +94,7 @@ def llm(
 
 
 def report(found: list[PrecisionProfile], speeds: tuple[LlmSpeed, ...], threads: int, out: Path) -> dict[str, Any]:
-    """What `--json` prints, and what docs/llm.md is made from."""
+    """The output of `--json`, from which the tables of docs/llm.md are made."""
     return {
         "host": host_facts(),
         "threads": threads,
@@ -106,7 +110,7 @@ def report(found: list[PrecisionProfile], speeds: tuple[LlmSpeed, ...], threads:
 
 
 def _predicted(speed: LlmSpeed, found: PrecisionProfile) -> list[dict[str, float]]:
-    """Time to first token and per output token as a scheduler foretells them, beside what was measured."""
+    """Time to first token and per output token: as the scheduler predicts them, and as measured. In seconds."""
     alone = {cell.context: cell.run_s for cell in found.cells if cell.kind == "prefill"}
     return [
         {
@@ -123,7 +127,7 @@ def _predicted(speed: LlmSpeed, found: PrecisionProfile) -> list[dict[str, float
 
 
 def precision_table(found: list[PrecisionProfile]) -> Table:
-    """One row a precision: size, quality, then tokens per second cell by cell."""
+    """One row per precision: size, quality, and tokens per second of each measurement."""
     cells = found[0].cells
     titles = tuple(
         f"prefill {cell.context}" if cell.kind == "prefill" else f"b{cell.batch}@{cell.context}" for cell in cells
@@ -142,7 +146,7 @@ def precision_table(found: list[PrecisionProfile]) -> Table:
     )
     note = (
         f"tokens/s; joules per token above idle, {found[0].energy_source}, over all cells; perplexity on "
-        f"{found[0].quality.tokens} tokens: {TEXT_SOURCE}; agreement: share of positions with fp32's likeliest token."
+        f"{found[0].quality.tokens} tokens: {TEXT_SOURCE}; agreement: share of positions with fp32's most likely token."
     )
     columns = ("precision", "MB", "perplexity", "agreement", *titles, "J prefill", "J decode")
     return Table(found[0].model, columns, rows, note)

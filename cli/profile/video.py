@@ -45,7 +45,7 @@ from skyshore.workload.annotations import Annotations, read_annotations
 
 @dataclass(frozen=True, slots=True)
 class VideoRun:
-    """What was asked for."""
+    """Options of one run."""
 
     models: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -58,26 +58,28 @@ class VideoRun:
 
 def video(
     source: Annotated[
-        str, typer.Argument(metavar="[CLIP]", help="A file or a clip of the catalogue; none: a synthetic street.")
+        str, typer.Argument(metavar="[CLIP]", help="File or clip of the catalogue (default: a synthetic street).")
     ] = "",
     *,
     truth: Annotated[Path | None, typer.Option(help="Ground truth: MOT text or UA-DETRAC XML.")] = None,
-    models: Annotated[str, typer.Option(help="Detectors, with commas; by default those in the cache.")] = "",
-    sizes: Annotated[str, typer.Option(help="Longer sides sent, in pixels; 0 is the clip's own.")] = "0,416,256",
-    jpeg: Annotated[str, typer.Option(help="JPEG qualities, 1..100.")] = "85,50,20",
-    crf: Annotated[str, typer.Option(help="H.264 rate factors, 0..51; empty for none.")] = "23,33",
-    strides: Annotated[str, typer.Option(help="Look at every n-th frame.")] = "1,2,4",
-    frames: Annotated[int, typer.Option(min=8, max=1000, help="Frames of the clip to use.")] = 100,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine, as the node will have.")] = 1,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Threshold at which F1 is taken.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Of the synthetic street.")] = 0,
-    frontier_only: Annotated[bool, typer.Option(help="Write only the arms that no other arm beats.")] = False,
-    out: Annotated[Path, typer.Option(help="Node profile to write; language models in it are kept.")] = Path(
+    models: Annotated[str, typer.Option(help="Detectors, separated by commas (default: those in the cache).")] = "",
+    sizes: Annotated[
+        str, typer.Option(help="Longer side of the frames that are sent, in pixels; 0 keeps the size of the clip.")
+    ] = "0,416,256",
+    jpeg: Annotated[str, typer.Option(help="JPEG qualities, 1 to 100.")] = "85,50,20",
+    crf: Annotated[str, typer.Option(help="H.264 rate factors, 0 to 51; empty for no H.264.")] = "23,33",
+    strides: Annotated[str, typer.Option(help="Use every n-th frame.")] = "1,2,4",
+    frames: Annotated[int, typer.Option(min=8, max=1000, help="Number of frames of the clip.")] = 100,
+    threads: Annotated[int, typer.Option(min=1, help="Engine threads, as on the node.")] = 1,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Score threshold for F1.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic street.")] = 0,
+    frontier_only: Annotated[bool, typer.Option(help="Write only the arms on the Pareto frontier.")] = False,
+    out: Annotated[Path, typer.Option(help="Node profile to write; its language models are kept.")] = Path(
         "node-profile.json"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try every model × size × encoding × stride on a clip; print the frontier of quality, bytes and time."""
+    """Measure every model, size, encoding and stride on a clip; show the Pareto frontier of quality, bytes and time."""
     logs.configure("profile", "warning", as_json=False)
     run = VideoRun(
         models=_models(models),
@@ -91,18 +93,18 @@ def video(
     if source:
         clip, annotations = read_clip(_clip_path(source), frames), _annotations(truth)
     elif truth is not None:
-        raise InvalidTask("ground truth needs the clip it belongs to", param="truth")
+        raise InvalidTask("--truth needs a clip", param="truth")
     else:
         clip, annotations = synthetic_clip(frames, seed)
     settings = NodeSettings(engine="onnx", id="profile", threads=threads)
     speeds = asyncio.run(_measure(clip, annotations, run, settings, Console(stderr=True)))
     best = frontier(speeds)
-    kept = tuple(speed for speed, stands in zip(speeds, best, strict=True) if stands or not frontier_only)
+    kept = tuple(speed for speed, is_best in zip(speeds, best, strict=True) if is_best or not frontier_only)
     profile = _merged(out, clip, settings, kept)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(profile_to_document(profile), indent=1), encoding="utf-8")
     if as_json:
-        arms = [asdict(speed) | {"frontier": bool(stands)} for speed, stands in zip(speeds, best, strict=True)]
+        arms = [asdict(speed) | {"frontier": bool(is_best)} for speed, is_best in zip(speeds, best, strict=True)]
         print(json.dumps({"clip": clip.name, "fps": clip.fps, "profile": str(out), "arms": arms}, indent=1))
         return
     show_table(Console(), arm_table(speeds, best, clip.fps))
@@ -110,29 +112,29 @@ def video(
 
 
 def frontier(speeds: Sequence[VideoSpeed]) -> NDArray[np.bool_]:
-    """Which arms no other beats in quality, bytes and time, the last two per frame of the clip."""
+    """For each arm, whether it is on the Pareto frontier of quality, bytes and time per frame of the clip."""
     return pareto_frontier(
         [(-s.quality, s.bytes_per_frame / s.frame_stride, s.frame_s / s.frame_stride) for s in speeds]
     )
 
 
 def arm_table(speeds: Sequence[VideoSpeed], best: Sequence[bool] | NDArray[np.bool_], fps: float) -> Table:
-    """One row an arm, cheapest in bytes last within its model."""
+    """One row per arm; within a model, from most to fewest bytes per second."""
     order = sorted(range(len(speeds)), key=lambda i: (speeds[i].model, -_rate(speeds[i], fps)))
     rows = tuple(_row(speeds[i], bool(best[i]), fps) for i in order)
     rates = [_rate(speed, fps) for speed in speeds]
     qualities = [speed.quality for speed in speeds]
     first = speeds[0]
     note = (
-        f"★ on the frontier of F1, bytes and time. Times, bytes and joules are per frame looked at; {first.source}; "
+        f"★ on the frontier of F1, bytes and time. Times, bytes and joules are per processed frame; {first.source}; "
         f"quality: {first.quality_source}; joules above idle: {first.energy_source}. "
-        f"Bytes lie {max(rates) / max(min(rates), 1e-9):.0f}× apart, F1 {min(qualities):.2f} to {max(qualities):.2f}."
+        f"Bytes differ by {max(rates) / max(min(rates), 1e-9):.0f}×; F1 {min(qualities):.2f} to {max(qualities):.2f}."
     )
     columns = ("model", "size", "codec", "every", "ms p50", "p95", "CPU ms", "kB", "kB/s", "F1", "mAP50", "J", "")
     return Table("Arms", columns, rows, note)
 
 
-def _row(speed: VideoSpeed, stands: bool, fps: float) -> tuple[str, ...]:
+def _row(speed: VideoSpeed, is_best: bool, fps: float) -> tuple[str, ...]:
     return (
         speed.model,
         str(speed.input_size) if speed.input_size else "source",
@@ -146,7 +148,7 @@ def _row(speed: VideoSpeed, stands: bool, fps: float) -> tuple[str, ...]:
         f"{speed.quality:.3f}",
         f"{speed.map50:.3f}",
         f"{speed.joules_per_frame:.3f}",
-        "★" if stands else "",
+        "★" if is_best else "",
     )
 
 
@@ -212,7 +214,7 @@ def _clip_path(given: str) -> Path:
     try:
         return catalogue_clip(given)
     except UnknownEntry:
-        raise NotFound(f"no file '{given}', and no such clip in `skyshore models list`", param="clip") from None
+        raise NotFound(f"no file '{given}', and no clip of this name in `skyshore models list`", param="clip") from None
     except NotFetched as error:
         raise NotFound(error.message, param="clip") from None
 

@@ -1,4 +1,4 @@
-"""`skyshore traces`: make a schedule file, show what is in one, check that one is whole."""
+"""`skyshore traces`: makes, shows and checks schedule files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from skyshore.workload.load_statistics import load_statistics
 from skyshore.workload.schedule import Schedule, assemble, to_lines
 
 _LLM_HELP = (
-    f"A source of LLM requests: {', '.join(LLM_SOURCES)}, then name=value words, for example "
+    f"A source of LLM requests: {', '.join(LLM_SOURCES)}, then name=value options, for example "
     "'poisson rate=0.5 prompt_tokens=64 output_tokens=32 deadline_s=20' or 'azure file=trace.csv speed_up=2'. "
     "Repeat for several."
 )
 _CAMERA_HELP = (
-    "Cameras: name=value words, for example 'count=2 fps=5 segment_s=2 clip=bikes deadline_s=10'. Repeat for several."
+    "Cameras: name=value options, for example 'count=2 fps=5 segment_s=2 clip=bikes deadline_s=10'. Repeat for several."
 )
 
-app = typer.Typer(help="Schedules of requests: make, show, check.", no_args_is_help=True)
+app = typer.Typer(help="Schedules of requests: make, show, check.", no_args_is_help=True, add_completion=False)
 
 
 File = Annotated[Path, typer.Argument(help="A schedule file (JSON lines).", metavar="FILE")]
@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def write_schedule(schedule: Schedule, path: Path) -> None:
-    """Write a schedule where `read_schedule` finds it."""
+    """Write a schedule file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(to_lines(schedule))
@@ -49,18 +49,18 @@ def write_schedule(schedule: Schedule, path: Path) -> None:
 def make(
     out: Annotated[Path, typer.Argument(help="Schedule file to write.", metavar="FILE")],
     *,
-    seconds: Annotated[float, typer.Option(help="Length of the schedule.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
-    llm: Annotated[list[str] | None, typer.Option(help=_LLM_HELP, metavar="WORDS")] = None,
-    cameras: Annotated[list[str] | None, typer.Option(help=_CAMERA_HELP, metavar="WORDS")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the schedule in seconds.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    llm: Annotated[list[str] | None, typer.Option(help=_LLM_HELP, metavar="TEXT")] = None,
+    cameras: Annotated[list[str] | None, typer.Option(help=_CAMERA_HELP, metavar="TEXT")] = None,
 ) -> None:
-    """Make a schedule: LLM requests from processes or published traces, and cameras, merged and hashed."""
+    """Make a schedule of LLM requests (from arrival processes or published traces) and cameras."""
     if not 0 < seconds < math.inf:
-        raise typer.BadParameter(f"a schedule of {seconds:g} seconds holds nothing", param_hint="--seconds")
+        raise typer.BadParameter(f"the length must be above 0 and finite, not {seconds:g} s", param_hint="--seconds")
     streams = [llm_stream(words, seconds, seed, number) for number, words in enumerate(llm or (), start=1)]
     streams += [camera_stream(words, seconds, seed, number) for number, words in enumerate(cameras or (), start=1)]
     if not streams:
-        raise typer.BadParameter("nothing to make: give --llm, --cameras or both")
+        raise typer.BadParameter("give --llm, --cameras or both")
     provenance = [line for stream in streams for line in stream.provenance]
     schedule = assemble([stream.arrivals for stream in streams], duration_s=seconds, seed=seed, provenance=provenance)
     write_schedule(schedule, out)
@@ -69,7 +69,7 @@ def make(
 
 @app.command()
 def show(file: File, as_json: AsJson = False) -> None:
-    """Show how a schedule came about and what load it is."""
+    """Show how a schedule was made, and the statistics of its load."""
     schedule = read_schedule(file)
     described = {kind: _describe(group, schedule.duration_s) for kind, group in _by_kind(schedule)}
     if as_json:
@@ -88,9 +88,9 @@ def show(file: File, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(file: File) -> None:
-    """Check format, order and hash of a schedule; exit 1 with the line at fault."""
+    """Check format, order and hash of a schedule; exit with 1 and the wrong line on an error."""
     schedule = read_schedule(file)
-    say(Console(), (f"{file} is whole", "green"), f": {len(schedule.arrivals)} requests, sha256 {schedule.sha256}")
+    say(Console(), (f"{file} is valid", "green"), f": {len(schedule.arrivals)} requests, sha256 {schedule.sha256}")
 
 
 def _by_kind(schedule: Schedule) -> Iterator[tuple[str, list[Arrival]]]:

@@ -1,4 +1,4 @@
-"""What `traces make` is told in words, `poisson rate=0.5 prompt_tokens=64`, and the arrivals that come of it."""
+"""The sources of `skyshore traces make`: from text such as `poisson rate=0.5 prompt_tokens=64` to arrivals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skyshore.domain.task import TaskKind
 from skyshore.text_file import read_text
 from skyshore.workload import arrival_processes as arrivals
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.cameras import Camera, VideoKind, camera_arrivals, objects_per_frame
+from skyshore.workload.cameras import CameraSpec, VideoKind, camera_arrivals, objects_per_frame
 from skyshore.workload.llm_traces import read_azure, read_mooncake, spread_ticks, tick_of
 from skyshore.workload.mix import LlmDemand, llm_arrivals, with_demand
 from skyshore.workload.scaling import cap_tokens, compress, thin, window
@@ -26,8 +26,8 @@ _CLOSED: dict[str, str] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Llm:
-    """Wishes every source of LLM requests knows."""
+class _LlmSource:
+    """Options of every source of LLM requests."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _CLOSED
     max_prompt_tokens: int = 4096
@@ -39,8 +39,8 @@ class _Llm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Generated(_Llm):
-    """Times from a process, lengths from a distribution."""
+class _GeneratedSource(_LlmSource):
+    """Times from an arrival process, lengths from a distribution."""
 
     rate: float = 0.5
     prompt_tokens: float = 64.0
@@ -48,12 +48,12 @@ class _Generated(_Llm):
     length_cv: float = 0.5
 
     def times(self, seconds: float, rng: np.random.Generator) -> arrivals.Times:
-        """Poisson unless a kind of it says otherwise."""
+        """Arrival times in seconds; a Poisson process unless a subclass has another one."""
         return arrivals.poisson(self.rate, seconds, rng)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Gamma(_Generated):
+class _Gamma(_GeneratedSource):
     cv: float = 2.0
 
     def times(self, seconds: float, rng: np.random.Generator) -> arrivals.Times:
@@ -61,7 +61,7 @@ class _Gamma(_Generated):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OnOff(_Generated):
+class _OnOff(_GeneratedSource):
     on_s: float = 5.0
     off_s: float = 10.0
 
@@ -70,7 +70,7 @@ class _OnOff(_Generated):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Diurnal(_Generated):
+class _Diurnal(_GeneratedSource):
     amplitude: float = 0.8
     period_s: float = 60.0
 
@@ -79,7 +79,7 @@ class _Diurnal(_Generated):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Recorded(_Llm):
+class _RecordedSource(_LlmSource):
     """Times and lengths from a published trace."""
 
     file: Path
@@ -89,18 +89,18 @@ class _Recorded(_Llm):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Azure(_Recorded):
+class _Azure(_RecordedSource):
     pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Mooncake(_Recorded):
+class _Mooncake(_RecordedSource):
     pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Cameras:
-    """So many cameras alike, each with a phase of its own."""
+class _CameraSource:
+    """`count` equal cameras with different phases."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _CLOSED
     count: int = 1
@@ -115,8 +115,8 @@ class _Cameras:
     origin: str = ""
 
 
-LLM_SOURCES: dict[str, type[_Llm]] = {
-    "poisson": _Generated,
+LLM_SOURCES: dict[str, type[_LlmSource]] = {
+    "poisson": _GeneratedSource,
     "gamma": _Gamma,
     "on-off": _OnOff,
     "diurnal": _Diurnal,
@@ -127,83 +127,93 @@ LLM_SOURCES: dict[str, type[_Llm]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Arrivals of one source and the story of how they were made."""
+    """Arrivals of one source, and how they were made."""
 
     arrivals: tuple[Arrival, ...]
     provenance: tuple[str, ...]
 
 
 def llm_stream(words: str, seconds: float, seed: int, number: int) -> Stream:
-    """The LLM requests that `words` ask for; `number` gives each source draws of its own.
+    """The LLM requests of a source.
+
+    Args:
+        words: name and options of the source, for example `poisson rate=0.5`.
+        seconds: length of the schedule.
+        seed: seed of the schedule.
+        number: index of the source, so that each source draws its own random numbers.
 
     Raises:
-        InvalidTask: words that ask for nothing we know.
-        NotFound, InvalidTrace: the trace file.
+        InvalidTask: unknown source or option.
+        NotFound, InvalidTrace: the trace file cannot be read or used.
     """
     source, _, rest = words.strip().partition(" ")
     if source not in LLM_SOURCES:
-        raise InvalidTask(f"no source of LLM requests '{source}'; known are {', '.join(LLM_SOURCES)}", param="llm")
-    wish = _read(LLM_SOURCES[source], rest, f"--llm {source}")
-    if isinstance(wish, _Recorded):
-        return _recorded(wish, seconds, seed)
-    assert isinstance(wish, _Generated)
+        raise InvalidTask(
+            f"no source of LLM requests '{source}'; the sources are {', '.join(LLM_SOURCES)}", param="llm"
+        )
+    options = _read(LLM_SOURCES[source], rest, f"--llm {source}")
+    if isinstance(options, _RecordedSource):
+        return _recorded(options, seconds, seed)
+    assert isinstance(options, _GeneratedSource)
     rng = np.random.default_rng([seed, 1, number])
-    demand = _demand(wish, wish.prompt_tokens, wish.output_tokens, wish.length_cv)
-    made = _checked(lambda: llm_arrivals(wish.times(seconds, rng), demand, rng), f"--llm {words}")
-    return Stream(tuple(made), (f"llm {words.strip()}",))
+    demand = _demand(options, options.prompt_tokens, options.output_tokens, options.length_cv)
+    requests = _checked(lambda: llm_arrivals(options.times(seconds, rng), demand, rng), f"--llm {words}")
+    return Stream(tuple(requests), (f"llm {words.strip()}",))
 
 
 def camera_stream(words: str, seconds: float, seed: int, number: int) -> Stream:
-    """The segments that `words` (`count=2 fps=5 clip=bikes`) ask for; raises as `llm_stream` does."""
-    wish = _read(_Cameras, words, "--cameras")
-    objects = objects_per_frame(_text(wish.objects)) if wish.objects else ()
+    """The segments of the cameras in `words`, for example `count=2 fps=5`. Arguments and errors as for `llm_stream`."""
+    options = _read(_CameraSource, words, "--cameras")
+    objects = objects_per_frame(_text(options.objects)) if options.objects else ()
 
     def make() -> list[Arrival]:
-        made: list[Arrival] = []
-        for place in range(1, wish.count + 1):
-            camera = Camera(
+        segments: list[Arrival] = []
+        for place in range(1, options.count + 1):
+            camera = CameraSpec(
                 f"camera-{number}.{place}",
-                wish.clip,
-                wish.fps,
-                wish.segment_s,
-                wish.deadline_s,
-                origin=wish.origin,
-                service_class=wish.service_class,
-                kind=wish.kind,
-                min_quality=wish.min_quality,
+                options.clip,
+                options.fps,
+                options.segment_s,
+                options.deadline_s,
+                origin=options.origin,
+                service_class=options.service_class,
+                kind=options.kind,
+                min_quality=options.min_quality,
                 objects=objects,
             )
-            made += camera_arrivals(camera, seconds, np.random.default_rng([seed, 2, number, place]))
-        return made
+            segments += camera_arrivals(camera, seconds, np.random.default_rng([seed, 2, number, place]))
+        return segments
 
     return Stream(tuple(_checked(make, f"--cameras {words}")), (f"cameras {words.strip()}",))
 
 
-def _recorded(wish: _Recorded, seconds: float, seed: int) -> Stream:
-    lines = _text(wish.file)
-    rows = read_azure(lines) if isinstance(wish, _Azure) else read_mooncake(lines)
-    story = [f"llm {'azure' if isinstance(wish, _Azure) else 'mooncake'} {wish.file.name}"]
+def _recorded(options: _RecordedSource, seconds: float, seed: int) -> Stream:
+    lines = _text(options.file)
+    rows = read_azure(lines) if isinstance(options, _Azure) else read_mooncake(lines)
+    provenance = [f"llm {'azure' if isinstance(options, _Azure) else 'mooncake'} {options.file.name}"]
     if tick_s := tick_of(rows):
         rows = spread_ticks(rows, tick_s, np.random.default_rng([seed, 3]))
-        story.append(f"spread uniformly within its ticks of {tick_s:g} s, seed={seed}")
-    rows = with_demand(rows, _demand(wish, 1, 1, 0))
+        provenance.append(f"spread uniformly within its ticks of {tick_s:g} s, seed={seed}")
+    rows = with_demand(rows, _demand(options, 1, 1, 0))
 
     def scale() -> Schedule:
         end_s = rows[-1].t_intended_s + 1e-6
         cut = window(
-            assemble([rows], duration_s=end_s, seed=seed, provenance=story), wish.start_s, seconds * wish.speed_up
+            assemble([rows], duration_s=end_s, seed=seed, provenance=provenance),
+            options.start_s,
+            seconds * options.speed_up,
         )
-        played = compress(cut, wish.speed_up) if wish.speed_up != 1 else cut
-        kept = thin(played, wish.keep, seed) if wish.keep != 1 else played
-        return cap_tokens(kept, wish.max_prompt_tokens, wish.max_output_tokens)
+        played = compress(cut, options.speed_up) if options.speed_up != 1 else cut
+        kept = thin(played, options.keep, seed) if options.keep != 1 else played
+        return cap_tokens(kept, options.max_prompt_tokens, options.max_output_tokens)
 
-    scaled = _checked(scale, f"--llm of {wish.file}")
+    scaled = _checked(scale, f"--llm of {options.file}")
     return Stream(scaled.arrivals, scaled.provenance)
 
 
-def _demand(wish: _Llm, prompt_tokens: float, output_tokens: float, length_cv: float) -> LlmDemand:
-    own = {field.name: getattr(wish, field.name) for field in fields(_Llm)}
-    return LlmDemand(prompt_tokens, output_tokens, length_cv, **own)
+def _demand(options: _LlmSource, prompt_tokens: float, output_tokens: float, length_cv: float) -> LlmDemand:
+    given = {field.name: getattr(options, field.name) for field in fields(_LlmSource)}
+    return LlmDemand(prompt_tokens, output_tokens, length_cv, **given)
 
 
 def _read(shape: type[T], words: str, where: str) -> T:
@@ -214,7 +224,7 @@ def _read(shape: type[T], words: str, where: str) -> T:
         detail = error.errors(include_url=False)[0]
         known = ", ".join(field.name for field in fields(shape))  # type: ignore[arg-type]
         key = ".".join(map(str, detail["loc"]))
-        raise InvalidTask(f"{where}: {key}: {detail['msg']}; known words are {known}", param=key) from error
+        raise InvalidTask(f"{where}: {key}: {detail['msg']}; known options are {known}", param=key) from error
 
 
 def _checked(make: Callable[[], T], where: str) -> T:

@@ -1,4 +1,4 @@
-"""From a scenario's sources to its schedule: seeded, so that replay and simulation get the same requests."""
+"""From the sources of a scenario to its schedule. Seeded, so that replay and simulation get the same requests."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from skyshore.domain.task import ServiceClass
 from skyshore.scenario.schema import CameraTable, LlmTable, Scenario
 from skyshore.workload import arrival_processes as arrivals
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.cameras import Camera, camera_arrivals
+from skyshore.workload.cameras import CameraSpec, camera_arrivals
 from skyshore.workload.mix import LlmDemand, llm_arrivals
 from skyshore.workload.schedule import Schedule, assemble
 
 
 def make_schedule(scenario: Scenario) -> Schedule:
-    """Draw every source of the scenario. Each has a generator of its own: adding one leaves the others as they were.
+    """Draw the arrivals of every source. Each source has its own random generator, so that a new one changes no other.
 
     Raises:
-        ValueError: the scenario names a schedule file; read that instead.
+        ValueError: the scenario names a schedule file, which must be read instead.
     """
     if scenario.workload.schedule:
         raise ValueError(f"scenario '{scenario.name}' names a schedule file: {scenario.workload.schedule}")
@@ -60,8 +60,8 @@ def _times(table: LlmTable, seconds: float, rng: np.random.Generator) -> arrival
             return arrivals.diurnal(table.rate_per_s, table.amplitude, table.period_s, seconds, rng)
 
 
-def _camera(table: CameraTable, demands: ServiceClass, name: str) -> Camera:
-    return Camera(
+def _camera(table: CameraTable, demands: ServiceClass, name: str) -> CameraSpec:
+    return CameraSpec(
         name=name,
         clip=table.clip,
         fps=table.fps,

@@ -86,7 +86,7 @@ async def test_the_control_socket_slows_emulated_nodes_only_and_refuses_in_words
             assert await ask(effect="slow_node", node="a", slowdown=2.5) == ""
             assert float(file.read_text()) == 2.5
             assert "not emulated" in await ask(effect="slow_node", node="b", slowdown=2)
-            assert "no process 'z'; there are a, b, core" in await ask(effect="stop_node", node="z")
+            assert "no process 'z'; the processes are a, b, core" in await ask(effect="stop_node", node="z")
             assert "is not a node" in await ask(effect="stop_node", node="core")
             assert "already runs; stop it first" in await ask(effect="start_node", node="a")
             assert "not a command like" in await ask(nothing=1)

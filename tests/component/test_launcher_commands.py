@@ -95,7 +95,7 @@ NO_TEXT = b"\x00\xff\xfe a clip, say"
     ("arguments", "said"),
     [
         (["simulate", "none.toml"], "cannot read .*none.toml: No such file"),
-        (["simulate", "clip.mp4"], "cannot read .*clip.mp4: it is no text file"),
+        (["simulate", "clip.mp4"], "cannot read .*clip.mp4: it is not a text file"),
         (["simulate", "."], "cannot read .*: Is a directory"),
         (["compare", "demo.toml", "--loads", "nan"], "a load is a factor above 0"),
         (["simulate", "demo.toml", "--out", "file/out"], "file/out.*: Not a directory"),
