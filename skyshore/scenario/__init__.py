@@ -1,4 +1,4 @@
-"""A scenario file describes a whole experiment. This package reads it and turns it into what each part of it needs."""
+"""Scenario files: their schema and reader, and what the other packages take from them."""
 
 from skyshore.scenario.reader import InvalidScenario, read_scenario
 from skyshore.scenario.schema import Scenario

@@ -56,7 +56,7 @@ def schedule_of(scenario: Scenario, folder: Path) -> Schedule:
 
 
 def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
-    """What a scenario says was fitted to live runs; empty if nothing was. Raises InvalidScenario."""
+    """The calibration file of a scenario; empty if it names none. Raises InvalidScenario."""
     if not scenario.calibration:
         return Calibration("")
     try:
@@ -66,7 +66,7 @@ def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
 
 
 def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
-    """What a scenario says of a node. Raises InvalidScenario for hardware or a file that cannot be used."""
+    """The profile of a node. Raises InvalidScenario for unknown hardware, or a file that cannot be used."""
     try:
         if table.profile in HARDWARE or table.profile == INSTANT:
             profile = modelled_profile(table.profile, table.models)
@@ -80,7 +80,7 @@ def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
 
 
 def read_trace(folder: Path, name: str) -> Trace:
-    """A link's capacity over time. Raises InvalidScenario for a file that cannot be used."""
+    """The capacity of a link over time. Raises InvalidScenario for a file that cannot be used."""
     try:
         return parse_trace((folder / name).read_text(encoding="utf-8"))
     except (OSError, TraceError) as error:

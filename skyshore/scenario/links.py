@@ -1,4 +1,4 @@
-"""From a scenario's links and outages to what the shaper and the simulator's arithmetic take."""
+"""From the links and outages of a scenario to the settings of the link emulator and of the simulator."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MB_BYTES = 1e6
 
 
 def link_settings(scenario: Scenario, node_id: str) -> LinkSettings | None:
-    """The link of a node with the outages planned for it; None for a node that the scenario gives no link.
+    """The link of a node with its planned outages; None for a node without a link.
 
-    An outage that befalls one node befalls all that share its uplink.
+    An outage of one node is an outage of all nodes that share its uplink.
     """
     table = scenario.link_of(node_id)
     outages = _outages(scenario, node_id, table.shared if table else "")
@@ -34,9 +34,9 @@ def _outages(scenario: Scenario, node_id: str, shared: str) -> tuple[Outage, ...
     found = set()
     for fault in scenario.faults:
         table = scenario.link_of(fault.node)
-        together = bool(shared) and table is not None and table.shared == shared
+        shares_uplink = bool(shared) and table is not None and table.shared == shared
         for at_s, cut_node_id, effect in effects_of(fault):
-            if isinstance(effect, CutLink) and (cut_node_id == node_id or together):
+            if isinstance(effect, CutLink) and (cut_node_id == node_id or shares_uplink):
                 found.add((at_s, at_s + effect.for_s))
     return tuple(Outage(*each) for each in sorted(found))
 

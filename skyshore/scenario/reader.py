@@ -24,7 +24,7 @@ Location: TypeAlias = tuple[str | int, ...]
 
 
 def read_scenario(text: str, file: str = "scenario") -> Scenario:
-    """Parse and check.
+    """Parse and check a scenario.
 
     Raises:
         InvalidScenario: one line per mistake: `file:line: field: what is wrong; what to do`.
@@ -39,14 +39,14 @@ def read_scenario(text: str, file: str = "scenario") -> Scenario:
         return Scenario.model_validate(document)
     except ValidationError as error:
         lines = dict(_lines(text))
-        said = [_said(detail, lines, file) for detail in error.errors(include_url=False)]
-        raise InvalidScenario("\n".join(said)) from None
+        messages = [_message(detail, lines, file) for detail in error.errors(include_url=False)]
+        raise InvalidScenario("\n".join(messages)) from None
 
 
-def _said(detail: Any, lines: dict[Location, int], file: str) -> str:
+def _message(detail: Any, lines: dict[Location, int], file: str) -> str:
     location: Location = tuple(detail["loc"])
     message = str(detail["msg"]).removeprefix("Value error, ")
-    # Checks across tables put the place they mean in front of their message.
+    # A check across tables writes the location of the mistake in front of its message.
     if placed := re.match(r"([a-z_.0-9]+): ", message):
         location += tuple(int(word) if word.isdigit() else word for word in placed[1].split("."))
         message = message[placed.end() :]
@@ -70,7 +70,7 @@ def _said(detail: Any, lines: dict[Location, int], file: str) -> str:
 
 
 def _is_kind(location: Location, i: int) -> bool:
-    """Whether a word of a location is not a field but the kind of a fault, which pydantic puts behind its index."""
+    """Whether a word of a location is the kind of a fault, which pydantic adds after the index, and not a field."""
     return i == 2 and location[0] == "faults" and location[i] in FAULT_KINDS
 
 
@@ -87,7 +87,7 @@ def _fields_at(location: Location) -> list[str]:
 
 
 def _lines(text: str) -> Iterator[tuple[Location, int]]:
-    """Location of every table and key with the line it is written on; enough TOML for error messages."""
+    """The location of every table and key, and its line. Understands enough TOML for error messages."""
     table: Location = ()
     counts: dict[Location, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -102,7 +102,7 @@ def _lines(text: str) -> Iterator[tuple[Location, int]]:
 
 
 def _indexed(names: tuple[str, ...], counts: dict[Location, int], *, array: bool) -> Location:
-    """Put the index of the current element behind every name that is an array of tables."""
+    """Add the index of the current element after every name that is an array of tables."""
     place: Location = ()
     for i, name in enumerate(names):
         place = (*place, name)

@@ -16,56 +16,56 @@ from skyshore.workload.cameras import VideoKind
 
 
 class NodeTable(ScenarioTable):
-    """One node, or `count` alike ones named `id-1`, `id-2` and so on."""
+    """One node, or `count` equal nodes with the ids `id-1`, `id-2` and so on."""
 
     id: Name
     tier: Tier
     count: int = Field(default=1, ge=1, le=100_000)
     engine: Literal["onnx", "emulated", "openai"] = "emulated"
-    """What serves it live; the simulator always uses the node model."""
+    """Engine of a live node; the simulator always uses the node model."""
     profile: str = "xeon-edge"
-    """Modelled hardware, or a node profile file beside this one."""
+    """Modelled hardware, or a node profile file beside the scenario."""
     models: tuple[str, ...] = ("smollm2-135m", "ssd-mobilenet")
     slowdown: Annotated[float, Field(ge=1)] = 1.0
     time_scale: Positive = 1.0
-    """Emulated nodes: model seconds that pass in one real second, for what they compute; links keep real time."""
+    """Emulated nodes: seconds of modelled computation per second of real time. Links keep real time."""
     threads: int = Field(default=1, ge=1)
-    """Real engines: threads each computes with."""
+    """Real engines: threads of each engine."""
     slots: int = Field(default=8, ge=1)
-    """Real engines: language-model tasks decoded together; an emulated node's are in its profile."""
+    """Real engines: language-model tasks that are decoded together; for an emulated node, see its profile."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Names of the nodes it stands for."""
+        """Ids of its nodes."""
         return (self.id,) if self.count == 1 else tuple(f"{self.id}-{i}" for i in range(1, self.count + 1))
 
 
 class DirectionTable(ScenarioTable):
-    """One way of a link. A rate left out is unlimited."""
+    """One direction of a link. Without a rate it is unlimited."""
 
     rate_mbit_s: Positive | None = None
     delay_ms: Duration = 0.0
     jitter_ms: Duration = 0.0
     loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
     trace: str = ""
-    """Capacity trace beside this file: Mahimahi packet times, or `seconds, Mbit/s` lines."""
+    """Capacity trace beside the scenario: Mahimahi packet times, or `seconds, Mbit/s` lines."""
     outages_s: tuple[tuple[Duration, Positive], ...] = ()
-    """Pairs of start and end, in experiment time."""
+    """Pairs of start and end, in seconds of experiment time."""
 
 
 class LinkTable(ScenarioTable):
-    """The link of every node whose id is `nodes` or begins with it and a dash."""
+    """The link of every node whose id is `nodes`, or starts with `nodes` and a dash."""
 
     nodes: Name
     up: DirectionTable = DirectionTable()
     down: DirectionTable = DirectionTable()
     shared: str = ""
-    """Links with the same word contend for one rate."""
+    """Links with the same word share one uplink and its rate."""
     joules_per_mb: Duration = 0.0
 
 
 class ClassTable(ScenarioTable):
-    """A service class; adds to or replaces the built-in ones."""
+    """A service class; adds to the built-in classes, or replaces one of the same name."""
 
     name: Name
     deadline_s: Positive
@@ -78,31 +78,31 @@ class LlmTable(ScenarioTable):
 
     arrivals: Literal["poisson", "gamma", "on_off", "diurnal"] = "poisson"
     rate_per_s: Positive
-    """Mean over the whole run, whatever the process."""
+    """Mean over the whole run, for every process."""
     cv: Positive = 2.0
     """`gamma`: coefficient of variation of the gaps."""
     on_s: Positive = 5.0
     off_s: Positive = 10.0
     amplitude: Share = 0.8
-    """`diurnal`: swing around the mean."""
+    """`diurnal`: relative change around the mean."""
     period_s: Positive = 60.0
     prompt_tokens: Positive = 64
     output_tokens: Positive = 32
     length_cv: Duration = 0.5
     service_class: str = "interactive"
     deadline_range_s: tuple[Positive, Positive] | None = None
-    """Every request draws its own deadline from here, uniformly; left out, all have the class's."""
+    """Each request draws its deadline uniformly from this range (default: the deadline of the class)."""
     origin: str = ""
 
     @model_validator(mode="after")
     def _range_rises(self) -> LlmTable:
         if self.deadline_range_s is not None and self.deadline_range_s[0] > self.deadline_range_s[1]:
-            raise ValueError("deadline_range_s must be the shortest and the longest deadline, in this order")
+            raise ValueError("deadline_range_s must be the shortest, then the longest deadline")
         return self
 
 
 class CameraTable(ScenarioTable):
-    """`count` cameras alike, each with a phase of its own."""
+    """`count` equal cameras with different phases."""
 
     count: int = Field(default=1, ge=1)
     kind: VideoKind = TaskKind.VIDEO_DETECT
@@ -121,10 +121,10 @@ class CameraTable(ScenarioTable):
 
 
 class WorkloadTable(ScenarioTable):
-    """A schedule file made before, or sources to make one from."""
+    """A schedule file, or sources from which a schedule is made."""
 
     schedule: str = ""
-    """Schedule file beside this one, made by `skyshore traces make`."""
+    """Schedule file beside the scenario, made by `skyshore traces make`."""
     llm: tuple[LlmTable, ...] = ()
     cameras: tuple[CameraTable, ...] = ()
 
@@ -144,7 +144,7 @@ class Scenario(ScenarioTable):
     duration_s: Positive
     policy: Name = "least_loaded"
     calibration: str = ""
-    """File beside this one, made by `skyshore calibrate`: what simulation takes nodes and overheads to be."""
+    """File beside the scenario, made by `skyshore calibrate`: fitted nodes and overheads for simulations."""
     nodes: tuple[NodeTable, ...] = Field(min_length=1)
     links: tuple[LinkTable, ...] = ()
     classes: tuple[ClassTable, ...] = ()
@@ -168,21 +168,21 @@ class Scenario(ScenarioTable):
     @model_validator(mode="after")
     def _classes_exist(self) -> Scenario:
         known = [*SERVICE_CLASSES, *(each.name for each in self.classes)]
-        wanted = [(f"llm.{i}", source.service_class) for i, source in enumerate(self.workload.llm)]
-        wanted += [(f"cameras.{i}", source.service_class) for i, source in enumerate(self.workload.cameras)]
-        for where, name in wanted:
+        used = [(f"llm.{i}", source.service_class) for i, source in enumerate(self.workload.llm)]
+        used += [(f"cameras.{i}", source.service_class) for i, source in enumerate(self.workload.cameras)]
+        for where, name in used:
             if name not in known:
                 raise ValueError(f"workload.{where}: no service class '{name}'{closest(name, known)}")
         return self
 
     @property
     def service_classes(self) -> dict[str, ServiceClass]:
-        """The built-in classes with this file's in their place."""
+        """The built-in classes, with those of this file added or replaced."""
         own = {c.name: ServiceClass(c.name, c.deadline_s, c.min_quality, c.priority) for c in self.classes}
         return SERVICE_CLASSES | own
 
     def link_of(self, node_id: str) -> LinkTable | None:
-        """The last link that covers a node, so that a special one may follow a general one; None for no link at all."""
+        """The last link that covers a node, so that a special link may follow a general one; None if there is none."""
         return next((link for link in reversed(self.links) if _covers(link.nodes, node_id)), None)
 
 
@@ -191,6 +191,6 @@ def _covers(pattern: str, node_id: str) -> bool:
 
 
 def closest(word: str, known: list[str]) -> str:
-    """The end of a message about an unknown word: the known word that was probably meant, or the known ones."""
+    """End of a message about an unknown word: the closest known word, or the known words."""
     close = [name for name in known if name.startswith(word)] or difflib.get_close_matches(word, known, 1)
     return f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known[:8])}"

@@ -1,4 +1,4 @@
-"""Arrival processes: intended times in [0, duration), as a sorted array of seconds. Every draw comes from `rng`."""
+"""Arrival processes: times in [0, duration_s) as a sorted array, in seconds. All random numbers come from `rng`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Times = NDArray[np.float64]
 
 
 def poisson(rate_per_s: float, duration_s: float, rng: np.random.Generator) -> Times:
-    """Memoryless arrivals: independent users in great number."""
+    """Poisson process: many independent users."""
     return gamma(rate_per_s, 1.0, duration_s, rng)
 
 
 def gamma(rate_per_s: float, cv: float, duration_s: float, rng: np.random.Generator) -> Times:
     """Renewal process with gamma gaps of coefficient of variation `cv`: above 1 bursty, below 1 regular.
 
-    The first gap is drawn from the equilibrium distribution, U · Gamma(k + 1, θ), so that the window is a cut out of
-    an endless process and its mean count is exactly rate × duration.
+    The first gap is drawn from the equilibrium distribution, U · Gamma(k + 1, θ): the window is a part of an endless
+    process, and its mean count is exactly rate × duration.
     """
     _require(rate_per_s > 0, "rate_per_s must be above 0")
     _require(cv > 0, "cv must be above 0")
@@ -54,7 +54,7 @@ def on_off(
 def diurnal(
     mean_rate_per_s: float, amplitude: float, period_s: float, duration_s: float, rng: np.random.Generator
 ) -> Times:
-    """Poisson with rate mean · (1 − amplitude · cos(2πt / period)), from trough to peak and back; by thinning."""
+    """Poisson with rate mean · (1 − amplitude · cos(2πt / period)), from minimum to maximum and back; by thinning."""
     _require(0 <= amplitude <= 1, "amplitude must lie in 0..1")
     _require(period_s > 0, "period_s must be above 0")
     candidates = poisson(mean_rate_per_s * (1 + amplitude), duration_s, rng)

@@ -102,7 +102,7 @@ NO_TEXT = b"\x00\xff\xfe a clip, say"
         (["evaluate", "random", "--on", "none.parquet"], "none.parquet"),
         (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is not a gateway address"),
         (["traces", "show", "clip.mp4"], "clip.mp4 is not a text file"),
-        (["traces", "check", "file"], "file: line 1 is no schedule header"),
+        (["traces", "check", "file"], "file: line 1 is not a schedule header"),
     ],
 )
 def test_what_the_user_got_wrong_is_one_sentence_and_no_traceback(

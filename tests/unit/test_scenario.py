@@ -105,20 +105,20 @@ def test_a_mistake_names_line_field_and_fix(old, new, said):
     assert said in raised.value.message
 
 
-def test_every_mistake_is_told_at_once():
+def test_every_mistake_is_reported_at_once():
     with pytest.raises(InvalidScenario) as raised:
         read_scenario(GOOD.replace("count = 3", "count = 0").replace('kind = "crash"', 'kind = "flood"'), "f.toml")
     assert [line.split(": ")[1] for line in raised.value.message.splitlines()] == ["nodes.0.count", "faults.0.kind"]
 
 
 def test_requests_of_a_source_may_have_deadlines_of_their_own():
-    wish = 'rate_per_s = 20\nservice_class = "standard"\ndeadline_range_s = [2.0, 6.0]'
-    schedule = make_schedule(read_scenario(GOOD.replace("rate_per_s = 1", wish)))
+    source = 'rate_per_s = 20\nservice_class = "standard"\ndeadline_range_s = [2.0, 6.0]'
+    schedule = make_schedule(read_scenario(GOOD.replace("rate_per_s = 1", source)))
     deadlines_s = [arrival.deadline_s for arrival in schedule.arrivals]
     assert 2.0 <= min(deadlines_s) < 2.5
     assert 5.5 < max(deadlines_s) <= 6.0
     with pytest.raises(InvalidScenario, match=r"workload\.llm\.0: deadline_range_s must be the shortest"):
-        read_scenario(GOOD.replace("rate_per_s = 1", wish.replace("2.0, 6.0", "6.0, 2.0")))
+        read_scenario(GOOD.replace("rate_per_s = 1", source.replace("2.0, 6.0", "6.0, 2.0")))
 
 
 def test_cameras_may_send_clips_to_be_named():

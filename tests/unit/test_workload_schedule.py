@@ -74,11 +74,11 @@ def test_the_digest_is_what_sha256sum_says_of_the_rows() -> None:
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        (lambda lines: lines[:-1], "promises 2 requests, the file holds 1"),
-        (lambda lines: [*lines[:-1], lines[-1].replace('"prompt_tokens":10', '"prompt_tokens":11')], "was edited"),
-        (lambda lines: lines[1:], "line 1 is no schedule header"),
+        (lambda lines: lines[:-1], "says 2 requests, the file has 1"),
+        (lambda lines: [*lines[:-1], lines[-1].replace('"prompt_tokens":10', '"prompt_tokens":11')], "was changed"),
+        (lambda lines: lines[1:], "line 1 is not a schedule header"),
         (lambda lines: [lines[0].replace("schedule/1", "schedule/9"), *lines[1:]], "not 'skyshore.schedule/1'"),
-        (lambda lines: [], "line 1 is no schedule header"),
+        (lambda lines: [], "line 1 is not a schedule header"),
     ],
 )
 def test_a_file_that_was_changed_is_refused_with_the_reason(tamper, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Short clips of what cars do, in classes that no single frame can tell apart.
+"""Short clips of what cars do, in classes that no single frame can distinguish.
 
 Every class has the same two cars, drawn from the same sizes, places and colours; classes come as pairs that are each
 other's time reversal, or differ only in how two paths relate. So a frame alone carries next to nothing.
