@@ -1,4 +1,4 @@
-"""ProfilerService: translation only."""
+"""ProfilerService: translates between messages and `TaskProfiler`."""
 
 # ruff: noqa: N802 - gRPC names the methods
 
@@ -14,7 +14,7 @@ from skyshore.wire.pairs import LLM_INPUT, PROFILE, TASK
 
 
 class ProfilerServicer(profiler_service_pb2_grpc.ProfilerServiceServicer):
-    """Calls → TaskProfiler."""
+    """Calls the methods of a TaskProfiler."""
 
     def __init__(self, profiler: TaskProfiler) -> None:
         self._profiler = profiler
@@ -32,5 +32,5 @@ class ProfilerServicer(profiler_service_pb2_grpc.ProfilerServiceServicer):
                     task, facts, video.luma_width, video.luma_height, video.luma
                 )
             case _:
-                raise InvalidTask("the request holds neither a prompt nor a key frame", param="payload")
+                raise InvalidTask("the request has neither a prompt nor a key frame", param="payload")
         return pb.ProfileTaskResponse(profile=PROFILE.to_proto(profile))

@@ -1,4 +1,4 @@
-"""Client side of the mux: one channel to one process, any number of calls at the same time."""
+"""Client side of the mux: one channel to one process, for any number of concurrent calls."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
 from skyshore.wire import status
 
 STREAM_WINDOW = 64
-"""Replies of one streaming call that may wait here unread; the server pauses that call beyond it."""
+"""Unread replies of one streaming call that may wait here. The server pauses the call beyond it."""
 
 LINGER_S = 0.002
-"""Frames wait this long at most for the server to say something, so that those which come meanwhile travel along.
+"""Longest time that frames wait for the next message of the server, so that later frames join their message.
 
-A message costs some 0.2 ms of CPU at each end, however few frames are in it; a frame of a full one costs a tenth. As in
-Nagle's algorithm a full message does not wait, and nothing does on a stream where all that was sent is answered.
+A message costs about 0.2 ms of CPU at each end, whatever its number of frames; a frame in a full message costs a tenth.
+As in Nagle's algorithm, a full message does not wait, and no frame waits while every sent message is answered.
 """
 
 
 class WireMessage(Protocol):
-    """What the mux needs of a protobuf message."""
+    """The methods of a protobuf message that the mux needs."""
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
-        """The wire form."""
+        """The message as bytes."""
         ...
 
     @classmethod
     def FromString(cls, data: bytes) -> Self:  # noqa: N802 - protobuf's name
-        """Back from the wire form."""
+        """The message of these bytes."""
         ...
 
 
@@ -43,7 +43,7 @@ ReplyT = TypeVar("ReplyT", bound=WireMessage)
 
 
 class _OpenCall:
-    """One call: the replies that arrived and were not yet read, and how it ended."""
+    """One call: its unread replies, and the error that ended it."""
 
     def __init__(self, connection: _Connection, call_id: int, method: str, timeout_s: float | None) -> None:
         self.replies: deque[bytes] = deque()
@@ -64,7 +64,7 @@ class _OpenCall:
         self._wake()
 
     def end(self, error: SkyshoreError | None) -> None:
-        """The server, or the way to it, ended the call."""
+        """The server or the connection ended the call."""
         self._server_done = True
         self._end(error)
 
@@ -75,7 +75,7 @@ class _OpenCall:
             await self._waiter
 
     def read(self) -> bytes:
-        """Take the oldest reply and, once half the window is free again, say so to the server."""
+        """Take the oldest reply. Grant new credit to the server when half of the window is free."""
         self._read_since_grant += 1
         if self._read_since_grant >= STREAM_WINDOW // 2 and not self.ended:
             self._connection.send(mux_service_pb2.CallFrame(call_id=self._call_id, credit=self._read_since_grant))
@@ -83,12 +83,12 @@ class _OpenCall:
         return self.replies.popleft()
 
     def raise_if_failed(self) -> None:
-        """Raise what ended the call, if it was not a good end."""
+        """Raise the error that ended the call, if there is one."""
         if self._error:
             raise self._error
 
     def close(self) -> None:
-        """Forget the call, and tell the server if it still works on it. Closing again does nothing."""
+        """Forget the call; cancel it on the server if it still runs there. Closing again does nothing."""
         if self._timer:
             self._timer.cancel()
         if self._connection.forget(self._call_id) and not self._server_done:
@@ -108,7 +108,7 @@ class _OpenCall:
 
 
 class _Connection:
-    """One stream from its first call to its end; never revived."""
+    """One stream. After its end a new connection is made."""
 
     def __init__(self, target: str, stub: mux_service_pb2_grpc.MuxServiceAsyncStub) -> None:
         self._target, self._stub = target, stub
@@ -120,7 +120,7 @@ class _Connection:
         self.closed = False
 
     async def run(self) -> None:
-        """Deliver replies until the stream ends, then fail what is still open."""
+        """Deliver replies until the stream ends, then fail the open calls."""
         reason = "it closed the connection"
         stream = self._stub.Connect(self._requests())
         try:
@@ -148,11 +148,11 @@ class _Connection:
         return call
 
     def send(self, frame: mux_service_pb2.CallFrame) -> None:
-        """Queue a frame; it leaves with the others of this turn."""
+        """Queue a frame. It is sent together with the other frames of this loop iteration."""
         self._frames.put(frame)
 
     def forget(self, call_id: int) -> bool:
-        """Frames that still arrive for this call have no reader. Returns whether it was known."""
+        """Drop all later frames of a call. Returns whether the call was known."""
         return self._calls.pop(call_id, None) is not None
 
     async def _requests(self) -> AsyncIterator[mux_service_pb2.ConnectRequest]:
@@ -195,9 +195,9 @@ def _error_of(ended: mux_service_pb2.CallStatus) -> SkyshoreError | None:
 
 
 class MuxStream(Generic[ReplyT]):
-    """Replies of one call, in order. It is over once it raised; closing it before cancels the call on the server.
+    """Replies of one call, in order. It ends when it raises; closing it earlier cancels the call on the server.
 
-    A class, because the event loop keeps a weak set of all async generators, and that is most of what one costs.
+    A class and not an async generator: the event loop registers every generator, which is most of its cost.
     """
 
     def __init__(self, call: _OpenCall, response_type: type[ReplyT]) -> None:
@@ -207,7 +207,7 @@ class MuxStream(Generic[ReplyT]):
         return self
 
     async def __anext__(self) -> ReplyT:
-        """The next reply. Raises what ended the call, StopAsyncIteration after a good end."""
+        """The next reply. Raises the error that ended the call, or StopAsyncIteration after a success."""
         call = self._call
         try:
             await call.changed()
@@ -220,14 +220,14 @@ class MuxStream(Generic[ReplyT]):
             raise
 
     async def aclose(self) -> None:
-        """Lose interest."""
+        """Cancel the call, if it still runs."""
         self._call.close()
 
 
 class MuxChannel:
-    """Calls methods of the process at `target` (host:port). Connects at the first call, and again after a break.
+    """Calls methods of the process at `target` (host:port). Connects at the first call, and again after a failure.
 
-    While the process is away calls fail at once with `NodeUnavailable`; gRPC's channel paces the attempts.
+    While the process is away, calls fail at once with `NodeUnavailable`. The gRPC channel limits the rate of attempts.
     """
 
     def __init__(self, target: str) -> None:
@@ -243,8 +243,8 @@ class MuxChannel:
         """One request, one reply. Cancelling the awaiting task cancels the call on the server.
 
         Raises:
-            SkyshoreError: what the method raised; `DeadlineExceeded` after `timeout_s`; `NodeUnavailable` when the
-                process cannot be reached or goes away before it answered.
+            SkyshoreError: the error of the method; `DeadlineExceeded` after `timeout_s`; `NodeUnavailable` when the
+                process cannot be reached or ends before it replied.
         """
         call = self._connected().start(method, request.SerializeToString(), timeout_s)
         try:

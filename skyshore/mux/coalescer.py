@@ -1,4 +1,4 @@
-"""Gathers small frames into larger messages: the send queue of either end of a mux stream."""
+"""The send queue at each end of a mux stream: puts many small frames into one message."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from google.protobuf.message import Message
 FrameT = TypeVar("FrameT", bound=Message)
 
 MAX_BATCH_FRAMES = 16
-"""More would save little per frame, and everybody downstream would wait for the last of a large batch: under load the
-processes would take turns instead of working side by side."""
+"""Frames in one message. Larger messages save little per frame, and their receivers wait for the last frame: under load
+the processes would then run one after another instead of in parallel."""
 MAX_BATCH_BYTES = 256 * 1024
-"""A message is closed once it holds this much: large enough to amortise, small enough not to delay other frames."""
+"""Size limit of a message: large enough to amortise its cost, small enough not to delay other frames."""
 HIGH_WATER_BYTES = 1024 * 1024
-"""Streaming senders wait while more than this is queued, so that a slow reader costs memory only up to here."""
+"""Streaming senders wait while more bytes than this are queued: it limits the memory that a slow reader costs."""
 
 
 class Coalescer(Generic[FrameT]):
-    """A queue whose one reader takes everything put since it last looked.
+    """A queue with one reader, which takes all frames that were put since its last read.
 
-    The reader is woken in the loop's next turn, so frames of one turn travel together; while it is busy writing, more
-    gather, so messages grow with the load by themselves. Frames keep their order.
+    The reader wakes in the next iteration of the event loop, so frames of one iteration go into one message. While it
+    writes, more frames gather, so messages grow with the load. Frames keep their order.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Coalescer(Generic[FrameT]):
 
     @property
     def queued_bytes(self) -> int:
-        """Serialised size of what waits."""
+        """Serialised size of the waiting frames."""
         return self._queued_bytes
 
     @property
     def full(self) -> bool:
-        """Whether a whole batch waits: there is nothing to be gained by waiting for more."""
+        """Whether a full batch waits, so that waiting longer gains nothing."""
         return len(self._frames) >= self._max_batch_frames or self._queued_bytes >= self._max_batch_bytes
 
     def put(self, frame: FrameT) -> None:
-        """Queue a frame at once. Frames put after `close` are dropped: nobody is left to read them."""
+        """Queue a frame without waiting. Frames put after `close` are dropped: there is no reader."""
         if self._closed:
             return
         size_bytes = frame.ByteSize()
@@ -63,15 +63,15 @@ class Coalescer(Generic[FrameT]):
         self._readable.set()
 
     async def room(self) -> None:
-        """Return once the queue is below its high water mark or closed."""
+        """Wait until the queue is below its high water mark or closed."""
         await self._has_room.wait()
 
     async def filled(self) -> None:
-        """Return once there is something to take, or closed."""
+        """Wait until a frame waits or the queue is closed."""
         await self._readable.wait()
 
     async def take(self) -> list[FrameT]:
-        """Wait for frames and take as many as a batch may hold, at least one; empty once closed and read out."""
+        """Wait for frames and take one batch. The batch is empty only when the queue is closed and empty."""
         await self.filled()
         batch: list[FrameT] = []
         batch_bytes = 0
@@ -90,7 +90,7 @@ class Coalescer(Generic[FrameT]):
         return batch
 
     def close(self) -> None:
-        """Let the reader take what is left and then stop."""
+        """Accept no more frames. The reader takes the remaining ones and then stops."""
         self._closed = True
         self._readable.set()
         self._has_room.set()

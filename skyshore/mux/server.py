@@ -1,4 +1,4 @@
-"""Server side of the mux: many short calls over one long gRPC stream (`mux_service.proto` says why)."""
+"""Server side of the mux: many short calls on one long gRPC stream. `mux_service.proto` gives the reason."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ log = structlog.get_logger()
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 MAX_CALLS = 1024
-"""Calls open at the same time on one stream; more are refused with RESOURCE_EXHAUSTED."""
-REFUSAL_RETRY_S = 0.1
+"""Limit of open calls on one stream. More are rejected with RESOURCE_EXHAUSTED."""
+REJECTION_RETRY_S = 0.1
 
 
 class MethodTable:
-    """Stands in for a grpc server in the generated `add_XServicer_to_server` and keeps what that registers."""
+    """Takes the place of a grpc server in the generated `add_XServicer_to_server`, and keeps the registered methods."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        """Do nothing: the same methods arrive by name through `add_registered_method_handlers`."""
+        """Do nothing: `add_registered_method_handlers` gets the same methods with their names."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Keep each handler under its full method name."""
+        """Store each handler under its full method name."""
         for name, handler in handlers.items():
             self._handlers[f"/{service}/{name}"] = handler
 
     def find(self, method: str) -> Handler | None:
-        """The handler of a unary or server-streaming method; a client stream cannot be muxed."""
+        """The handler of a unary or server-streaming method, or None. The mux carries no client streams."""
         handler = self._handlers.get(method)
         return None if handler is None or handler.request_streaming else handler
 
 
 class CallContext:
-    """The part of `grpc.aio.ServicerContext` that means something on a muxed call."""
+    """The part of `grpc.aio.ServicerContext` that a muxed call supports."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._ends_at_s = None if timeout_s is None else self._loop.time() + timeout_s
 
     def time_remaining(self) -> float | None:
-        """Seconds the caller will still wait; None for no limit."""
+        """Seconds until the caller's deadline; None without one."""
         return None if self._ends_at_s is None else max(0.0, self._ends_at_s - self._loop.time())
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Nothing: what a call carries is in its request."""
+        """Always empty: muxed calls carry no metadata."""
         return ()
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()) -> NoReturn:
-        """End the call with a status. Servicers of ours raise domain errors instead."""
+        """End the call with a status. The servicers of this project raise domain errors instead."""
         raise status.to_domain(code, details)
 
 
 class _Credit:
-    """How many replies the caller of one streaming call still has room for."""
+    """Flow control of one streaming call: the replies that the caller can still take."""
 
     def __init__(self, initial: int) -> None:
         self._left = initial
@@ -83,7 +83,7 @@ class _Credit:
 
 
 class _Call:
-    """One call that runs."""
+    """One running call."""
 
     def __init__(self, call_id: int, credit: int) -> None:
         self.call_id = call_id
@@ -92,9 +92,9 @@ class _Call:
 
 
 class _Connection:
-    """One stream: the calls open on it and the frames that wait to be sent.
+    """One stream: its open calls and the frames that wait to be sent.
 
-    Calls are children of the task that reads the stream, so whatever ends the stream ends them.
+    The calls are child tasks of the reader of the stream, so they end with the stream for any reason.
     """
 
     def __init__(self, table: MethodTable, max_calls: int) -> None:
@@ -102,11 +102,11 @@ class _Connection:
         self._calls: dict[int, _Call] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._refusing = False
+        self._rejecting = False
         self.replies: Coalescer[mux_service_pb2.ReplyFrame] = Coalescer()
 
     async def run(self, requests: AsyncIterator[mux_service_pb2.ConnectRequest]) -> None:
-        """Read the stream to its end; then cancel what is still open."""
+        """Read the stream to its end; then cancel the open calls."""
         try:
             async with asyncio.TaskGroup() as group:
                 async for message in requests:
@@ -119,8 +119,8 @@ class _Connection:
             self.replies.close()
 
     async def finish_calls(self) -> None:
-        """Refuse new calls and return when none is open."""
-        self._refusing = True
+        """Reject new calls and wait until no call is open."""
+        self._rejecting = True
         await self._idle.wait()
 
     def _handle(self, frame: mux_service_pb2.CallFrame, group: asyncio.TaskGroup) -> None:
@@ -128,7 +128,7 @@ class _Connection:
         if action == "start":
             self._start(frame.call_id, frame.start, group)
         elif (call := self._calls.get(frame.call_id)) is None:
-            return  # it ended while this frame was under way
+            return  # the call ended while this frame was on its way
         elif action == "credit":
             call.credit.grant(frame.credit)
         elif action == "cancel" and call.task:
@@ -136,14 +136,14 @@ class _Connection:
 
     def _start(self, call_id: int, start: mux_service_pb2.CallStart, group: asyncio.TaskGroup) -> None:
         handler = self._table.find(start.method)
-        if self._refusing:
-            self._end(call_id, grpc.StatusCode.UNAVAILABLE, "the server is stopping; ask another")
+        if self._rejecting:
+            self._end(call_id, grpc.StatusCode.UNAVAILABLE, "the server is stopping; use another one")
         elif len(self._calls) >= self._max_calls:
             self._end(
                 call_id,
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{self._max_calls} calls are open on this connection",
-                retry_after_s=REFUSAL_RETRY_S,
+                retry_after_s=REJECTION_RETRY_S,
             )
         elif handler is None:
             self._end(call_id, grpc.StatusCode.UNIMPLEMENTED, f"no unary or server-streaming method '{start.method}'")
@@ -168,7 +168,7 @@ class _Connection:
             self._end_with(call.call_id, error)
         except asyncio.CancelledError:
             if call.task and call.task.cancelling():
-                raise  # the caller gave up or the stream ended: nobody waits for a status
+                raise  # the caller cancelled or the stream ended: no one waits for a status
             self._end(call.call_id, grpc.StatusCode.CANCELLED, "the method cancelled itself")
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
@@ -216,7 +216,7 @@ class _Connection:
 
 
 class MuxServicer(mux_service_pb2_grpc.MuxServiceServicer):
-    """Runs the calls of every stream and owns their tasks until `drain` has ended them."""
+    """Runs the calls of all streams. Their tasks end at the latest in `drain`."""
 
     def __init__(self, table: MethodTable, max_calls: int = MAX_CALLS) -> None:
         self._table, self._max_calls = table, max_calls
@@ -226,24 +226,24 @@ class MuxServicer(mux_service_pb2_grpc.MuxServiceServicer):
     async def Connect(  # noqa: N802 - named by the proto
         self, request_iterator: AsyncIterator[mux_service_pb2.ConnectRequest], context: Any
     ) -> AsyncIterator[mux_service_pb2.ConnectResponse]:
-        """Carry calls until the caller closes the stream or the server drains."""
+        """Run calls until the caller closes the stream or the server drains."""
         if self._draining:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping; ask another")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping; use another one")
         connection = _Connection(self._table, self._max_calls)
         reader = asyncio.create_task(connection.run(request_iterator))
         self._connections[reader] = connection
         reader.add_done_callback(self._reader_ended)
-        # When the caller vanishes gRPC drops this generator without closing it; the reader sees its stream end.
+        # If the caller disappears, gRPC drops this generator unclosed. The reader then sees the end of its stream.
         while batch := await connection.replies.take():
             yield mux_service_pb2.ConnectResponse(frames=batch)
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         del self._connections[reader]
         if not reader.cancelled() and (error := reader.exception()):
-            log.error("mux stream broke", error=repr(error))
+            log.error("mux stream failed", error=repr(error))
 
     async def drain(self, grace_s: float) -> None:
-        """Refuse new calls, let running ones finish within `grace_s`, cancel the rest and end every stream."""
+        """Reject new calls, let running ones finish within `grace_s`, cancel the others and end every stream."""
         self._draining = True
         connections = dict(self._connections)
         finishing = [asyncio.create_task(connection.finish_calls()) for connection in connections.values()]

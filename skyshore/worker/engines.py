@@ -1,4 +1,4 @@
-"""Starts the engines a node was told to offer and makes their arms: emulated ones and upstream servers."""
+"""Starts emulated engines and clients of upstream servers, and makes their arms."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ log = structlog.get_logger()
 DEFAULT_HARDWARE = "xeon-edge"
 DRIFT_EVERY_S = 0.1
 UPSTREAM_QUALITY = 0.5
-"""Quality of a model nobody gave a figure for (assumed); name it in a profile file to say better."""
+"""Assumed quality of a model without a known figure. A profile file can set a better one."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSet:
-    """Everything a node runs on. Its engines are closed by the stack they were started with."""
+    """The engines of a node with their arms. The exit stack that started the engines closes them."""
 
     name: str
-    """For `Node.engine`; holds the word `emulated` wherever a figure is not the machine's own."""
+    """For `Node.engine`; contains the word `emulated` if any figure is not measured on this machine."""
     served: tuple[ServedArm, ...]
     meter: EnergyMeter
     idle_watts: float
@@ -49,10 +49,10 @@ StartEngines = Callable[[NodeSettings, AsyncExitStack], Awaitable[EngineSet]]
 
 
 def read_profile(settings: NodeSettings) -> NodeProfile | None:
-    """The profile file, if one is named.
+    """The profile of `settings.profile`, if that is a file.
 
     Raises:
-        ProfileError: it cannot be read or used.
+        ProfileError: the file cannot be read or used.
     """
     if not settings.profile or settings.profile in HARDWARE or settings.profile == INSTANT:
         return None
@@ -67,7 +67,7 @@ def read_profile(settings: NodeSettings) -> NodeProfile | None:
 
 
 async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
-    """Engines that only take time; their energy is that of the same model."""
+    """Engines that take the modelled time and compute nothing. Their energy comes from the same model."""
     hardware = settings.profile or DEFAULT_HARDWARE
     profile = read_profile(settings) or modelled_profile(hardware, model_names(settings))
     profile = profile.slowed(settings.slowdown)
@@ -99,7 +99,7 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
 
 
 async def follow_drift(file: Path, engines: Sequence[EmulatedLlmEngine | EmulatedVideoEngine]) -> None:
-    """Slow the engines down by what the file says, whenever that changes, until cancelled. No file means no drift."""
+    """Set the slowdown of the engines to the factor in `file` at every change. Runs until cancelled. No file: 1."""
     known = 1.0
     while True:
         slowdown = await asyncio.to_thread(_read_drift, file)
@@ -119,7 +119,7 @@ def _read_drift(file: Path) -> float:
 
 
 async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
-    """An upstream server per node; every model named is asked of it under that name."""
+    """A client of the upstream server for every model. The server must know the models by these names."""
     from skyshore.engines.openai.engine import OpenAiLlmEngine  # noqa: PLC0415 - the only engine that needs httpx
 
     profile, served = read_profile(settings), []
@@ -136,10 +136,10 @@ async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineS
 
 
 def model_names(settings: NodeSettings) -> list[str]:
-    """The models to offer.
+    """Names of the models to serve.
 
     Raises:
-        ProfileError: none is named.
+        ProfileError: the setting is empty.
     """
     names = [name.strip() for name in settings.models.split(",") if name.strip()]
     if not names:

@@ -33,15 +33,15 @@ log = structlog.get_logger()
 
 DEFAULT_PRECISION = "int4"
 CONTEXT_TOKENS = 2048
-"""Longest prompt plus answer a node takes."""
+"""Tokens of the longest prompt plus answer."""
 QUEUE = 12
 
 
 async def start_onnx(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
-    """ONNX Runtime engines for every model named; speeds from the profile file, else measured here and now.
+    """ONNX Runtime engines for all models of the settings. Speeds come from the profile file, or are measured now.
 
     Raises:
-        NotFetched: a model is not in the cache; the message says what to run.
+        NotFetched: a model is not in the cache. The message names the command that fetches it.
         ProfileError: a name is neither a language model nor a detector.
     """
     names = model_names(settings)
@@ -125,7 +125,7 @@ async def _start_llm(model: str, precision: str, settings: NodeSettings) -> Onnx
 
 
 def start_video(model: str, threads: int) -> OnnxVideoEngine:
-    """The detector of the catalogue as a node of that many threads runs it. Blocks for a second."""
+    """A detector of the catalogue with `threads` threads. Blocks for about a second."""
     from skyshore.adapters.onnx_session import SessionOptions  # noqa: PLC0415 - see the module
     from skyshore.engines.video.engine import OnnxVideoEngine, VideoEngineSettings  # noqa: PLC0415 - see the module
 
@@ -136,7 +136,7 @@ def start_video(model: str, threads: int) -> OnnxVideoEngine:
 
 
 def test_picture(size: int) -> tuple[bytes, int, int]:
-    """A JPEG of that longer side with something in it, its width and its height."""
+    """A JPEG of random shapes with the longer side `size`, its width and its height in pixels."""
     import cv2  # noqa: PLC0415 - see the module
     import numpy as np  # noqa: PLC0415 - see the module
 

@@ -25,7 +25,7 @@ from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.wire.pairs import FRAME, LLM_INPUT, SEGMENT, TASK, TOKEN_CHUNK, WORKER_OUTCOME
 from skyshore.wire.status import from_rpc_error
 from skyshore.worker.executor import ServedDetector, ServedLlm, WorkerExecutor
-from skyshore.worker.registration import FAREWELL_S, Registration, registered
+from skyshore.worker.registration import STOP_TIMEOUT_S, Registration, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from tests.fakes.virtual_time import run_in_virtual_time
 
@@ -262,10 +262,10 @@ def test_a_store_that_never_answers_holds_up_no_farewell():
     async def stop() -> float:
         began_s = asyncio.get_running_loop().time()
         async with registered(shown(), lambda: NodeStatus("n"), Silent()) as registration:  # type: ignore[arg-type]
-            await registration.renew(FAREWELL_S)
+            await registration.renew(STOP_TIMEOUT_S)
         return asyncio.get_running_loop().time() - began_s
 
-    assert run_in_virtual_time(stop()) == pytest.approx(2 * FAREWELL_S)
+    assert run_in_virtual_time(stop()) == pytest.approx(2 * STOP_TIMEOUT_S)
 
 
 async def test_a_store_that_is_away_is_logged_once_and_found_again():
