@@ -22,7 +22,7 @@ from benchmarks import llm_peer
 from benchmarks.llm_contestant import CHUNK_TOKENS, CONTEXT_TOKENS
 from benchmarks.llm_engine import engine_metrics
 from benchmarks.result import Aim, BenchResult, Metric
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.catalogue.store import ready
 
 MODEL: Final = "smollm2-135m"

@@ -28,7 +28,7 @@ from benchmarks import llm_peer
 from benchmarks.gateway_targets import Processes, Target, answers, free_ports, processes, start_own_system
 from benchmarks.llm_serving_load import Request, Seen, burst_s, p99_gap_s, run_window, words
 from benchmarks.result import Aim, BenchResult, Metric
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.catalogue.store import ready
 from skyshore.workload.llm_traces import read_azure
 

@@ -15,8 +15,8 @@ from benchmarks.result import Metric
 from simulator.build import build
 from simulator.compiled.layout import REQUEST
 from simulator.garbage import rare_collections
-from simulator.tally import LogHistogram, Tally
 from skyshore.domain.task import TaskKind
+from skyshore.report.distribution import LogHistogram
 from skyshore.scenario import Scenario, read_scenario
 from skyshore.workload.arrival import Arrival
 
@@ -68,12 +68,12 @@ def scale(*, quick: bool = False) -> list[Metric]:
 def fleet(policy: str, kind: TaskKind, seed: int, requests: int, nodes: int = 8) -> None:
     """Simulate so many requests from the first to the last outcome, on the plain engine."""
     scenario = _scenario(policy, seed, nodes)
-    tally = Tally({node_id: node.tier for node in scenario.nodes for node_id in node.ids})
-    simulation = build(scenario, Path(), tally.add)
+    latencies_s: list[float] = []
+    simulation = build(scenario, Path(), lambda outcome: latencies_s.append(outcome.latency_s))
     with rare_collections():
         simulation.cluster.start(_arrivals(kind, seed, requests, nodes))
         simulation.timeline.run()
-    assert tally.all.requests == requests, "every request ends in one outcome"
+    assert len(latencies_s) == requests, "every request ends in one outcome"
 
 
 def compiled_fleet(policy: str, kind: TaskKind, seed: int, requests: int, nodes: int = 8) -> None:
@@ -84,7 +84,7 @@ def compiled_fleet(policy: str, kind: TaskKind, seed: int, requests: int, nodes:
     with rare_collections():
         for batch in run.batches(_columns(kind, seed, requests, nodes)):
             ended += len(batch)
-            latency.add_all(batch["latency_s"][batch["status"] == 0])
+            latency.add(batch["latency_s"][batch["status"] == 0])
     assert ended == requests, "every request ends in one outcome"
 
 

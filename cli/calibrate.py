@@ -1,4 +1,4 @@
-"""`skyshore calibrate`: node models and overheads out of a live run, for simulations of the next one."""
+"""`skyshore calibrate`: fits node models and overheads to a live run, for simulations."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.render import show_table
-from experiments.calibrate import calibrate_run
+from experiments.fit.calibrate import calibrate_run
 from skyshore.nodemodel.calibration import Calibration, calibration_to_document
 from skyshore.report.tables import Table
 
 
 def run_calibrate(run: Path, out: Path, *, as_json: bool) -> None:
-    """Fit, write `out`, and print what was found.
+    """Fit, write `out`, and print the result.
 
     Raises:
-        SkyshoreError, OSError: the run cannot be used, or the file not be written.
+        SkyshoreError, OSError: the run cannot be used, or the file cannot be written.
     """
     found = calibrate_run(run)
     document = calibration_to_document(found)
@@ -33,8 +33,8 @@ def run_calibrate(run: Path, out: Path, *, as_json: bool) -> None:
     overheads = found.overheads
     console.print(
         f"gateway {1000 * overheads.gateway_s:.1f} ms, other hops {1000 * overheads.request_s:.1f} ms; "
-        f"a node takes {found.contention:.0%} longer for every other that is busy\n"
-        f'{out}: put it beside a scenario and say calibration = "{out.name}" there; simulations then use it',
+        f"a node takes {found.contention:.0%} longer for every other busy node\n"
+        f'{out}: to use it in simulations, put it beside a scenario and write calibration = "{out.name}" there',
         highlight=False,
         soft_wrap=True,
     )

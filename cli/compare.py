@@ -14,15 +14,15 @@ from rich.console import Console
 from cli.extras import require
 from cli.render import show_table
 from cli.sweep_bars import SweepBars
-from experiments.bundle import REPORT, SUMMARY, Bundle, missing
-from experiments.cell import Driver
-from experiments.comparison import Group, warnings_of
-from experiments.engine import Engine
-from experiments.experiment import Execute, Experiment
-from experiments.inputs import Inputs
-from experiments.processes import run_in_processes
-from experiments.run import TOLERANCE, Sweep, fidelity_of, finish, pending, run_cells
-from experiments.tables import comparison_tables
+from experiments.figures.comparison import Group, warnings_of
+from experiments.plan.bundle import REPORT, SUMMARY, Bundle, missing
+from experiments.plan.cell import Driver
+from experiments.plan.experiment import Experiment
+from experiments.plan.inputs import Inputs
+from experiments.plan.job import Engine
+from experiments.report.tables import comparison_tables
+from experiments.run.processes import run_in_processes
+from experiments.run.sweep import TOLERANCE, Execute, Sweep, fidelity_of, finish, pending, run_cells
 from skyshore.domain.errors import InvalidTask
 
 RUNS = Path("out")
@@ -124,7 +124,7 @@ def executor(options: CompareOptions) -> Execute:
             return lambda jobs, scratch: run_in_processes(jobs, scratch, parallel)
         case "ray":
             require("ray", "ray")
-            from experiments.ray_cluster import run_on_ray  # noqa: PLC0415 (an extra of its own)
+            from experiments.run.ray_cluster import run_on_ray  # noqa: PLC0415 (an extra of its own)
 
             return lambda jobs, scratch: run_on_ray(jobs, scratch, options.ray_address, parallel)
         case other:

@@ -1,4 +1,4 @@
-"""Finds the running system and asks its gateway."""
+"""Finds the running system and sends requests to its gateway."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,12 +17,12 @@ from skyshore.domain.errors import InvalidTask, NodeUnavailable, SkyshoreError
 
 TIMEOUT_S = 10.0
 UPLOAD_S = 600.0
-"""For clips: their way, and the wait between two events of their work."""
+"""For clips: the upload, and the time between two events of a task."""
 BOUNDARY = "skyshore-part-9f3a1c"
 
 
 def state_folder() -> Path:
-    """`SKYSHORE_STATE_DIR`, or `.state` here."""
+    """`SKYSHORE_STATE_DIR`, or `.state` in the current folder."""
     return Path(os.environ.get("SKYSHORE_STATE_DIR") or ".state").absolute()
 
 
@@ -29,15 +30,15 @@ def gateway_url(given: str = "") -> str:
     """`given`, else `SKYSHORE_URL`, else the system that runs in the state folder.
 
     Raises:
-        InvalidTask: no address of a gateway.
-        NotRunning: none runs there.
+        InvalidTask: the text is not the address of a gateway.
+        NotRunning: no system runs in the state folder.
     """
     if url := given or os.environ.get("SKYSHORE_URL", ""):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidTask(f"'{url}' is no address of a gateway; one looks like http://127.0.0.1:8080", param="url")
+            raise InvalidTask(f"'{url}' is not a gateway address like http://127.0.0.1:8080", param="url")
         return url.rstrip("/")
-    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (psutil, only when nobody named an address)
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (needs psutil, which a given address does not)
 
     return StateFile(state_folder()).running().gateway_url
 
@@ -65,13 +66,13 @@ class GatewayApi:
         """Send JSON to `path`, and return the JSON that comes back.
 
         Raises:
-            NodeUnavailable: nobody answers at the address.
-            SkyshoreError: the gateway refuses; message and code are its own.
+            NodeUnavailable: no server answers at the address.
+            SkyshoreError: the gateway refuses; message and code are those of the gateway.
         """
         return self._call("PUT", path, json.dumps(body).encode())
 
     def upload(self, path: str, name: str, data: bytes, fields: Mapping[str, str]) -> Any:
-        """Send a file and the fields beside it as a form, and return the JSON that comes back. Raises as `put`."""
+        """Send a file and form fields, and return the JSON that comes back. Raises as `put`."""
         head = f"--{BOUNDARY}\r\ncontent-disposition: form-data; name="
         parts = [f'{head}"{field}"\r\n\r\n{value}\r\n'.encode() for field, value in fields.items() if value]
         file = f'{head}"file"; filename="{name}"\r\n\r\n'.encode() + data
@@ -81,16 +82,33 @@ class GatewayApi:
             return json.load(answer)
 
     def read(self, path: str) -> bytes:
-        """The bytes at `path`, which the gateway may first have to make. Raises as `put`."""
+        """The bytes at `path`; the gateway may have to produce them first. Raises as `put`."""
         with self._open(urllib.request.Request(self.url + path), UPLOAD_S) as answer:
             return bytes(answer.read())
 
-    def events(self, path: str) -> Iterator[Any]:
-        """The JSON of each server-sent event until the gateway ends the stream. Raises as `put`."""
-        with self._open(urllib.request.Request(self.url + path), UPLOAD_S) as answer:
-            for line in answer:
-                if line.startswith(b"data: "):
-                    yield json.loads(line.removeprefix(b"data: "))
+    def task_states(self, task_id: str) -> Iterator[Any]:
+        """The JSON of each state of a task until it is done.
+
+        Raises:
+            SkyshoreError: the task failed or was cancelled, or the stream ended before the task. Or as `put` raises.
+        """
+        with self._open(urllib.request.Request(f"{self.url}/v1/tasks/{task_id}/events"), UPLOAD_S) as answer:
+            for state in _events(answer):
+                yield state
+                if state["state"] in ("failed", "cancelled"):
+                    error = state.get("error") or {}
+                    raise SkyshoreError(str(error.get("message", f"the task was {state['state']}")))
+                if state["state"] == "done":
+                    return
+        raise SkyshoreError(f"the gateway closed the events of task {task_id} before its end; see `skyshore status`")
+
+    @contextmanager
+    def chat(self, body: Mapping[str, Any], service_class: str) -> Iterator[tuple[Message, Iterator[Any]]]:
+        """Stream a chat completion: the headers of the answer, and the JSON of each chunk. Raises as `put`."""
+        headers = {"content-type": "application/json", "x-skyshore-class": service_class}
+        data = json.dumps({**body, "stream": True}).encode()
+        with self._open(urllib.request.Request(f"{self.url}/v1/chat/completions", data, headers), UPLOAD_S) as answer:
+            yield answer.headers, _events(answer)
 
     def _call(self, method: str, path: str, body: bytes | None) -> Any:
         headers = {"content-type": "application/json"} if body else {}
@@ -109,12 +127,19 @@ class GatewayApi:
             raise NodeUnavailable(f"no gateway answers at {self.url} ({error}); see `skyshore status`") from error
 
 
+def _events(lines: Iterable[bytes]) -> Iterator[Any]:
+    """The JSON of each server-sent event. Our gateway writes the data of an event on one line."""
+    for line in lines:
+        if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+            yield json.loads(line.removeprefix(b"data: "))
+
+
 def _refusal(error: urllib.error.HTTPError) -> SkyshoreError:
     text = error.read(10_000).decode(errors="replace")
     try:
-        said = json.loads(text)["error"]
-        refusal = SkyshoreError(str(said["message"]), param=said.get("param"))
-        refusal.code = str(said["code"])
+        body = json.loads(text)["error"]
+        refusal = SkyshoreError(str(body["message"]), param=body.get("param"))
+        refusal.code = str(body["code"])
     except (ValueError, KeyError, TypeError):
         refusal = SkyshoreError(f"the gateway answers {error.code}: {text[:500]}")
     return refusal

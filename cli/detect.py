@@ -1,4 +1,4 @@
-"""`skyshore detect`: a clip or a live camera through the running system; boxes to stdout as they come."""
+"""`skyshore detect`: sends a clip or a live camera to the running system and prints boxes as they arrive."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from skyshore.domain.video import Detection
 from skyshore.workload.annotations import write_mot
 
 DETECTIONS = "/v1/video/detections"
-ROOM = 16
-"""Frames that wait while the ones before them are encoded."""
+BUFFER_FRAMES = 16
+"""Frames that may wait while earlier frames are encoded."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What goes with every clip."""
+class DetectOptions:
+    """Options of every clip that is sent."""
 
     model: str
     service_class: str
@@ -49,26 +49,25 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A few seconds of a camera, on their way."""
+    """A few seconds of a camera, as one clip."""
 
     frames: tuple[tuple[int, float], ...]
-    """Index and time of each, as the camera counts."""
+    """Index and time in seconds of each, from the camera."""
     movie: bytes
 
 
-def detect_clip(api: GatewayApi, clip: Path, wishes: Wishes, out: Path | None, *, as_mot: bool) -> None:
+def detect_clip(api: GatewayApi, clip: Path, options: DetectOptions, out: Path | None, *, as_mot: bool) -> None:
     """Send a whole clip, wait, print its boxes; with `out` also save the annotated clip and the contact sheet.
 
     Raises:
         SkyshoreError: the gateway refused, or the task failed.
     """
-    task_id = api.upload(DETECTIONS, clip.name, clip.read_bytes(), wishes.fields())["task_id"]
+    task_id = api.upload(DETECTIONS, clip.name, clip.read_bytes(), options.fields())["task_id"]
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task(clip.name, total=1.0)
-        for state in api.events(f"/v1/tasks/{task_id}/events"):
+        for state in api.task_states(task_id):
             bar.update(shown, completed=state["progress"])
-            _insist(state)
     _print_frames(api.get(f"/v1/tasks/{task_id}/result")["frames"], as_mot=as_mot)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -77,34 +76,34 @@ def detect_clip(api: GatewayApi, clip: Path, wishes: Wishes, out: Path | None, *
 
 
 def detect_live(
-    api: GatewayApi, source: str, wishes: Wishes, *, fps: float, piece_s: float, in_flight: int, as_mot: bool
+    api: GatewayApi, source: str, options: DetectOptions, *, fps: float, piece_s: float, in_flight: int, as_mot: bool
 ) -> None:
-    """Cut a camera into pieces and send each; a piece that finds `in_flight` others under way is dropped.
+    """Cut a camera into pieces and send each; a piece is dropped while `in_flight` others are unanswered.
 
     Results are printed in the order of the camera. Ends with the source, or with Ctrl-C.
 
     Raises:
         NotFound: no such source.
     """
-    with LiveFrames(open_camera(source, fps), room=ROOM) as live:
+    with LiveFrames(open_camera(source, fps), room=BUFFER_FRAMES) as live:
         waiting: list[Future[list[dict[str, Any]]]] = []
-        late = sent = 0
+        dropped = sent = 0
         with ThreadPoolExecutor(in_flight) as senders:
             try:
                 for frames in _pieces(live, piece_s):
                     waiting = _print_done(waiting, as_mot=as_mot)
                     if sum(not each.done() for each in waiting) >= in_flight:
-                        late += len(frames)
+                        dropped += len(frames)
                         continue
                     sent += len(frames)
-                    waiting.append(senders.submit(_send, api, _piece(frames, live.fps), wishes))
+                    waiting.append(senders.submit(_send, api, _piece(frames, live.fps), options))
             except KeyboardInterrupt:
                 pass
             while waiting:
                 wait(waiting, return_when=FIRST_COMPLETED)
                 waiting = _print_done(waiting, as_mot=as_mot)
-        told = f"{sent} frames sent, {late} dropped while the system was busy, {live.dropped} while this machine was"
-        say(Console(stderr=True), told)
+        counts = f"{sent} frames sent; dropped: {dropped} (system busy), {live.dropped} (this machine busy)"
+        say(Console(stderr=True), counts)
 
 
 def _pieces(live: LiveFrames, piece_s: float) -> Iterator[list[ClipFrame]]:
@@ -126,10 +125,10 @@ def _piece(frames: list[ClipFrame], fps: float) -> Piece:
         return Piece(tuple((frame.index, frame.timestamp_s) for frame in frames), Path(file.name).read_bytes())
 
 
-def _send(api: GatewayApi, piece: Piece, wishes: Wishes) -> list[dict[str, Any]]:
-    task_id = api.upload(DETECTIONS, "live.mp4", piece.movie, wishes.fields())["task_id"]
-    for state in api.events(f"/v1/tasks/{task_id}/events"):
-        _insist(state)
+def _send(api: GatewayApi, piece: Piece, options: DetectOptions) -> list[dict[str, Any]]:
+    task_id = api.upload(DETECTIONS, "live.mp4", piece.movie, options.fields())["task_id"]
+    for _ in api.task_states(task_id):
+        pass
     found = []
     for frame in api.get(f"/v1/tasks/{task_id}/result")["frames"]:
         index, timestamp_s = piece.frames[frame["frame_index"]]
@@ -142,7 +141,7 @@ def _print_done(waiting: list[Future[list[dict[str, Any]]]], *, as_mot: bool) ->
     while waiting and waiting[0].done():
         try:
             _print_frames(waiting.pop(0).result(), as_mot=as_mot)
-        except SkyshoreError as error:  # one lost piece is no reason to switch the camera off
+        except SkyshoreError as error:  # one lost piece must not end the stream
             say(Console(stderr=True), f"a piece was lost: {error.message}")
     return waiting
 
@@ -155,9 +154,3 @@ def _print_frames(frames: list[dict[str, Any]], *, as_mot: bool) -> None:
         else:
             sys.stdout.write(json.dumps(frame) + "\n")
     sys.stdout.flush()
-
-
-def _insist(state: dict[str, Any]) -> None:
-    if state["state"] in ("failed", "cancelled"):
-        error = state.get("error") or {}
-        raise SkyshoreError(str(error.get("message", f"the task was {state['state']}")))

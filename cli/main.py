@@ -1,4 +1,4 @@
-"""The `skyshore` command. Each command imports what it needs when it runs, so that `--help` is quick."""
+"""The `skyshore` command. Each command imports its modules when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ import typer
 from skyshore.domain.errors import SkyshoreError
 
 app = typer.Typer(
-    help="A testbed for inference between shore (edge) and sky (cloud).", no_args_is_help=True, add_completion=False
+    help="Run, compare and replay policies that place video and language-model requests on edge and cloud nodes.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
-Url = Annotated[str, typer.Option(help="Gateway; by default SKYSHORE_URL or the one that runs here.")]
-SimEngine = Annotated[str, typer.Option(help="Of simulations: auto, plain or compiled; the answers are the same.")]
+Url = Annotated[str, typer.Option(help="URL of the gateway (default: SKYSHORE_URL, or the system that runs here).")]
+SimEngine = Annotated[str, typer.Option(help="Simulation engine: auto, plain or compiled. The results are equal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the gateway; fails if it is taken.")]
-Emulated = Annotated[bool, typer.Option(help="Emulate the nodes: no models needed, answers are invented.")]
-Policy = Annotated[str, typer.Option(help="Policy in force at the start; see `skyshore policy show`.")]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Port of the gateway. The command fails if the port is in use.")
+]
+Emulated = Annotated[bool, typer.Option(help="Emulate the nodes: needs no models; answers are not real.")]
+Policy = Annotated[str, typer.Option(help="Policy at the start; see `skyshore policy show`.")]
 ScenarioFile = Annotated[Path, typer.Argument(help="Scenario file (TOML).", metavar="SCENARIO")]
 READY_S = 180.0
 
@@ -29,19 +33,19 @@ READY_S = 180.0
 def up(
     scenario: Annotated[
         Path | None,
-        typer.Argument(help="Scenario file: its nodes, links, classes, policy and seed; without one, three nodes."),
+        typer.Argument(help="Scenario file with nodes, links, classes, policy and seed (default: three nodes)."),
     ] = None,
     *,
-    detach: Annotated[bool, typer.Option(help="Return once it is ready and leave it running.")] = False,
+    detach: Annotated[bool, typer.Option(help="Return when the system is ready; it keeps running.")] = False,
     emulated: Emulated = False,
     fetch: Annotated[bool, typer.Option(help="Fetch missing models first.")] = False,
     port: Port = None,
     any_ports: Annotated[bool, typer.Option("--any-ports", help="Take any free ports, not the usual ones.")] = False,
     policy: Policy = "",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the policy; by default the scenario's.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    seed: Annotated[int | None, typer.Option(min=0, help="Policy seed (default: from the scenario).")] = None,
+    log_level: Annotated[str, typer.Option(help="Log level: debug, info, warning or error.")] = "info",
 ) -> None:
-    """Start every process and stay; Ctrl-C stops them in order."""
+    """Start all processes and keep running; Ctrl-C stops them in order."""
     from cli.up import UpOptions, up_detached, up_foreground  # noqa: PLC0415
 
     options = UpOptions(scenario, emulated, fetch, port, any_ports, policy, seed, log_level)
@@ -53,7 +57,7 @@ def up(
 
 @app.command(rich_help_panel="System")
 def down() -> None:
-    """Stop the system that runs here, or clear up what is left of one."""
+    """Stop the system that runs here, or remove the remains of one."""
     from rich.console import Console  # noqa: PLC0415
 
     from cli.connection import state_folder  # noqa: PLC0415
@@ -65,7 +69,7 @@ def down() -> None:
 
 @app.command(rich_help_panel="System")
 def status(as_json: AsJson = False) -> None:
-    """Show processes and nodes; exit 1 unless all of them serve."""
+    """Show processes and nodes; exit with 1 unless all of them serve."""
     from cli.connection import state_folder  # noqa: PLC0415
     from cli.launcher.state_file import StateFile  # noqa: PLC0415
     from cli.status import show_status  # noqa: PLC0415
@@ -90,8 +94,8 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Length of the replayed trace.")] = 30.0,
     out: Annotated[Path, typer.Option(help="Folder for pictures and reports.")] = Path("demo-output"),
 ) -> None:
-    """Start everything, send a real chat and a real clip, replay a mixed trace, print the report."""
-    from cli.demo import run_demo  # noqa: PLC0415
+    """Start a system, send a real chat and a real clip, replay a mixed trace, and print the report."""
+    from cli.demo.run import run_demo  # noqa: PLC0415
 
     if not run_demo(emulated=emulated, seconds=seconds, out=out):
         raise typer.Exit(1)
@@ -100,18 +104,20 @@ def demo(
 @app.command(rich_help_panel="Experiments")
 def replay(
     trace: Annotated[
-        Path, typer.Argument(help="Schedule file, from `skyshore traces make`, or the scenario that the system runs.")
+        Path, typer.Argument(help="Schedule file from `skyshore traces make`, or the scenario that the system runs.")
     ],
     *,
     url: Url = "",
-    out: Annotated[Path | None, typer.Option(help="Report; by default beside the trace.")] = None,
-    model: Annotated[str, typer.Option(help="Language model to insist on; by default the policy chooses.")] = "",
-    tokenizer: Annotated[str, typer.Option(help="Makes prompt lengths exact: a cached model, or `emulated`.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Report file (default: beside the trace).")] = None,
+    model: Annotated[str, typer.Option(help="Use only this language model (default: the policy chooses).")] = "",
+    tokenizer: Annotated[
+        str, typer.Option(help="Cached model, or `emulated`, whose tokenizer makes prompt lengths exact.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Play a schedule in open loop against the gateway and report; Ctrl-C keeps what there is.
+    """Play a schedule in open loop against the gateway and report; Ctrl-C saves partial results.
 
-    A scenario's schedule is played with its faults, and its links follow the same clock.
+    The schedule of a scenario is played with its faults, and its links follow the same clock.
     """
     from rich.console import Console  # noqa: PLC0415
 
@@ -133,14 +139,16 @@ def replay(
 def simulate(
     scenario: ScenarioFile,
     *,
-    policy: Annotated[str, typer.Option(help="By default the scenario's.")] = "",
-    seed: Annotated[int | None, typer.Option(min=0, help="By default the scenario's.")] = None,
-    load: Annotated[float, typer.Option(help="Factor on the arrival rates.")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for a run bundle with rows and decisions.")] = None,
+    policy: Annotated[str, typer.Option(help="Policy (default: from the scenario).")] = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: from the scenario).")] = None,
+    load: Annotated[float, typer.Option(help="Factor by which arrival rates are multiplied.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a run bundle with one row per request and per decision.")
+    ] = None,
     engine: SimEngine = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a scenario in virtual time and print its figures; Ctrl-C keeps what there is."""
+    """Simulate a scenario in virtual time and print its figures; Ctrl-C saves partial results."""
     _needs_sim()
     from cli.simulate import run_simulate  # noqa: PLC0415
 
@@ -165,10 +173,10 @@ def calibrate(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder made by `skyshore compare`.", metavar="BUNDLE")],
     *,
-    jobs: Annotated[int, typer.Option(min=0, help="Cells at the same time; 0 is one a core.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Number of cells that run at the same time; 0 is one per core.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check a run bundle's files, run its cells again and say what differs; exit 1 unless it holds."""
+    """Check the files of a run bundle, run its cells again and report differences; exit with 1 if there are any."""
     _needs_sim()
     from cli.verify import run_verify  # noqa: PLC0415
 
@@ -180,25 +188,31 @@ def verify(
 def compare(
     scenario: ScenarioFile,
     *,
-    policies: Annotated[str, typer.Option(help="With commas; the first is what the others are held against.")] = "",
-    baseline: Annotated[str, typer.Option(help="Another policy to hold the others against.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds, counted up from the scenario's.")] = 5,
-    first_seed: Annotated[int | None, typer.Option(min=0, help="Start of the seeds.")] = None,
-    loads: Annotated[str, typer.Option(help="Factors on the arrival rates, with commas.")] = "1",
-    driver: Annotated[str, typer.Option(help="sim, live, or both with a comma.")] = "sim",
-    jobs: Annotated[int, typer.Option(min=0, help="Cells at the same time; 0 is one a core.")] = 0,
-    executor: Annotated[str, typer.Option(help="process, or ray for a cluster.")] = "process",
-    ray_address: Annotated[str, typer.Option(help="An existing Ray cluster; by default one on this machine.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder; by default out/NAME-HASH.")] = None,
-    rows: Annotated[bool, typer.Option(help="Keep a row a request (Parquet).")] = True,
-    decisions: Annotated[bool, typer.Option("--decisions", help="Keep a row a decision too.")] = False,
+    policies: Annotated[str, typer.Option(help="Policies, separated by commas. The first one is the baseline.")] = "",
+    baseline: Annotated[
+        str, typer.Option(help="Policy that the others are compared with (default: the first one).")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of paired seeds.")] = 5,
+    first_seed: Annotated[int | None, typer.Option(min=0, help="First seed (default: from the scenario).")] = None,
+    loads: Annotated[
+        str, typer.Option(help="Factors by which arrival rates are multiplied, separated by commas.")
+    ] = "1",
+    driver: Annotated[str, typer.Option(help="sim, live, or both, separated by a comma.")] = "sim",
+    jobs: Annotated[int, typer.Option(min=0, help="Number of cells that run at the same time; 0 is one per core.")] = 0,
+    executor: Annotated[str, typer.Option(help="Where cells run: process, or ray for a cluster.")] = "process",
+    ray_address: Annotated[
+        str, typer.Option(help="Address of a Ray cluster (default: a new one on this machine).")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the run bundle (default: out/NAME-HASH).")] = None,
+    rows: Annotated[bool, typer.Option(help="Save one row per request (Parquet).")] = True,
+    decisions: Annotated[bool, typer.Option("--decisions", help="Save one row per decision too.")] = False,
     bound: Annotated[
-        bool, typer.Option("--bound", help="Add the best fixed arm, foresight and bound: regret.")
+        bool, typer.Option("--bound", help="Add the regret: best fixed arm, oracle schedule and upper bound.")
     ] = False,
     engine: SimEngine = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Run policies on the same requests over several seeds; figures with intervals, a report, a run bundle."""
+    """Run policies on the same requests over several seeds; write figures with intervals, a report and a run bundle."""
     _needs_sim()
     from cli.compare import CompareOptions, run_compare  # noqa: PLC0415
 
@@ -209,55 +223,57 @@ def compare(
 
 @app.command(rich_help_panel="System")
 def detect(
-    source: Annotated[str, typer.Argument(help="A clip; with --live also a camera's number, a URL, a folder.")],
+    source: Annotated[str, typer.Argument(help="Clip; with --live also the number of a camera, a URL or a folder.")],
     *,
-    live: Annotated[bool, typer.Option(help="As it comes, dropping what is late; a clip plays at its pace.")] = False,
-    fps: Annotated[float, typer.Option(min=0, help="Live: frames a second; 0 is what the source says.")] = 0.0,
-    piece_s: Annotated[float, typer.Option(min=0.1, help="Live: seconds sent together.")] = 1.0,
-    in_flight: Annotated[int, typer.Option(min=1, help="Live: pieces under way before one is dropped.")] = 2,
-    model: Annotated[str, typer.Option(help="Detector to insist on; by default the policy chooses.")] = "",
+    live: Annotated[
+        bool, typer.Option(help="Process frames as they arrive and drop late ones; a clip plays at its own rate.")
+    ] = False,
+    fps: Annotated[float, typer.Option(min=0, help="Live: frames per second; 0 takes the rate of the source.")] = 0.0,
+    piece_s: Annotated[float, typer.Option(min=0.1, help="Live: seconds of video that are sent together.")] = 1.0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Live: unanswered pieces before a new one is dropped.")] = 2,
+    model: Annotated[str, typer.Option(help="Use only this detector (default: the policy chooses).")] = "",
     service_class: Annotated[str, typer.Option("--class", help="Service class.")] = "standard",
-    classes: Annotated[str, typer.Option(help="Object classes wanted, with commas; none means all.")] = "",
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below it are dropped.")] = 0.3,
-    mot: Annotated[bool, typer.Option("--mot", help="Print MOT text, not a JSON object a frame.")] = False,
+    classes: Annotated[str, typer.Option(help="Object classes, separated by commas (default: all).")] = "",
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Drop boxes with a lower score.")] = 0.3,
+    mot: Annotated[bool, typer.Option("--mot", help="Print MOT text instead of one JSON object per frame.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated clip and a contact sheet.")] = None,
     url: Url = "",
 ) -> None:
-    """Find objects in a clip or a live camera; boxes go to stdout."""
+    """Find objects in a clip or a live camera; print boxes to stdout."""
     from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
-    from cli.detect import Wishes, detect_clip, detect_live  # noqa: PLC0415
+    from cli.detect import DetectOptions, detect_clip, detect_live  # noqa: PLC0415
 
-    api, wishes = GatewayApi(gateway_url(url)), Wishes(model, service_class, classes, min_score)
+    api, options = GatewayApi(gateway_url(url)), DetectOptions(model, service_class, classes, min_score)
     if live:
-        detect_live(api, source, wishes, fps=fps, piece_s=piece_s, in_flight=in_flight, as_mot=mot)
+        detect_live(api, source, options, fps=fps, piece_s=piece_s, in_flight=in_flight, as_mot=mot)
     elif Path(source).is_file():
-        detect_clip(api, Path(source), wishes, out, as_mot=mot)
+        detect_clip(api, Path(source), options, out, as_mot=mot)
     else:
         raise SkyshoreError(f"no file '{source}'; a camera, a URL or a folder needs --live")
 
 
 @app.command(rich_help_panel="Decisions")
 def explain(
-    task: Annotated[str, typer.Argument(help="Task id, or the id of an upload for all its segments.")],
+    task: Annotated[str, typer.Argument(help="Task id, or the id of an upload (then all its segments are shown).")],
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show why a task went where it went: every arm, its score, the choice."""
+    """Show how a task was placed: every arm, its score, and the chosen arm."""
     from cli.connection import GatewayApi, gateway_url  # noqa: PLC0415
-    from cli.decisions import explain as explain_task  # noqa: PLC0415
+    from cli.decisions.commands import explain as explain_task  # noqa: PLC0415
 
     explain_task(GatewayApi(gateway_url(url)), task, as_json=as_json)
 
 
 @app.command(rich_help_panel="Decisions")
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="Policy in question; see `skyshore policy show`.")],
+    policy: Annotated[str, typer.Argument(help="Policy to evaluate; see `skyshore policy show`.")],
     *,
     on: Annotated[Path, typer.Option(help="Decision log, from `decisions export` or `compare --decisions`.")],
-    seed: Annotated[int, typer.Option(help="For policies that draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for random policies.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate from another policy's log what this one would have achieved."""
+    """Estimate the results of a policy from the decision log of another policy."""
     from cli.evaluate import run_evaluate  # noqa: PLC0415
 
     run_evaluate(policy, on, seed, as_json=as_json)
@@ -266,10 +282,10 @@ def evaluate(
 @app.command(rich_help_panel="Experiments")
 def bench(
     name: Annotated[str, typer.Argument(help="Name of a file in benchmarks/.")],
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke test, where the bench has one.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run only a smoke test, if the benchmark has one.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one bench beside its peers."""
+    """Run one benchmark and its comparison baselines."""
     from cli.bench import run_bench  # noqa: PLC0415
 
     run_bench(name, as_json=as_json, quick=quick)
@@ -281,7 +297,18 @@ def _needs_sim() -> None:
     require("sim", "pyarrow", "matplotlib")
 
 
-def _mount(name: str, module: str, about: str, panel: str) -> None:
+GROUPS = {
+    "models": ("cli.models", "Models and sample clips: list, fetch, verify, build.", "Models"),
+    "traces": ("cli.traces.commands", "Schedules of requests: make, show, check.", "Experiments"),
+    "train": ("cli.train", "Train the small models that ship with Skyshore.", "Models"),
+    "profile": ("cli.profile.commands", "Measure the arms of this machine: time, bytes, joules, quality.", "Models"),
+    "decisions": ("cli.decisions.commands", "The decision log: newest decisions, export.", "Decisions"),
+    "policy": ("cli.policy", "The policy that places tasks: show, set.", "Decisions"),
+}
+"""Name of a group of commands -> the module that holds its `app`, its help, its panel."""
+
+
+def _add_group(name: str, module: str, about: str, panel: str) -> None:
     """Add a group of commands whose module is imported only when it is used."""
 
     def group(context: typer.Context) -> None:
@@ -291,21 +318,17 @@ def _mount(name: str, module: str, about: str, panel: str) -> None:
     app.command(name, help=about, context_settings=settings, rich_help_panel=panel, add_help_option=False)(group)
 
 
-_mount("models", "cli.models", "Models and sample clips: list, fetch, verify, build.", "Models")
-_mount("traces", "cli.traces", "Schedules of requests: make, show, check.", "Experiments")
-_mount("train", "cli.train", "Train the small models that ship with Skyshore.", "Models")
-_mount("profile", "cli.profile", "Measure this machine's arms: time, bytes, joules, quality.", "Models")
-_mount("decisions", "cli.decisions", "The decision log: newest placements, export.", "Decisions")
-_mount("policy", "cli.policy", "The policy that places tasks: show, set.", "Decisions")
+for _name, _group in GROUPS.items():
+    _add_group(_name, *_group)
 
 
 def main() -> None:
-    """Run the command; what went wrong is one sentence, not a traceback."""
+    """Run the command; print an error as one sentence, not as a traceback."""
     try:
         app()
     except SkyshoreError as error:
         problem = error.message
-    except OSError as error:  # a full disk, a folder that may not be written to
+    except OSError as error:  # for example a full disk, or a folder without write permission
         reason = error.strerror or str(error)
         problem = f"{error.filename}: {reason}" if error.filename else reason
     else:

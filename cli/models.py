@@ -1,4 +1,4 @@
-"""`skyshore models`: what the catalogue holds, and getting it onto this machine."""
+"""`skyshore models`: lists, fetches, verifies and builds models and sample clips."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from skyshore.catalogue.table import ENTRIES, entry
 from skyshore.domain.errors import NotFound, SkyshoreError
 from skyshore.report.tables import Table
 
-app = typer.Typer(help="Models and sample clips: list, fetch, verify, build.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models and sample clips: list, fetch, verify, build.", no_args_is_help=True, add_completion=False
+)
 
 DEFAULT_SET = ("ssd-mobilenet", "nanodet", "smollm2-135m", "bikes")
-"""What the demo and the tests run on, where nothing else is asked for."""
+"""The models and the clip of the demo and the tests."""
 
 Names = Annotated[list[str] | None, typer.Argument(help="Names from `skyshore models list`.")]
 
 
 class _StatusLine:
-    """Shows the stage of one entry's fetch."""
+    """Shows the stage while one entry is fetched."""
 
     def __init__(self, status: Status, name: str) -> None:
         self._status = status
@@ -37,12 +39,12 @@ class _StatusLine:
 
 @app.command("list")
 def list_entries(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show every entry, its licence, and whether it is in the cache."""
+    """Show all entries, their licences, and which are in the cache."""
     cached = {name: _is_cached(name) for name in ENTRIES}
     if as_json:
-        told = ("name", "kind", "about", "licence", "opt_in", "download_mb")
+        fields = ("name", "kind", "about", "licence", "opt_in", "download_mb")
         entries = [
-            {key: getattr(item, key) for key in told} | {"cached": cached[item.name]} for item in ENTRIES.values()
+            {key: getattr(item, key) for key in fields} | {"cached": cached[item.name]} for item in ENTRIES.values()
         ]
         print(json.dumps({"cache": str(cache_dir()), "entries": entries}))
         return
@@ -56,7 +58,7 @@ def list_entries(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         )
         for item in ENTRIES.values()
     )
-    columns = ("name", "kind", "cached", "licence", "what it is")
+    columns = ("name", "kind", "cached", "licence", "description")
     show_table(Console(), Table("", columns, rows, f"cache: {cache_dir()}", wide_last=True))
 
 
@@ -65,7 +67,7 @@ def fetch_entries(
     names: Names = None,
     accept_licence: Annotated[bool, typer.Option(help="Accept the licence of an opt-in entry.")] = False,
 ) -> None:
-    """Fetch, verify and convert; without names, the set the demo runs on."""
+    """Fetch, verify and convert entries (default: those of the demo)."""
     console = Console(stderr=True)
     failed = False
     for name in names or DEFAULT_SET:
@@ -83,7 +85,7 @@ def fetch_entries(
 
 @app.command("verify")
 def verify_entries(names: Names = None) -> None:
-    """Hash every file again; without names, everything that is in the cache."""
+    """Check the hash of every file (default: of everything in the cache)."""
     console = Console(stderr=True)
     present = names or [name for name in ENTRIES if (cache_dir() / name).is_dir()]
     failed = False
@@ -91,7 +93,7 @@ def verify_entries(names: Names = None) -> None:
         try:
             manifest = verify(name)
             count = len(manifest.files) + len(manifest.source_files)
-            say(console, (name, "green"), f" {count} files as they were written")
+            say(console, (name, "green"), f" {count} files verified")
         except SkyshoreError as error:
             failed = True
             say(console, (name, "red"), f": {error.message}")
@@ -101,10 +103,10 @@ def verify_entries(names: Names = None) -> None:
 
 @app.command("build")
 def build_model(
-    name: Annotated[str, typer.Argument(help="A fetched language model, or a GGUF file of your own.")],
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, w8a8, q4x or int4.")] = "int4",
+    name: Annotated[str, typer.Argument(help="A fetched language model, or your own GGUF file.")],
+    precision: Annotated[str, typer.Option(help="Precision: fp32, fp16, int8, w8a8, q4x or int4.")] = "int4",
 ) -> None:
-    """Add one precision of a language model to the cache; your own GGUF becomes a model of the file's name."""
+    """Add one precision of a language model to the cache. A GGUF file becomes a model with the name of the file."""
     console = Console(stderr=True)
     try:
         with console.status(name) as status:

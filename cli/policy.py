@@ -1,4 +1,4 @@
-"""`skyshore policy`: which policy decides, and putting another in force."""
+"""`skyshore policy`: shows and changes the active policy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.console import Console
 from cli.connection import GatewayApi, gateway_url
 from cli.render import say
 
-app = typer.Typer(help="The policy that places tasks: show, set.", no_args_is_help=True)
-Url = Annotated[str, typer.Option(help="Gateway; by default the one that runs here.")]
+app = typer.Typer(help="The policy that places tasks: show, set.", no_args_is_help=True, add_completion=False)
+Url = Annotated[str, typer.Option(help="URL of the gateway (default: the system that runs here).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def show(url: Url = "", as_json: AsJson = False) -> None:
-    """Show the policy in force and those that could be."""
+    """Show the active policy and all other policies."""
     answer = GatewayApi(gateway_url(url)).get("/v1/policy")
     if as_json:
         print(json.dumps(answer))
@@ -29,9 +29,11 @@ def show(url: Url = "", as_json: AsJson = False) -> None:
 
 @app.command("set")
 def set_policy(
-    name: Annotated[str, typer.Argument(help="A name from `policy show`.")], url: Url = "", as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="Name from `skyshore policy show`.")],
+    url: Url = "",
+    as_json: AsJson = False,
 ) -> None:
-    """Put another policy in force; no task is lost."""
+    """Change the active policy; no task is lost."""
     answer = GatewayApi(gateway_url(url)).put("/v1/policy", {"policy": name})
     if as_json:
         print(json.dumps(answer))

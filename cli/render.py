@@ -14,12 +14,12 @@ _STYLES = {"VALID": "green", "DEGRADED": "yellow", "INVALID": "bold red", "servi
 
 
 def say(console: Console, *parts: str | tuple[str, str]) -> None:
-    """Print a line of texts, or (text, style): brackets in them are no markup, and no path is broken in two."""
+    """Print one line of texts or (text, style) pairs. Brackets are not markup, and long paths are not wrapped."""
     console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table; words of judgement get their colour."""
+    """Print a table; words such as VALID get a colour."""
     drawn = RichTable(
         title=Text(table.title) if table.title else None,
         title_justify="left",
@@ -36,7 +36,7 @@ def show_table(console: Console, table: Table) -> None:
         drawn.add_column(column, justify=justify, overflow="fold", no_wrap=not (last and table.wide_last))
     for row in table.rows:
         drawn.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
-    # A pipe has no width: cropping a table for it would lose what the reader came for.
+    # A pipe has no width; the table must not be cut.
     width = console.width
     if not console.is_terminal:
         console.width = max(width, PIPE_WIDTH)

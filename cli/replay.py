@@ -16,8 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cli.connection import state_folder
 from cli.render import say, show_table
-from cli.traces import read_schedule
-from experiments.live_faults import play_faults, restart_links
+from experiments.run.live_faults import play_faults, restart_links
 from loadgen.clips import find_file
 from loadgen.pacing import LEAD_S, Run
 from loadgen.replay import prepare
@@ -26,8 +25,9 @@ from skyshore.catalogue.store import clip, ready
 from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import InvalidTask
 from skyshore.engines.emulated.answer import CHARACTERS_PER_TOKEN
-from skyshore.scenario import FaultTable, Scenario, read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario import Scenario, read_scenario
+from skyshore.scenario.faults import FaultTable
+from skyshore.scenario.files import read_schedule, schedule_of
 from skyshore.text_file import read_text
 from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule
@@ -55,7 +55,7 @@ class Stage:
     """What else happens while a scenario's schedule is played: links that follow its clock, nodes that come and go."""
 
     links_url: str = ""
-    door: str = ""
+    control_socket: str = ""
     faults: tuple[FaultTable, ...] = ()
 
 
@@ -81,8 +81,7 @@ def read_play(path: Path, url: str) -> Play:
     if path.suffix != ".toml":
         return Play(read_schedule(path))
     scenario = read_scenario(read_text(path), str(path))
-    name = scenario.workload.schedule
-    schedule = read_schedule(path.parent / name) if name else make_schedule(scenario)
+    schedule = schedule_of(scenario, path.parent)
     emulated = all(table.engine == "emulated" for table in scenario.nodes)
     return Play(schedule, _stage(scenario, path, url), EMULATED if emulated else "")
 
@@ -92,7 +91,7 @@ def _stage(scenario: Scenario, path: Path, url: str) -> Stage:
 
     state = StateFile(state_folder()).read()
     if state is not None and state.alive and state.gateway_url == url and state.scenario == str(path.absolute()):
-        return Stage(state.links_url, state.door, scenario.faults)
+        return Stage(state.links_url, state.control_socket, scenario.faults)
     if scenario.links or scenario.faults:
         raise InvalidTask(f"no system that runs {path} here answers at {url}; start it with `skyshore up {path}`")
     return Stage()
@@ -163,7 +162,7 @@ async def _play(run: Run, duration_s: float, console: Console, stage: Stage) -> 
     with Progress(*columns, console=console, auto_refresh=False) as bar:
         task = bar.add_task("", total=duration_s, counts="")
         zero_s = loop.time() + (STAGE_LEAD_S if stage.links_url or stage.faults else LEAD_S)
-        faults = asyncio.create_task(play_faults(stage.door, stage.faults, zero_s))
+        faults = asyncio.create_task(play_faults(stage.control_socket, stage.faults, zero_s))
         await asyncio.to_thread(restart_links, stage.links_url, zero_s - loop.time())
         playing = asyncio.create_task(run.play(zero_s - loop.time()))
         while not playing.done():

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from cli.render import show_table
-from experiments.bundle import REPORT, Bundle
-from experiments.cell import CellResult
-from experiments.engine import Engine
-from experiments.experiment import Experiment
-from experiments.inputs import Inputs
-from experiments.run import finish
-from experiments.tables import result_tables
-from experiments.work import CellJob, perform
+from experiments.plan.bundle import REPORT, Bundle
+from experiments.plan.cell import CellResult
+from experiments.plan.experiment import Experiment
+from experiments.plan.inputs import Inputs
+from experiments.plan.job import CellJob, Engine
+from experiments.report.tables import result_tables
+from experiments.run.sweep import finish
+from experiments.run.work import perform
 
 INTERRUPTED = 130
 

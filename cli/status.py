@@ -1,4 +1,4 @@
-"""`skyshore status` and `nodes`: the processes of the system that runs here, and the fleet as the gateway sees it."""
+"""`skyshore status` and `nodes`: the processes of the system, and its nodes as the gateway sees them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEGABYTE = 1e6
 
 
 def show_status(state: SystemState, *, as_json: bool) -> bool:
-    """Print processes and nodes; True when all of them serve."""
+    """Print processes and nodes; True if all of them serve."""
     with ThreadPoolExecutor(len(state.processes) or 1) as pool:
         processes = list(pool.map(_process, state.processes))
     problem = ""
@@ -30,7 +30,7 @@ def show_status(state: SystemState, *, as_json: bool) -> bool:
         nodes = fleet(GatewayApi(state.gateway_url), state.redis_url)
     except SkyshoreError as error:
         nodes, problem = [], error.message
-    well = all(process["health"] == "serving" for process in processes) and not problem
+    serving = all(process["health"] == "serving" for process in processes) and not problem
     if as_json:
         body = {
             "ready": state.ready,
@@ -40,16 +40,16 @@ def show_status(state: SystemState, *, as_json: bool) -> bool:
             "nodes": nodes,
         }
         print(json.dumps({**body, "problem": problem or None}))
-        return well
+        return serving
     console = Console()
     columns = ("process", "pid", "health", "address", "memory")
     rows = tuple((p["name"], str(p["pid"]), p["health"], p["address"], f"{p['memory_mb']:.0f} MB") for p in processes)
     show_table(console, Table(f"gateway {state.gateway_url}", columns, rows))
     if problem:
-        say(console, (f"nodes unknown: {problem}", "red"))
+        say(console, (f"nodes are unknown: {problem}", "red"))
     else:
         show_table(console, _node_table(nodes))
-    return well
+    return serving
 
 
 def show_nodes(api: GatewayApi, redis_url: str, *, as_json: bool) -> None:
@@ -65,11 +65,11 @@ def show_nodes(api: GatewayApi, redis_url: str, *, as_json: bool) -> None:
         for node in nodes
         for arm in node["arms"]
     )
-    show_table(console, Table("", ("arm", "kind", "quality", "slots", "speed alone"), rows, wide_last=True))
+    show_table(console, Table("", ("arm", "kind", "quality", "slots", "speed (one task)"), rows, wide_last=True))
 
 
 def fleet(api: GatewayApi, redis_url: str = "") -> list[dict[str, Any]]:
-    """Live nodes as `/v1/nodes` has them, plus `lease_left_s` where the store is known (else None)."""
+    """The live nodes as in `/v1/nodes`, with `lease_left_s` in seconds; None if the store is not known."""
     nodes: list[dict[str, Any]] = api.get("/v1/nodes")["nodes"]
     ends = _lease_ends(redis_url) if redis_url else {}
     for node in nodes:
@@ -83,12 +83,12 @@ def _lease_ends(redis_url: str) -> dict[str, float]:
         with redis.Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2, protocol=2) as client:
             return {node_id.decode(): score for node_id, score in client.zrange(NODES, 0, -1, withscores=True)}
     except redis.RedisError:
-        return {}  # the gateway answered: the fleet is known, only the leases are not
+        return {}  # only the leases are not known then
 
 
 def _process(entry: ProcessEntry) -> dict[str, Any]:
     process = entry.id.find()
-    health = "gone" if process is None else entry.health.problem(timeout_s=3.0) or "serving"
+    health = "ended" if process is None else entry.health.problem(timeout_s=3.0) or "serving"
     address = entry.health.address
     return {
         "name": entry.name,
@@ -101,7 +101,7 @@ def _process(entry: ProcessEntry) -> dict[str, Any]:
 
 
 def _node_table(nodes: list[dict[str, Any]]) -> Table:
-    columns = ("node", "tier", "running", "queued", "power", "lease left", "engine: models")
+    columns = ("node", "tier", "running", "queued", "power", "expires in", "engine: models")
     rows = tuple(_node_row(node) for node in sorted(nodes, key=lambda node: str(node["node_id"])))
     return Table(f"{len(nodes)} live nodes", columns, rows, wide_last=True)
 

@@ -1,11 +1,11 @@
-"""Progress of a sweep on a terminal: one bar for the cells, one for every cell on its way."""
+"""Progress of a sweep on a terminal: one bar for all cells, and one for each running cell."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from experiments.processes import Event, Progressed
+from experiments.run.processes import Event, Progressed
 
 
 class SweepBars:

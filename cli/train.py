@@ -1,4 +1,4 @@
-"""`skyshore train`: makes the small models that ship with Skyshore, from seeds."""
+"""`skyshore train`: trains the small models of Skyshore from a seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.callback()
 def _train() -> None:
-    """Train the small models that ship with Skyshore."""
+    """Train the small models of Skyshore."""
 
 
 @app.command()
@@ -23,9 +23,9 @@ def classify(
     out: Annotated[Path, typer.Option(help="Folder for the weights and the ONNX stages.")] = Path(
         "cloud_node/classify/weights"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of clips, weights and order.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed of clips, weights and their order.")] = 7,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; about 0.2 CPU seconds each.")] = 3600,
-    clips: Annotated[int, typer.Option(min=32, help="Clips to draw and learn from.")] = 8192,
+    clips: Annotated[int, typer.Option(min=32, help="Number of training clips.")] = 8192,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Train the action classifier of `video.classify` on synthetic clips, and its single-frame control."""
@@ -44,7 +44,7 @@ def classify(
     console.print("exporting the stages to ONNX")
     export_stages(model.spatial_temporal_blocks(), out)
     console.print(
-        f"{out}: {card.heldout_accuracy:.1%} of {card.heldout_clips} held-out clips named right, "
+        f"{out}: {card.heldout_accuracy:.1%} of {card.heldout_clips} held-out clips classified correctly, "
         f"{card.single_frame_accuracy:.1%} by the single-frame control"
     )
 
@@ -60,11 +60,11 @@ def preference(
         "skyshore/workload/clip_complexity.json"
     ),
     seed: Annotated[int, typer.Option(help="Seed of cameras, demands and weights.")] = 7,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs that the held-out intervals are over.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs for the held-out intervals.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the streams.")] = 15,
-    drawn: Annotated[int, typer.Option(min=2, help="Street clips to learn from; half as many to be judged by.")] = 24,
-    cameras: Annotated[int, typer.Option(min=1, help="Views of the real clip to learn from.")] = 8,
-    judged: Annotated[int, typer.Option(min=1, help="Views of the real clip to be judged by.")] = 6,
+    drawn: Annotated[int, typer.Option(min=2, help="Street clips for training; half as many for the test.")] = 24,
+    cameras: Annotated[int, typer.Option(min=1, help="Training views of the real clip.")] = 8,
+    judged: Annotated[int, typer.Option(min=1, help="Test views of the real clip.")] = 6,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,8 +98,8 @@ def agod(
     *,
     out: Annotated[Path, typer.Option(help="Folder for weights, ONNX and card.")] = Path("skyshore/policies/weights"),
     seed: Annotated[int, typer.Option(help="Seed of fleets and weights.")] = 7,
-    fleets: Annotated[int, typer.Option(min=1, help="Random fleets to learn on.")] = 36,
-    judged: Annotated[int, typer.Option(min=1, help="Random fleets to be judged on, never learned from.")] = 12,
+    fleets: Annotated[int, typer.Option(min=1, help="Random fleets for training.")] = 36,
+    judged: Annotated[int, typer.Option(min=1, help="Other random fleets for the test.")] = 12,
     seconds: Annotated[float, typer.Option(min=1.0, help="Virtual seconds of each fleet.")] = 30.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""`skyshore up`: fetches what is missing if asked, then hands over to the launcher."""
+"""`skyshore up`: fetches missing models on request, then starts the launcher."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from cli.launcher.control import run_system, start_detached
 from cli.launcher.fleet import SystemOptions
 from cli.launcher.state_file import SystemState
 from cli.render import say
+from skyshore.catalogue.entry import Kind
 from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import fetch, ready
-from skyshore.catalogue.table import ENTRIES, Kind
+from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import SkyshoreError
 from skyshore.nodemodel.clips import CLIP_MODEL
 
 MODELS = ("ssd-mobilenet", "nanodet", "smollm2-135m")
-"""What the nodes of `cli.launcher.fleet` offer."""
+"""The models of the nodes of `cli.launcher.fleet`."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """As given on the command line."""
+    """The options of the command line."""
 
     scenario: Path | None = None
     emulated: bool = False
@@ -39,7 +40,7 @@ class UpOptions:
     log_level: str = "info"
 
     def arguments(self) -> list[str]:
-        """The command line that gives these options; models are fetched by whoever goes to the background."""
+        """The command line of these options, without `--fetch`: the foreground process fetches the models."""
         given = [str(self.scenario)] if self.scenario is not None else []
         given += ["--emulated"] if self.emulated else []
         given += ["--port", str(self.port)] if self.port is not None else []
@@ -68,7 +69,7 @@ def up_foreground(options: UpOptions) -> None:
 
 
 def up_detached(options: UpOptions, ready_s: float) -> SystemState:
-    """Run in the background; returns once requests are answered. Raises LaunchFailed, AlreadyRunning."""
+    """Run in the background; returns when requests are answered. Raises LaunchFailed, AlreadyRunning."""
     console = Console(stderr=True)
     _fetch_if_asked(options, console)
     with console.status("starting"):
@@ -80,13 +81,13 @@ def up_detached(options: UpOptions, ready_s: float) -> SystemState:
 
 
 def cached_models() -> set[str]:
-    """Names of the models that are ready: those in the cache, and the one that comes along if torch can run it."""
-    carried = {CLIP_MODEL} if find_spec("torch") else set[str]()
-    return carried | {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and is_ready(entry.name)}
+    """Names of the models in the cache, and of the shipped clip classifier if torch is installed."""
+    shipped = {CLIP_MODEL} if find_spec("torch") else set[str]()
+    return shipped | {entry.name for entry in ENTRIES.values() if entry.kind is not Kind.CLIP and is_ready(entry.name)}
 
 
 def fetch_missing(names: tuple[str, ...], console: Console) -> list[str]:
-    """Fetch what is not in the cache; returns what could not be had, each with its reason, after saying so."""
+    """Fetch what is not in the cache. Returns what could not be fetched, each with the reason, and prints it."""
     failed = []
     for name in names:
         if is_ready(name):

@@ -1,4 +1,4 @@
-"""`skyshore verify`: checks a run bundle's files and runs its cells again."""
+"""`skyshore verify`: checks the files of a run bundle and runs its cells again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.sweep_bars import SweepBars
-from experiments.bundle import Bundle
-from experiments.processes import run_in_processes
-from experiments.verify import Verdict, verify
+from experiments.plan.bundle import Bundle
+from experiments.run.processes import run_in_processes
+from experiments.run.verify import Verdict, verify
 
 
 def run_verify(folder: Path, parallel: int, *, as_json: bool) -> bool:
-    """Whether the bundle holds.
+    """Whether the bundle is intact and its cells give the same results.
 
     Raises:
-        BadBundle: it is no bundle, or was never finished.
+        BadBundle: the folder is not a bundle, or the run was not finished.
     """
     bundle = Bundle.read(folder)
     bundle.sums()

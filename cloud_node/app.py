@@ -16,7 +16,6 @@ from skyshore.nodemodel.clips import CLIP_MODEL, CLIP_SIDE, clip_speeds
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.ports import ClipClassifierEngine
-from skyshore.worker.desk import ClassifyOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.engines import (
     EngineSet,
@@ -26,6 +25,7 @@ from skyshore.worker.engines import (
     start_emulated,
     start_openai,
 )
+from skyshore.worker.executor import ServedClassifier
 from skyshore.worker.measure import measure_classifier
 from skyshore.worker.onnx_engines import start_onnx, test_picture
 from skyshore.worker.settings import NodeSettings
@@ -82,7 +82,7 @@ async def _with_classifier(engines: EngineSet, settings: CloudNodeSettings, stac
     return replace(
         engines,
         name=f"{engines.name}, {name}" if engines.name else name,
-        offers=(*engines.offers, *(ClassifyOffer(arm, engine) for arm in arms)),
+        served=(*engines.served, *(ServedClassifier(arm, engine) for arm in arms)),
         meter=choose_meter(settings, ranks.ranks_cpu_s),
     )
 

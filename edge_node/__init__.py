@@ -1,1 +1,1 @@
-"""An edge node: the worker over ONNX Runtime."""
+"""The edge node process: a worker with ONNX Runtime."""

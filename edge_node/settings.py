@@ -1,4 +1,4 @@
-"""What can be set about an edge node."""
+"""The settings of an edge node."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from skyshore.worker.settings import NodeSettings
 
 
 class EdgeNodeSettings(NodeSettings):
-    """As every node, with this tier's defaults."""
+    """The settings of every node, with the defaults of an edge node."""
 
     id: str = "edge-1"
     """Name of the node, unique in the fleet."""
     engine: Literal["onnx", "emulated", "openai"] = "onnx"
-    """`onnx` computes here, `openai` asks a server you run, `emulated` only takes time."""
+    """`onnx` computes here, `openai` calls a server of the user, `emulated` takes the modelled time."""
     models: str = "smollm2-135m:int4,ssd-mobilenet"
-    """Models offered, comma-separated; a language model may carry a precision after a colon."""
+    """Models to serve, separated by commas. A language model may have a precision after a colon."""
     threads: int = Field(default=1, ge=1)
-    """Threads one engine computes with; also the cores the modelled power refers to."""
+    """Threads of one engine; also the number of cores in the power model."""

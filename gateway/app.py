@@ -1,4 +1,4 @@
-"""Puts the gateway together."""
+"""Builds the gateway from its parts."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from starlette.routing import Route
 
 from gateway import errors, openapi
 from gateway.asgi import Receive, Scope, Send
-from gateway.classify_job import ClassifyWork
-from gateway.clips import Clips
+from gateway.attempts import AttemptLoop
 from gateway.deps import Deps
-from gateway.dispatch import Dispatcher
 from gateway.fleet import FleetView
-from gateway.jobs import JobRunner
-from gateway.openai_reply import ChatReply, CompletionReply
-from gateway.openai_schema import ChatRequest, CompletionRequest
+from gateway.llm.openai_reply import ChatReply, CompletionReply
+from gateway.llm.openai_schema import ChatRequest, CompletionRequest
 from gateway.records import RecordWriter
 from gateway.routes.fleet import fleet_routes
 from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
-from gateway.segments import SegmentDispatcher
-from gateway.video_job import VideoWork
+from gateway.video.classify_job import ClassificationJobs
+from gateway.video.clips import ClipStore
+from gateway.video.detect_job import DetectionJobs
+from gateway.video.job_runner import JobRunner
 from skyshore.domain.task import TaskKind
 
 log = structlog.get_logger()
 
 
 class Gateway:
-    """FastAPI, with a way past its middleware for the routes that are called a thousand times a second."""
+    """FastAPI. POSTs to the paths in `hot` bypass its middleware, which would cost more than the routes themselves."""
 
     def __init__(self, app: FastAPI, hot: Mapping[str, LlmEndpoint]) -> None:
         self._app, self._hot = app, hot
@@ -48,32 +47,29 @@ class Gateway:
         await (endpoint or self._app)(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """What `/openapi.json` answers."""
+        """The content of `/openapi.json`."""
         return self._app.openapi()
 
 
 def create_app(deps: Deps) -> Gateway:
-    """The ASGI app on open connections; its lifespan owns the tasks behind it."""
+    """The ASGI app on open connections. Its lifespan runs the background tasks."""
     settings = deps.settings
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
-    price = fleet.joules_per_byte
-    dispatcher = Dispatcher(deps.profiler, deps.scheduler, deps.workers.client, records, price)
-
-    clips = Clips(deps.store, settings.state_dir.resolve())
-    segments = SegmentDispatcher(deps.scheduler, deps.workers.client, records, price)
-    video = VideoWork(
+    attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
+    clips = ClipStore(deps.store, settings.state_dir.resolve())
+    detection = DetectionJobs(
         deps.profiler,
-        segments,
+        attempts,
         clips.results,
         segment_s=settings.gateway_segment_s,
         in_flight=settings.gateway_segments_in_flight,
         origin=settings.gateway_origin,
     )
-    classify = ClassifyWork(deps.profiler, segments, clips.results, origin=settings.gateway_origin)
+    classification = ClassificationJobs(deps.profiler, attempts, clips.results, origin=settings.gateway_origin)
     jobs = JobRunner(
         deps.store,
-        {TaskKind.VIDEO_DETECT: video.run, TaskKind.VIDEO_CLASSIFY: classify.run},
+        {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
         in_flight=settings.gateway_jobs_in_flight,
         idle_s=settings.gateway_job_idle_s,
         tries=settings.gateway_job_tries,
@@ -91,10 +87,11 @@ def create_app(deps: Deps) -> Gateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         await records.close()
 
-    app = FastAPI(title="Skyshore", description="Inference between shore and sky.", lifespan=lifespan)
+    app = FastAPI(title="Skyshore", description="Inference between shore (edge) and sky (cloud).", lifespan=lifespan)
     endpoint = partial(
         LlmEndpoint,
-        dispatcher=dispatcher,
+        profiler=deps.profiler,
+        attempts=attempts,
         origin=settings.gateway_origin,
         max_body_bytes=settings.gateway_max_body_bytes,
         classes=settings.service_classes,
@@ -114,7 +111,7 @@ def create_app(deps: Deps) -> Gateway:
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:
-    """A gateway without its background work would accept what it never does; better none at all."""
+    """Stop the process: without its background tasks the gateway would accept jobs and never run them."""
     if not task.cancelled() and (error := task.exception()):
-        log.critical("background work failed; stopping", exc_info=error)
+        log.critical("a background task failed; stopping", exc_info=error)
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The little of HTTP that the hot routes need, straight on ASGI."""
+"""The parts of HTTP that the language-model routes need, directly on ASGI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 
 from gateway.errors import CallerGone, as_domain, error_headers, error_object
 from skyshore.domain.errors import InvalidTask, PayloadTooLarge
-from skyshore.runtime.status import http_status
+from skyshore.wire.status import http_status
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Event: TypeAlias = MutableMapping[str, Any]
@@ -18,21 +18,21 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
 WATCH_AFTER_S = 0.02
-"""Most short answers are out before this, and never pay for a task that watches their caller."""
+"""Seconds before a watcher of the connection starts. Most short answers end earlier and need none."""
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Request headers by lower-case name; of a repeated one the last."""
+    """Request headers by lower-case name. The last of repeated headers counts."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def read_json(headers: Mapping[str, str], receive: Receive, limit_bytes: int) -> bytes:
-    """Read a JSON body whole.
+    """Read a complete JSON body.
 
     Raises:
-        InvalidTask: it calls itself something else than JSON.
-        PayloadTooLarge: it is over `limit_bytes`.
-        CallerGone: the caller left in the middle of it.
+        InvalidTask: the content type is not JSON.
+        PayloadTooLarge: the body is over `limit_bytes`.
+        CallerGone: the caller closed the connection.
     """
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
@@ -52,7 +52,7 @@ async def read_json(headers: Mapping[str, str], receive: Receive, limit_bytes: i
 
 
 class WhileConnected:
-    """Cancels its block when the caller closes the connection, and raises CallerGone then."""
+    """Cancels its block when the caller closes the connection; raises CallerGone then."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -70,7 +70,7 @@ class WhileConnected:
         if self._watcher and not self._watcher.done():
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        # Somebody else may want the block to stop, too; then it is theirs to say why.
+        # If the block was cancelled for another reason as well, the CancelledError passes on.
         if kind is asyncio.CancelledError and self._gone and not self._block.uncancel():
             raise CallerGone from None
 
@@ -85,49 +85,19 @@ class WhileConnected:
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI wants them."""
+    """Headers in the form of ASGI."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 async def send_json(send: Send, body: bytes, headers: Mapping[str, str], status: int = 200) -> None:
-    """Send a whole JSON answer."""
+    """Send a complete JSON response."""
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": head + encode_headers(headers)})
     await send({"type": "http.response.body", "body": body})
 
 
 async def send_error(send: Send, error: Exception, headers: Mapping[str, str]) -> None:
-    """Send a failure."""
+    """Send `error` as a JSON response with its status code."""
     failure = as_domain(error)
     body = orjson.dumps(error_object(failure))
     await send_json(send, body, {**headers, **error_headers(failure)}, http_status(failure))
-
-
-class EventStream:
-    """Server-sent events; the head goes out with the first one, so that a failure before it keeps its status code."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        # Several choices of one request write here; a slow caller must not let their parts pass the head.
-        self._turn = asyncio.Lock()
-        self.started = False
-
-    async def start(self, headers: Mapping[str, str]) -> None:
-        """Send the head, once."""
-        async with self._turn:
-            if not self.started:
-                self.started = True
-                await self._send_head(headers)
-
-    async def _send_head(self, headers: Mapping[str, str]) -> None:
-        head = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        await self._send({"type": "http.response.start", "status": 200, "headers": head + encode_headers(headers)})
-
-    async def event(self, data: bytes) -> None:
-        """Send one event; waits while the caller reads slowly."""
-        async with self._turn:
-            await self._send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
-
-    async def end(self) -> None:
-        """Close the answer."""
-        await self._send({"type": "http.response.body", "body": b""})

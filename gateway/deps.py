@@ -1,4 +1,4 @@
-"""What the gateway is made of; tests hand in their own parts through the same door."""
+"""The connections that the gateway needs. Tests pass their own."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from skyshore.ports import ProfilerClient, SchedulerClient, StateStore, WorkerCl
 
 
 class PolicyClient(SchedulerClient, Protocol):
-    """A scheduler client that also takes outcomes, and can say and change which policy is in force."""
+    """A scheduler client that also takes outcomes, and reads and changes the active policy."""
 
     async def report_outcome(self, outcome: Outcome) -> None:
-        """Tell what came of a task, past the state store."""
+        """Send an outcome directly, without the state store."""
         ...
 
     async def policy(self) -> tuple[str, tuple[str, ...]]:
-        """The policy in force, and all there are."""
+        """Name of the active policy, and the names of all policies."""
         ...
 
     async def set_policy(self, name: str) -> None:
-        """Put another policy in force. Raises NotFound for an unknown one."""
+        """Change the active policy. Raises NotFound for an unknown name."""
         ...
 
 
@@ -39,17 +39,17 @@ class Workers(Protocol):
         ...
 
     def busy(self) -> set[str]:
-        """Addresses with calls under way."""
+        """Addresses with open calls."""
         ...
 
     async def give_up(self, address: str) -> None:
-        """Fail the calls under way there with `NodeUnavailable`."""
+        """Fail the open calls on that node with `NodeUnavailable`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """Open connections, closed by whoever opened them."""
+    """Open connections. The code that opened them closes them."""
 
     settings: GatewaySettings
     store: StateStore

@@ -1,4 +1,4 @@
-"""Every failure leaves the gateway as one shape: `{"error": {"message", "type", "code", "param"}}`, as OpenAI's do."""
+"""Every error response has the form of OpenAI's API: `{"error": {"message", "type", "code", "param"}}`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
-from skyshore.runtime.status import http_status
+from skyshore.wire.status import http_status
 
 log = structlog.get_logger()
 
 
 class CallerGone(Exception):
-    """The caller closed the connection; there is nobody to answer."""
+    """The caller closed the connection: no response can be sent."""
 
 
 _TYPES = {403: "permission_error", 404: "not_found_error", 429: "rate_limit_error", 504: "timeout_error"}
 
 
 def error_object(error: SkyshoreError) -> dict[str, Any]:
-    """The JSON body."""
+    """The JSON body of an error response."""
     status = http_status(error)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": error.message, "type": kind, "code": error.code, "param": error.param}}
 
 
 def error_headers(error: SkyshoreError) -> dict[str, str]:
-    """Retry-After in whole seconds, as HTTP has it, where a retry may help."""
+    """The Retry-After header in whole seconds, for errors where a retry may help."""
     if error.retry_after_s is None:
         return {}
     return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
 
 
 def as_domain(error: Exception) -> SkyshoreError:
-    """`error` itself, or what a caller may know of an unforeseen one; that one is logged."""
+    """`error` if it is a domain error, else one that a caller may see. Unexpected errors are logged."""
     if isinstance(error, SkyshoreError):
         return error
     if isinstance(error, RequestValidationError | ValidationError):
@@ -53,11 +53,11 @@ def as_domain(error: Exception) -> SkyshoreError:
 
 
 def invalid_task(problems: Sequence[Any]) -> InvalidTask:
-    """Pydantic's complaint about the first wrong field, in a sentence."""
-    # A field that may have several forms is complained about once for each; the deepest complaint fits what was meant.
+    """Pydantic's problem with the first wrong field, as one sentence."""
+    # A field with several allowed forms has one problem for each form. The deepest one fits what the caller meant.
     same_field = [problem for problem in problems if problem["loc"][:1] == problems[0]["loc"][:1]]
     first = max(same_field, key=lambda problem: len(problem["loc"]))
-    # The path names the form (`str`, `list[...]`) after the field; a caller knows only fields and positions.
+    # The path also names the form (`str`, `list[...]`). A caller knows only fields and positions.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or _is_field(str(part))]
     if path and path[0] in ("body", "query", "path", "header"):
         path = path[1:]
@@ -65,7 +65,7 @@ def invalid_task(problems: Sequence[Any]) -> InvalidTask:
     if first["type"] == "too_long" and first["ctx"]["max_length"] == 0:
         return InvalidTask(f"{where} is not supported; leave it out", param=where)
     if first["type"] in ("json_invalid", "json_type"):
-        return InvalidTask(f"the body is no JSON that can be read: {first['msg']}")
+        return InvalidTask(f"the body is not valid JSON: {first['msg']}")
     return InvalidTask(f"{where or 'the body'}: {first['msg']}", param=where or None)
 
 
@@ -74,7 +74,7 @@ def _is_field(part: str) -> bool:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of every route through `error_object`."""
+    """Answer every exception of every route with `error_object`."""
 
     async def on_failure(request: Request, error: Exception) -> Response:
         failure = as_domain(error)
@@ -86,15 +86,15 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         word = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
         message = {
-            404: f"nothing is at {request.url.path}; /docs lists what there is",
-            405: f"{request.url.path} does not take {request.method}; /docs says what it takes",
+            404: f"there is no path {request.url.path}; /docs lists all paths",
+            405: f"{request.url.path} does not allow {request.method}; /docs lists the allowed methods",
         }.get(error.status_code, str(error.detail))
         kind = _TYPES.get(error.status_code, "invalid_request_error")
         body = {"message": message, "type": kind, "code": word, "param": None}
         return Response(orjson.dumps({"error": body}), error.status_code, error.headers, "application/json")
 
     async def on_gone(request: Request, error: Exception) -> Response:
-        return Response(status_code=499)  # nobody reads it; the number is what proxies log for this
+        return Response(status_code=499)  # no one reads it; proxies log this number for a closed connection
 
     app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(CallerGone, on_gone)

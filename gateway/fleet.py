@@ -1,4 +1,4 @@
-"""The fleet as the state store shows it, asked at most twice a second however many callers look."""
+"""The fleet as the state store shows it, cached: at most two reads per second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 from gateway.absence import Absences
 from gateway.deps import Workers
 from skyshore.domain.errors import NodeUnavailable
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.domain.node import Link, NodeReport
 from skyshore.ports import StateStore
 
 log = structlog.get_logger()
@@ -18,22 +18,22 @@ log = structlog.get_logger()
 FRESH_S = 0.5
 WATCH_EVERY_S = 1.0
 
-Fleet = list[tuple[Node, NodeStatus]]
+Fleet = list[NodeReport]
 
 
 class FleetView:
-    """Nodes with a running lease."""
+    """Nodes with a valid lease."""
 
     def __init__(self, store: StateStore, workers: Workers) -> None:
         self._store, self._workers = store, workers
         self._fleet: Fleet = []
         self._links: dict[str, Link] = {}
         self._read_at_s = -FRESH_S
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def nodes(self) -> Fleet:
         """All live nodes, at most `FRESH_S` old. Raises NodeUnavailable when the store is away."""
-        async with self._turn:
+        async with self._lock:
             if time.monotonic() - self._read_at_s >= FRESH_S:
                 self._fleet = await self._store.nodes()
                 self._links = await self._store.links([node.node_id for node, _ in self._fleet])
@@ -42,12 +42,12 @@ class FleetView:
         return self._fleet
 
     def joules_per_byte(self, node_id: str) -> float:
-        """Of a node's link, as its emulator models it; 0 where nobody says. Known since the last look at the store."""
+        """Joules per byte of a node's link, as its emulator models it and the last read showed it; 0 if unknown."""
         link = self._links.get(node_id)
         return link.joules_per_byte if link is not None else 0.0
 
     async def watch(self) -> None:
-        """Give up calls on nodes that are gone, so that they go elsewhere now. Runs until cancelled."""
+        """Fail the calls on nodes that are gone, so that they are tried on other nodes. Runs until cancelled."""
         absences = Absences()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
@@ -58,5 +58,5 @@ class FleetView:
                 continue
             leased = {node.address for node, _ in fleet}
             for address in absences.gone(time.monotonic(), leased, self._workers.busy()):
-                log.warning("node is gone; giving up its calls", address=address)
+                log.warning("the node is gone; its calls fail", address=address)
                 await self._workers.give_up(address)

@@ -1,4 +1,4 @@
-"""Documents the plain ASGI routes in the OpenAPI page, which FastAPI only does for its own."""
+"""Adds the plain ASGI routes to the OpenAPI document. FastAPI only documents its own routes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.demands import CLASS_HEADER, DEADLINE_HEADER, QUALITY_HEADER
-from gateway.openai_schema import ChatRequest, CompletionRequest
+from gateway.llm.openai_schema import ChatRequest, CompletionRequest
+from gateway.request_options import CLASS_HEADER, DEADLINE_HEADER, QUALITY_HEADER
 from skyshore.domain.task import SERVICE_CLASSES
 
 _ROUTES: dict[str, tuple[type[BaseModel], str]] = {
-    "/v1/chat/completions": (ChatRequest, "Answer a conversation, streamed or whole"),
-    "/v1/completions": (CompletionRequest, "Continue a text or token ids, streamed or whole"),
+    "/v1/chat/completions": (ChatRequest, "Answer a conversation, as a stream or complete"),
+    "/v1/completions": (CompletionRequest, "Continue a text or token ids, as a stream or complete"),
 }
 _REF = "#/components/schemas/{model}"
 _ERROR_SCHEMA = {
@@ -35,7 +35,7 @@ _ERROR_SCHEMA = {
 _STATUSES = {
     "400": "the request is wrong; `param` names the field",
     "404": "no live node runs the model",
-    "409": "no node can meet the demands",
+    "409": "no node can meet the request options",
     "413": "the body is over the limit",
     "429": "every node is full; see Retry-After",
     "503": "no node, or a service is away",
@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
             )
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the page
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented extension point of FastAPI
 
 
 def _complete(schema: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
         schemas.pop(unused, None)
     for operations in schema["paths"].values():
         for operation in operations.values():
-            operation["responses"].pop("422", None)  # FastAPI's own shape, which no caller ever sees
+            operation["responses"].pop("422", None)  # the error format of FastAPI, which no caller sees
             operation["responses"] |= {status: _failure("see docs/api.md") for status in ("4XX", "5XX")}
     for path, (model, summary) in _ROUTES.items():
         schema["paths"][path] = {"post": _operation(model, summary)}
@@ -79,7 +79,7 @@ def _operation(model: type[BaseModel], summary: str) -> dict[str, Any]:
     return {
         "tags": ["llm"],
         "summary": summary,
-        "parameters": demand_parameters(),
+        "parameters": option_parameters(),
         "requestBody": {"required": True, "content": body},
         "responses": {"200": {"description": "the answer", "content": answer}}
         | {status: _failure(why) for status, why in _STATUSES.items()},
@@ -90,12 +90,12 @@ def _failure(why: str) -> dict[str, Any]:
     return {"description": why, "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}}
 
 
-def demand_parameters() -> list[dict[str, Any]]:
-    """The headers in which a caller states its demands."""
+def option_parameters() -> list[dict[str, Any]]:
+    """The headers with the request options."""
     classes = {"type": "string", "enum": sorted(SERVICE_CLASSES), "default": "standard"}
     return [
         {"name": CLASS_HEADER, "in": "header", "description": "service class", "schema": classes},
         {"name": DEADLINE_HEADER, "in": "header", "description": "seconds allowed", "schema": {"type": "number"}},
-        {"name": QUALITY_HEADER, "in": "header", "description": "least quality, 0..1", "schema": {"type": "number"}},
+        {"name": QUALITY_HEADER, "in": "header", "description": "minimum quality, 0..1", "schema": {"type": "number"}},
         {"name": "traceparent", "in": "header", "description": "W3C trace context", "schema": {"type": "string"}},
     ]

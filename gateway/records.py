@@ -1,4 +1,4 @@
-"""Writes outcomes and task records to the state store in batches, off the request's path."""
+"""Writes outcomes and task records to the state store in batches, in the background."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TypeVar
 import structlog
 
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+from skyshore.domain.job import TaskRecord
 from skyshore.domain.outcome import Outcome
-from skyshore.ports import StateStore, TaskRecord
+from skyshore.ports import StateStore
 from skyshore.runtime import telemetry
 
 log = structlog.get_logger()
@@ -19,43 +20,43 @@ log = structlog.get_logger()
 RecordT = TypeVar("RecordT", Outcome, TaskRecord)
 
 QUEUE_LIMIT = 20_000
-"""Of each kind; the oldest are given up, and counted, when the store stays away for longer."""
+"""Records of each kind that may wait. If the store stays away, the oldest are dropped and counted."""
 BATCH = 512
 FLUSH_EVERY_S = 0.05
-"""The scheduler learns this much later; twenty round trips a second at most."""
+"""Seconds between two batches: outcomes reach the scheduler this much later."""
 RETRY_S = 1.0
 
 
 class RecordWriter:
-    """Takes values at once; tasks of its own write them. While the store is away requests go on.
+    """Queues records without waiting; `run` writes them. Requests continue while the store is away.
 
-    Then the scheduler hears of outcomes directly, or it would take every node for full before long. It gets them again
-    from the store's stream, as others do, and knows those it has seen.
+    During that time outcomes go directly to the scheduler: without them it would soon count every node as full. It
+    reads the same outcomes later from the store's stream and ignores those it already has.
     """
 
     def __init__(self, store: StateStore, report: Callable[[Outcome], Awaitable[None]]) -> None:
-        """`report` tells the scheduler of one outcome."""
+        """`report` sends one outcome directly to the scheduler."""
         self._store, self._report = store, report
         self._outcomes: deque[Outcome] = deque()
         self._tasks: deque[TaskRecord] = deque()
-        self._untold: deque[Outcome] = deque(maxlen=QUEUE_LIMIT)
+        self._unreported: deque[Outcome] = deque(maxlen=QUEUE_LIMIT)
         self._filled, self._away = asyncio.Event(), asyncio.Event()
 
     def outcome(self, outcome: Outcome) -> None:
         """Queue an outcome for the scheduler."""
         self._put(self._outcomes, outcome, "outcome")
         if self._away.is_set():
-            self._untold.append(outcome)
+            self._unreported.append(outcome)
 
     def task(self, record: TaskRecord) -> None:
         """Queue a task's record."""
         self._put(self._tasks, record, "task")
 
     async def run(self) -> None:
-        """Write until cancelled; and whenever the store is away, tell the scheduler what ended."""
+        """Write until cancelled. While the store is away, send the outcomes to the scheduler."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write_batches())
-            group.create_task(self._tell_scheduler())
+            group.create_task(self._report_outcomes())
 
     async def _write_batches(self) -> None:
         while True:
@@ -65,8 +66,8 @@ class RecordWriter:
                 await self.flush()
             except NodeUnavailable as error:
                 if not self._away.is_set():
-                    log.warning("records wait for the state store", reason=error.message)
-                    self._untold = deque(self._outcomes, QUEUE_LIMIT)
+                    log.warning("records wait: the state store is away", reason=error.message)
+                    self._unreported = deque(self._outcomes, QUEUE_LIMIT)
                 self._away.set()
                 self._filled.set()
                 await asyncio.sleep(RETRY_S)
@@ -74,29 +75,29 @@ class RecordWriter:
             self._away.clear()
             await asyncio.sleep(FLUSH_EVERY_S)
 
-    async def _tell_scheduler(self) -> None:
+    async def _report_outcomes(self) -> None:
         while True:
             await self._away.wait()
-            told = await asyncio.gather(*map(self._report, _next_batch(self._untold)), return_exceptions=True)
-            for failure in told:
-                # A scheduler that is away as well has forgotten what ran where.
+            results = await asyncio.gather(*map(self._report, _next_batch(self._unreported)), return_exceptions=True)
+            for failure in results:
+                # If the scheduler is away as well, it starts with an empty state and needs no outcomes.
                 if isinstance(failure, BaseException) and not isinstance(failure, SkyshoreError):
                     raise failure
             await asyncio.sleep(FLUSH_EVERY_S)
 
     async def flush(self) -> None:
-        """Write all that waits. Raises NodeUnavailable; what was not written stays."""
+        """Write all waiting records. Raises NodeUnavailable; unwritten records stay in the queue."""
         await _write(self._outcomes, self._store.append_outcomes)
         await _write(self._tasks, self._store.put_tasks)
 
     async def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is left, or count it as given up."""
+        """Write the remaining records; count those that cannot be written as dropped."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self.flush()
         except (NodeUnavailable, TimeoutError) as error:
             log.warning(
-                "records lost at the end", outcomes=len(self._outcomes), tasks=len(self._tasks), reason=str(error)
+                "records lost at shutdown", outcomes=len(self._outcomes), tasks=len(self._tasks), reason=str(error)
             )
             telemetry.RECORDS_DROPPED.labels("outcome").inc(len(self._outcomes))
             telemetry.RECORDS_DROPPED.labels("task").inc(len(self._tasks))

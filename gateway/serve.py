@@ -13,12 +13,12 @@ import uvicorn
 from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.adapters.worker_client import WorkerPool
 from skyshore.domain.errors import Internal
+from skyshore.mux.client import MuxChannel
 from skyshore.runtime.serve import stop_signal
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""Everything the gateway can be told, from environment variables; read once in `__main__`."""
+"""The settings of the gateway, from environment variables, read once in `__main__`."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ class GatewaySettings(BaseSettings):
     gateway_listen: str = "127.0.0.1:8080"
     """host:port to serve on; port 0 picks a free one."""
     gateway_origin: str = ""
-    """Site this gateway stands at."""
+    """Name of the site where this gateway runs."""
     gateway_classes: tuple[ServiceClass, ...] = ()
-    """Service classes beside the built-in ones, as JSON: [{"name": "fast", "deadline_s": 2}]; may replace those."""
+    """More service classes, as JSON: [{"name": "fast", "deadline_s": 2}]. A built-in name replaces that class."""
     gateway_media_root: Path | None = None
-    """Folder whose files a caller may name by URL; unset allows none."""
+    """Folder of the files that a caller may name by URL. Unset: none."""
     gateway_max_body_bytes: int = Field(default=2 * 1024 * 1024, gt=0)
-    """Largest JSON body."""
+    """Largest JSON body, in bytes."""
     gateway_max_upload_bytes: int = Field(default=1024 * 1024 * 1024, gt=0)
-    """Largest clip."""
+    """Largest clip, in bytes."""
     gateway_segment_s: float = Field(default=2.0, gt=0)
-    """Seconds of video placed together."""
+    """Seconds of video in one segment."""
     gateway_segments_in_flight: int = Field(default=4, gt=0)
-    """Segments of one clip that are worked on at the same time."""
+    """Segments of one clip that run at the same time."""
     gateway_jobs_in_flight: int = Field(default=2, gt=0)
-    """Clips this gateway works on at the same time."""
+    """Clips that this gateway processes at the same time."""
     gateway_job_idle_s: float = Field(default=15.0, gt=0)
-    """A job that nobody renewed for this long is taken over: its gateway must be dead."""
+    """Seconds after which an unrenewed job is claimed by another gateway: its own has died."""
     gateway_job_tries: int = Field(default=3, gt=0)
-    """Times a job is tried before it is buried."""
+    """Times a job is tried before it is moved to the dead letters."""
     gateway_drain_s: float = Field(default=10.0, ge=0)
-    """Seconds running requests get after SIGTERM."""
+    """Seconds that running requests may take after SIGTERM."""
     profiler_address: str = "127.0.0.1:7101"
     """host:port of the profiler."""
     scheduler_address: str = "127.0.0.1:7102"
     """host:port of the scheduler."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The state store."""
+    """Address of the state store."""
     state_dir: Path = Path(".state")
-    """Holds uploads and results; all gateways of one store must share it."""
+    """Folder of uploads and results. All gateways of one store must share it."""
     log_level: str = "info"
     """debug, info, warning or error."""
     log_json: bool = True
-    """False writes coloured lines for people."""
+    """True: one JSON object per line. False: coloured text."""
 
     @property
     def service_classes(self) -> dict[str, ServiceClass]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from loadgen.observation import Observation
+from loadgen.observation import begin
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.report.request_record import RequestRecord
 from skyshore.workload.arrival import Arrival
@@ -20,8 +20,8 @@ LEAD_S = 0.2
 class Sender(Protocol):
     """Plays one request against a server."""
 
-    async def send(self, observation: Observation, clock: RunClock) -> None:
-        """Fill in the observation; failures of the server or the network are observations, not exceptions."""
+    async def send(self, record: RequestRecord, clock: RunClock) -> None:
+        """Fill in the record; failures of the server or the network are noted in it, never raised."""
         ...
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Run:
 
     def __init__(self, arrivals: Sequence[Arrival], sender: Sender) -> None:
         self._arrivals, self._sender = arrivals, sender
-        self._observations: list[Observation] = []
+        self._records: list[RequestRecord] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock: RunClock | None = None
         self._stopped_at_s: float | None = None
@@ -96,22 +96,22 @@ class Run:
 
     def records(self) -> list[RequestRecord]:
         """Every request that was due so far, in order of intended time."""
-        return [observation.record() for observation in self._observations]
+        return list(self._records)
 
     def progress(self) -> Progress:
         """Counts for a progress bar."""
-        ended = [o.status for o in self._observations if o.t_done_s is not None]
+        ended = [record.status for record in self._records if record.t_done_s is not None]
         succeeded = ended.count(OutcomeStatus.OK)
-        sent, now_s = len(self._observations), self._clock.now_s() if self._clock else -LEAD_S
-        return Progress(now_s, sent, sent - len(ended), succeeded, len(ended) - succeeded)
+        count, now_s = len(self._records), self._clock.now_s() if self._clock else -LEAD_S
+        return Progress(now_s, count, count - len(ended), succeeded, len(ended) - succeeded)
 
     async def _pace(self, group: asyncio.TaskGroup, clock: RunClock) -> None:
         for arrival in self._arrivals:
             # Even when late, yield: answers must be read while requests are sent.
             await asyncio.sleep(max(0.0, arrival.t_intended_s - clock.now_s()))
-            observation = Observation(arrival)
-            self._observations.append(observation)
-            self._own(group.create_task(self._sender.send(observation, clock), name=arrival.request_id))
+            record = begin(arrival)
+            self._records.append(record)
+            self._own(group.create_task(self._sender.send(record, clock), name=arrival.request_id))
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

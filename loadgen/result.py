@@ -16,7 +16,7 @@ from skyshore.report.summary import Summary, summarise, summarise_by
 from skyshore.report.tables import Table, audit_table, cost_table, latency_table
 from skyshore.workload.schedule import Schedule
 
-FORMAT = "skyshore.replay/1"
+FORMAT = "skyshore.replay/2"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ReplayResult:
         groups = {
             "kind": summarise_by(lambda record: record.kind, records, played_s),
             "class": summarise_by(lambda record: record.service_class, records, played_s),
-            "node": summarise_by(lambda record: record.node_id, records, played_s),
+            "node": summarise_by(lambda record: record.outcome.node_id, records, played_s),
         }
         return cls(
             schedule=schedule,
@@ -101,7 +101,7 @@ class ReplayResult:
         rows = path.with_suffix(".requests.jsonl")
         with rows.open("w", encoding="utf-8") as file:
             for record in self.records:
-                file.write(json.dumps(record.to_json(), allow_nan=False) + "\n")
+                file.write(json.dumps(_plain(record.to_row()), allow_nan=False) + "\n")
         return rows
 
     def tables(self) -> list[Table]:

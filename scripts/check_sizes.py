@@ -1,4 +1,4 @@
-"""Hold files to 500 lines and functions to 60; name those over the wished 300 and 30."""
+"""Hold files to 400 lines and functions to 60; count those over the recommended 300 and 30."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FILE_LIMIT, FILE_WISH = 500, 300
-FUNCTION_LIMIT, FUNCTION_WISH = 60, 30
+FILE_LIMIT, FILE_AIM = 400, 300
+FUNCTION_LIMIT, FUNCTION_AIM = 60, 30
 
 
 def hand_written() -> list[Path]:
@@ -28,22 +28,23 @@ def functions(tree: ast.AST) -> Iterator[tuple[str, int, int]]:
 
 
 def main() -> None:
-    """Print what is long; exit 1 when something is too long."""
+    """Print what is too long; exit 1 if there is any, unless called with --warn."""
     too_long: list[str] = []
     long_files = long_functions = 0
     for path in hand_written():
         name, text = path.relative_to(ROOT), path.read_text()
         lines = text.count("\n")
-        long_files += lines > FILE_WISH
+        long_files += lines > FILE_AIM
         if lines > FILE_LIMIT:
             too_long.append(f"{name}: {lines} lines (limit {FILE_LIMIT})")
         for function, line, length in functions(ast.parse(text)):
-            long_functions += length > FUNCTION_WISH
+            long_functions += length > FUNCTION_AIM
             if length > FUNCTION_LIMIT:
                 too_long.append(f"{name}:{line} {function}: {length} lines (limit {FUNCTION_LIMIT})")
-    print(f"{long_files} files over {FILE_WISH} lines, {long_functions} functions over {FUNCTION_WISH}")
-    if too_long:
-        sys.exit("\n".join(too_long))
+    print(f"{long_files} files over {FILE_AIM} lines, {long_functions} functions over {FUNCTION_AIM}")
+    print("".join(f"{line}\n" for line in too_long), end="")
+    if too_long and "--warn" not in sys.argv:
+        sys.exit("Split what is too long.")
 
 
 if __name__ == "__main__":

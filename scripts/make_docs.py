@@ -17,11 +17,11 @@ from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
 from scripts import llm_table, video_table
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.adapters.worker_client import WorkerPool
+from skyshore.mux.client import MuxChannel
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[[^\]]+\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")

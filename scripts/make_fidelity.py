@@ -21,16 +21,17 @@ from typing import Any
 from rich.console import Console
 
 from cli.render import show_table
-from experiments.calibrate import calibrate, read_outcomes
-from experiments.cell import Cell, CellResult, Driver
-from experiments.fidelity import JUDGED, fidelity
-from experiments.inputs import Inputs
-from experiments.live import INVALID, run_live
-from experiments.outcome_table import OutcomeWriter
-from experiments.simulated import run_simulated
-from experiments.tables import figure_text
+from experiments.figures.outcome_table import OutcomeWriter
+from experiments.fit.calibrate import calibrate, read_outcomes
+from experiments.plan.cell import Cell, CellResult, Driver
+from experiments.plan.inputs import Inputs
+from experiments.report.fidelity import JUDGED, fidelity
+from experiments.report.tables import figure_text
+from experiments.run.live import run_live
+from experiments.run.simulated import run_simulated
 from skyshore.nodemodel.calibration import calibration_to_document
 from skyshore.report.host import host_facts
+from skyshore.report.load_audit import Verdict
 from skyshore.scenario import Scenario
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,7 +160,7 @@ def _taught(teacher: Cell, folder: Path, progress: Progress) -> Path:
     """
     for attempt in range(TEACHERS):
         result = _live(teacher, folder / f"teacher{attempt + 1}", progress)
-        if not any(note.startswith(INVALID) for note in result.notes):
+        if not any(note.startswith(Verdict.INVALID) for note in result.notes):
             return folder / f"teacher{attempt + 1}.parquet"
     raise RuntimeError(f"{TEACHERS} runs to learn from did not keep their schedule; try again on a quieter machine")
 
@@ -180,7 +181,7 @@ def _live(cell: Cell, stem: Path, progress: Progress) -> CellResult:
         result = CellResult.from_json(cell, json.loads(kept.read_text(encoding="utf-8")))
     else:
         with OutcomeWriter(stem.with_name(f"{stem.name}.parquet")) as writer:
-            result = run_live(cell, on_row=writer)
+            result = run_live(cell, on_record=writer)
         kept.write_text(json.dumps(result.to_json(), allow_nan=False), encoding="utf-8")
     took = "kept" if kept.is_file() and time.monotonic() - began_s < 1 else f"{time.monotonic() - began_s:.0f} s"
     words = f"{stem.parent.name} {stem.name} at load {cell.load:g} ({took}): {'; '.join(result.notes)}"

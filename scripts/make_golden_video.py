@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from skyshore.catalogue.detectors import DETECTORS, DetectorSpec
 from skyshore.catalogue.store import cache_dir
-from skyshore.catalogue.tfjs_scope import NCHW
+from skyshore.catalogue.tfjs.specs import NCHW
 
 TFJS = "@tensorflow/tfjs@4.22.0"
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
@@ -84,21 +84,21 @@ def thinned(name: str, output: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
 
 def network_input(spec: DetectorSpec, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Apply by hand, outside the converter, what the graph expects of its pixels."""
-    pixels = (picture.astype(np.float64) - spec.source.mean) * spec.source.scale
-    if spec.source.rgb:
+    pixels = (picture.astype(np.float64) - spec.input.mean) * spec.input.scale
+    if spec.input.rgb:
         pixels = pixels[..., ::-1]
     batch = pixels[None].astype(np.float32)
-    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if spec.source.axes == NCHW else batch)
+    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if spec.input.axes == NCHW else batch)
 
 
 def run_original(spec: DetectorSpec, source: Path, workshop: Path) -> dict[str, NDArray[np.float32]]:
     """Execute the original graph up to our cut points; heads are flattened as `OutputSpec` says."""
-    picture = network_input(spec, golden_picture(spec.source.height, spec.source.width))
+    picture = network_input(spec, golden_picture(spec.input.height, spec.input.width))
     (workshop / "picture.bin").write_bytes(picture.tobytes())
     (workshop / "run.js").write_text(RUNNER)
     wanted = [node for output in spec.outputs for node in output.nodes]
     dims = ",".join(str(d) for d in picture.shape)
-    argv = ["node", "run.js", str(source / spec.graph_file), "picture.bin", dims, spec.source.node, ".", *wanted]
+    argv = ["node", "run.js", str(source / spec.graph_file), "picture.bin", dims, spec.input.node, ".", *wanted]
     subprocess.run(argv, cwd=workshop, check=True, timeout=900)
     shapes = json.loads((workshop / "shapes.json").read_text())
     answers = [np.fromfile(workshop / f"{i}.bin", np.float32).reshape(shape) for i, shape in enumerate(shapes)]

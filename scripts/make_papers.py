@@ -24,16 +24,21 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli.sweep_bars import SweepBars  # noqa: E402
-from experiments.bounds import met_bound  # noqa: E402
-from experiments.bundle import Bundle  # noqa: E402
-from experiments.cell import Cell, CellResult, Figures, plan  # noqa: E402
-from experiments.comparison import Group, compare  # noqa: E402
-from experiments.experiment import Experiment  # noqa: E402
-from experiments.inputs import Inputs  # noqa: E402
-from experiments.processes import run_in_processes  # noqa: E402
-from experiments.references import FORESIGHT  # noqa: E402
-from experiments.run import Sweep, finish, pending, run_cells  # noqa: E402
-from experiments.tables import REGRETS  # noqa: E402
+from experiments.figures.comparison import Group, compare  # noqa: E402
+from experiments.plan.bundle import Bundle  # noqa: E402
+from experiments.plan.cell import (  # noqa: E402
+    FORESIGHT,
+    Cell,
+    CellResult,
+    Figures,
+    plan,
+)
+from experiments.plan.experiment import Experiment  # noqa: E402
+from experiments.plan.inputs import Inputs  # noqa: E402
+from experiments.report.tables import REGRETS  # noqa: E402
+from experiments.run.bounds import met_bound  # noqa: E402
+from experiments.run.processes import run_in_processes  # noqa: E402
+from experiments.run.sweep import Sweep, finish, pending, run_cells  # noqa: E402
 from scripts.papers_page import page  # noqa: E402
 from skyshore.policies.registry import POLICIES  # noqa: E402
 from skyshore.report.load_audit import Verdict  # noqa: E402

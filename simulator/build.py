@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -18,17 +17,16 @@ from skyshore.domain.placement import DecisionRecord
 from skyshore.links.capacity import Constant, Trace
 from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, DelayLine, LinkDirection, capacity_of, chunk_bytes
-from skyshore.links.trace_files import TraceError, parse_trace
-from skyshore.nodemodel.calibration import Calibration, Overheads, calibration_from_document
-from skyshore.nodemodel.document import ProfileError, profile_from_document
-from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
-from skyshore.nodemodel.speed import NodeProfile
+from skyshore.nodemodel.calibration import Overheads
 from skyshore.policies.protocol import Policy
 from skyshore.policies.registry import create_policy
 from skyshore.profiling.reward import RewardWeights
 from skyshore.rules.reward import blank_rewards
-from skyshore.scenario import FaultTable, InvalidScenario, NodeTable, Scenario
-from skyshore.scenario_links import link_settings
+from skyshore.scenario import Scenario
+from skyshore.scenario.effects import NodeEffect, SlowNode, StartNode, StopNode
+from skyshore.scenario.faults import node_effects
+from skyshore.scenario.files import calibration_of, profile_of, read_trace
+from skyshore.scenario.links import link_settings
 
 
 def build(
@@ -86,19 +84,9 @@ def fleet(
     settings = settings or settings_of(known.overheads, scenario.seed)
     rewards = blank_rewards(asdict(RewardWeights()))
     simulation = Simulation(plans, policy, rewards, settings, contention=known.contention, arrays=arrays)
-    for fault in scenario.faults:
-        _plan_fault(fault, simulation)
+    for at_s, node_id, effect in node_effects(scenario.faults):
+        simulation.at(at_s, partial(_apply, simulation, node_id, effect))
     return simulation
-
-
-def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
-    """What a scenario says was fitted to live runs; empty if nothing was. Raises InvalidScenario."""
-    if not scenario.calibration:
-        return Calibration("")
-    try:
-        return calibration_from_document(json.loads((folder / scenario.calibration).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InvalidScenario(f"calibration '{scenario.calibration}': {error}") from error
 
 
 def settings_of(overheads: Overheads, seed: int | None = None) -> SimulationSettings:
@@ -113,28 +101,6 @@ def _drawn(overheads: Overheads, rng: np.random.Generator) -> Iterator[tuple[flo
     gateway_s, request_s = overheads.gateway_spread_s, overheads.request_spread_s
     while True:
         yield gateway_s[rng.integers(len(gateway_s))], request_s[rng.integers(len(request_s))] / 2
-
-
-def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
-    """What a scenario says of a node. Raises InvalidScenario for hardware or a file that cannot be used."""
-    try:
-        if table.profile in HARDWARE or table.profile == INSTANT:
-            profile = modelled_profile(table.profile, table.models)
-        else:
-            text = (folder / table.profile).read_text(encoding="utf-8")
-            profile = profile_from_document(json.loads(text))
-    except (OSError, ProfileError, json.JSONDecodeError) as error:
-        known = ", ".join([INSTANT, *HARDWARE])
-        raise InvalidScenario(f"node '{table.id}': {error}; give a profile file, or one of {known}") from error
-    return profile.slowed(table.slowdown).hurried(table.time_scale)
-
-
-def read_trace(folder: Path, name: str) -> Trace:
-    """A link's capacity over time. Raises InvalidScenario for a file that cannot be used."""
-    try:
-        return parse_trace((folder / name).read_text(encoding="utf-8"))
-    except (OSError, TraceError) as error:
-        raise InvalidScenario(f"trace '{name}': {error}") from error
 
 
 class _Links:
@@ -158,8 +124,8 @@ class _Links:
             LinkDirection(bucket, DelayLine(direction, rtt_s, self._rng(node_id, number)))
             for number, (bucket, direction) in enumerate(zip(buckets, directions, strict=True))
         )
-        chunks = [chunk_bytes(direction, self._trace(direction.trace)) for direction in directions]
-        return LinkPath(up, down, *chunks, settings.joules_per_byte)
+        up_chunk, down_chunk = (chunk_bytes(direction, self._trace(direction.trace)) for direction in directions)
+        return LinkPath(up, down, up_chunk, down_chunk, settings.joules_per_byte)
 
     def _buckets(self, word: str, directions: list[Direction]) -> tuple[Bucket, Bucket]:
         if word in self._shared:
@@ -181,15 +147,11 @@ class _Links:
         return np.random.default_rng([self._scenario.seed, way, *node_id.encode()])
 
 
-def _plan_fault(fault: FaultTable, simulation: Simulation) -> None:
-    node = fault.node
-    if fault.kind == "drift":
-        simulation.at(fault.at_s, partial(simulation.drift, node, fault.slowdown))
-        if fault.for_s is not None:
-            simulation.at(fault.at_s + fault.for_s, partial(simulation.drift, node, 1.0))
-    elif fault.kind == "boot":
-        simulation.at(fault.at_s, partial(simulation.boot, node))
-    elif fault.kind == "crash":
-        simulation.at(fault.at_s, partial(simulation.crash, node))
-        if fault.for_s is not None:
-            simulation.at(fault.at_s + fault.for_s, partial(simulation.boot, node))
+def _apply(simulation: Simulation, node_id: str, effect: NodeEffect) -> None:
+    match effect:
+        case StopNode():
+            simulation.crash(node_id)
+        case StartNode():
+            simulation.boot(node_id)
+        case SlowNode():
+            simulation.drift(node_id, effect.slowdown)

@@ -100,12 +100,13 @@ class FleetRecords:
         ways = [direction for direction, _ in self._directions]
         links = make_links(ways, [chunk for _, chunk in self._directions], self.largest_bytes, arrays=arrays)
         return Plant(
-            *(
-                in_form(records, arrays=arrays)
-                for records in (self.states, self.engine_records, self.ledgers, self.arm_states, self.hosts)
-            ),
-            links,
-            integers(room, arrays=arrays, fill=NONE),
+            states=in_form(self.states, arrays=arrays),
+            engines=in_form(self.engine_records, arrays=arrays),
+            ledgers=in_form(self.ledgers, arrays=arrays),
+            arms=in_form(self.arm_states, arrays=arrays),
+            hosts=in_form(self.hosts, arrays=arrays),
+            links=links,
+            unpaid_after=integers(room, arrays=arrays, fill=NONE),
         )
 
     def view(self, *, arrays: bool) -> View:

@@ -40,8 +40,8 @@ NODE_STATE = dtype_of(
     ("first_arm", "i8", (KINDS,)),
     ("arms", "i8", (KINDS,)),
 )
-"""A node as it is, beside NODE, which is what the scheduler knows of it. `spent_joules`: in earlier lives. Its arms of a
-kind follow one another."""
+"""A node as it is, beside NODE, which is what the scheduler knows of it. `spent_joules`: in earlier lives. The arms of
+one kind follow one another."""
 ARM_STATE = dtype_of("frame_s bytes_per_frame", "engine frame_stride")
 """What an arm makes of a task on its node."""
 HOST = dtype_of("contention", "busy")

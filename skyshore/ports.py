@@ -1,45 +1,20 @@
-"""The seams: what the house needs from outside, as Protocols. Adapters and test fakes fill them."""
+"""What Skyshore needs from outside, as Protocols. Adapters and test fakes implement them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
+from skyshore.domain.job import Job, TaskRecord
 from skyshore.domain.llm import LlmInput, TokenChunk
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.domain.node import EngineLoad, Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
-from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
-
-
-class Clock(Protocol):
-    """Where time comes from."""
-
-    def now_s(self) -> float:
-        """Seconds since the epoch; comparable between processes of one host."""
-        ...
-
-
-SegmentEvent: TypeAlias = FrameDetections | Classification | WorkerOutcome
-"""What comes back of a segment."""
+from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentEvent, SegmentInfo
 
 # ---------------------------------------------------------------------------------------------- engines
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """How busy an engine is right now; feeds the node's heartbeat and admission."""
-
-    running: int
-    queued: int
-    capacity: int
-    kv_used: float = 0.0
-    decode_batch: float = 0.0
-    tokens_per_s: float = 0.0
 
 
 class LlmEngine(Protocol):
@@ -189,45 +164,6 @@ class WorkerClient(Protocol):
 # ------------------------------------------------------------------------------------------------- state
 
 
-class TaskState(StrEnum):
-    """Where a task or a job stands. The last three never change again."""
-
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """What `/v1/tasks/{id}` shows; the store keeps it for a day after it ended."""
-
-    task_id: str
-    kind: str
-    state: TaskState
-    created_at_s: float
-    updated_at_s: float
-    progress: float = 0.0
-    """Share of the work done, 0..1."""
-    node_ids: tuple[str, ...] = ()
-    error_code: str = ""
-    error: str = ""
-    result_path: str = ""
-    detail: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One entry of the work stream."""
-
-    entry_id: str
-    task_id: str
-    body: bytes
-    deliveries: int
-    """How often it was handed out, this time included."""
-
-
 class StateStore(Protocol):
     """Everything the processes share. One schema, one prefix: `docs/state.md`.
 
@@ -246,7 +182,7 @@ class StateStore(Protocol):
         """Give the lease back at once (a clean stop)."""
         ...
 
-    async def nodes(self) -> list[tuple[Node, NodeStatus]]:
+    async def nodes(self) -> list[NodeReport]:
         """All nodes whose lease runs."""
         ...
 

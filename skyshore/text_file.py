@@ -14,4 +14,4 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise NotFound(f"cannot read {path}: it is no text file") from error
+        raise NotFound(f"cannot read {path}: it is not a text file") from error

@@ -14,7 +14,7 @@ from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.policies.protocol import Policy
 from skyshore.policies.registry import POLICIES
 from skyshore.scenario import Scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario.workload import make_schedule
 
 EDGE_KINDS = (("l4", "yi-6b"), ("l4", "yi-9b"), ("t4", "yi-6b"), ("a100", "llama3-8b"), ("l4", "llama3-8b"))
 CLOUD_KINDS = (("a100", "llama-33b"), ("h100", "yi-34b"), ("h100", "llama3-8b"), ("a100", "yi-9b"))
@@ -87,9 +87,7 @@ def random_fleet(rng: np.random.Generator, policy: str, duration_s: float) -> Sc
 def run(scenario: Scenario) -> Score:
     """One run to its end."""
     outcomes: list[Outcome] = []
-    simulation = build(scenario, Path(), outcomes.append)
-    simulation.cluster.start(make_schedule(scenario).arrivals)
-    simulation.timeline.run()
+    build(scenario, Path()).run(make_schedule(scenario).arrivals, outcomes.append)
     met = sum(outcome.met_deadline for outcome in outcomes)
     answered = [outcome for outcome in outcomes if outcome.status is OutcomeStatus.OK]
     return Score(len(outcomes), met, sum(outcome.joules for outcome in answered))

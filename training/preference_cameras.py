@@ -25,10 +25,11 @@ from skyshore.adapters.video_source import frames, probe
 from skyshore.catalogue.store import ready
 from skyshore.domain.video import Codec, Detection, SegmentInfo
 from skyshore.engines.video.detector import Detector
-from skyshore.nodemodel.hardware import HARDWARE, VISION_SHAPES, video_speed
+from skyshore.nodemodel.detectors import VISION_SHAPES
+from skyshore.nodemodel.hardware import HARDWARE, video_speed
 from skyshore.profiling.complexity import complexity_vector
 from skyshore.profiling.detection_quality import detection_quality
-from skyshore.workload.synthetic_clips import StreetSpec, street_clip
+from skyshore.workload.synthetic.clips import StreetSpec, street_clip
 from training.clip_complexity import clip_file
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from cli.launcher.door import door
+from cli.launcher.control_socket import control_socket
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.health import HealthCheck, Probe
@@ -29,22 +29,22 @@ POLL_S = 0.1
 
 
 def log_folder(state_folder: Path) -> Path:
-    """Where every process's output goes."""
+    """The folder for the output of every process."""
     return state_folder / "logs"
 
 
 async def run_system(options: SystemOptions, cached: set[str], console: Console, limits: Limits = Limits()) -> None:  # noqa: B008
-    """Start a system and stay until a signal or the end of an essential process; then stop it in order.
+    """Start a system, wait for a signal or the end of an essential process, then stop the system in order.
 
     Raises:
         AlreadyRunning: a system runs in this state folder.
-        LaunchFailed: it did not come up, or an essential process ended.
+        LaunchFailed: the system did not start, or an essential process ended.
     """
     file = StateFile(options.state_folder)
     with file.held():
         stop_remains(file, console)
         log_folder(options.state_folder).mkdir(parents=True, exist_ok=True)
-        _insist_on_store(options.redis_url)
+        _check_store(options.redis_url)
         plan = plan_system(options, cached)
         view = LogView(console, tuple(spec.name for stage in plan.stages for spec in stage))
         for note in plan.notes:
@@ -52,7 +52,7 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         record = _Recorder(file, plan, options.scenario)
         supervisor = Supervisor(plan.stages, log_folder(options.state_folder), view, limits, record.started)
         try:
-            async with door(supervisor) as path:
+            async with control_socket(supervisor) as path:
                 record.opened(path)
                 await _until_stopped(supervisor, record, view)
         finally:
@@ -61,15 +61,15 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
 
 
 def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -> SystemState:
-    """Run `skyshore up` with `arguments` in the background and return once it is ready.
+    """Run `skyshore up` with `arguments` in the background; returns when the system is ready.
 
     Raises:
         AlreadyRunning: a system runs in this state folder.
-        LaunchFailed: it did not come up; the end of its log is quoted.
+        LaunchFailed: the system did not start; the message quotes the end of its log.
     """
     file = StateFile(state_folder)
     with file.held():
-        pass  # the background process takes the lock for good; asking first gives the clearer message
+        pass  # the background process takes the lock later; asking first gives a clearer message
     log_folder(state_folder).mkdir(parents=True, exist_ok=True)
     log_path = log_folder(state_folder) / "launcher.log"
     with log_path.open("wb") as log:
@@ -93,7 +93,7 @@ def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -
 
 
 def stop_system(state_folder: Path, console: Console) -> bool:
-    """Stop the system of this folder, or clear up what a dead launcher left; False where there was nothing."""
+    """Stop the system of this folder, or what a dead launcher left; False if there was nothing to stop."""
     file = StateFile(state_folder)
     state = file.read()
     if state is None:
@@ -111,13 +111,13 @@ def stop_system(state_folder: Path, console: Console) -> bool:
 
 
 def stop_remains(file: StateFile, console: Console) -> None:
-    """Stop processes that a dead launcher left behind, newest first, and forget them."""
+    """Stop processes that a dead launcher left, newest first, and remove the state file."""
     state = file.read()
     if state is None or state.alive:
         return
     left = [(entry.name, process) for entry in reversed(state.processes) if (process := entry.id.find()) is not None]
     for name, process in left:
-        say(console, (f"stopping {name} (pid {process.pid}), left behind by a launcher that is gone", "yellow"))
+        say(console, (f"stopping {name} (pid {process.pid}), left by a launcher that has ended", "yellow"))
         process.terminate()
     _, alive = psutil.wait_procs([process for _, process in left], timeout=10)
     for process in alive:
@@ -125,14 +125,14 @@ def stop_remains(file: StateFile, console: Console) -> None:
     file.remove()
 
 
-def _insist_on_store(redis_url: str) -> None:
-    """A store of the user's must answer before anything is started. Raises LaunchFailed."""
+def _check_store(redis_url: str) -> None:
+    """Raises LaunchFailed if the user's own store does not answer, before anything is started."""
     if redis_url and (problem := HealthCheck(Probe.REDIS, redis_url).problem()):
-        raise LaunchFailed(f"{problem}; start it, or unset SKYSHORE_REDIS_URL to have a server of our own")
+        raise LaunchFailed(f"{problem}; start it, or unset SKYSHORE_REDIS_URL to start a new Valkey server")
 
 
 class _Recorder:
-    """Keeps the state file true while the system starts and stops."""
+    """Keeps the state file up to date while the system starts and stops."""
 
     def __init__(self, file: StateFile, plan: SystemPlan, scenario: Path | None) -> None:
         self._file = file
@@ -141,15 +141,15 @@ class _Recorder:
         source = str(scenario.absolute()) if scenario is not None else ""
         self._state = SystemState(me, False, *addresses, links_url=plan.links_url, scenario=source, notes=plan.notes)
 
-    def opened(self, door: str) -> None:
-        self._state = replace(self._state, door=door)
+    def opened(self, control_socket: str) -> None:
+        self._state = replace(self._state, control_socket=control_socket)
 
     def started(self, child: Child) -> None:
         spec = child.spec
         try:
             identity = ProcessId.of(child.pid)
         except psutil.NoSuchProcess:
-            return  # ended already: the supervisor tells why, and nothing is left to stop
+            return  # already ended: the supervisor reports why, and there is nothing to stop
         entry = ProcessEntry(spec.name, identity, spec.health, str(child.log_path), spec.essential)
         others = tuple(each for each in self._state.processes if each.name != entry.name)
         self._write(replace(self._state, processes=(*others, entry)))
@@ -182,14 +182,14 @@ async def _live(supervisor: Supervisor, record: _Recorder, view: LogView) -> Non
     view.say(f"ready: {state.gateway_url}  (Ctrl-C stops everything)", "bold green")
     ended = await supervisor.watch()
     raise LaunchFailed(
-        f"{ended.spec.name} ended, and nothing works without it; everything is stopped\n"
+        f"{ended.spec.name} ended, and the system cannot run without it; all processes are stopped\n"
         f"last lines of {ended.log_path}:\n{ended.last_lines()}"
     )
 
 
 async def _stop(supervisor: Supervisor, view: LogView) -> None:
-    """In order; a second Ctrl-C kills what is left instead of leaving it behind."""
-    view.say("stopping: gateway first, store last (again to kill)", "bold")
+    """Stop the children in order; a second Ctrl-C kills those that still run."""
+    view.say("stopping: gateway first, store last (Ctrl-C again kills the processes)", "bold")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.kill)

@@ -1,4 +1,4 @@
-"""What can go wrong between `up` and `down`."""
+"""Errors of the launcher."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from skyshore.domain.errors import SkyshoreError
 
 
 class LaunchFailed(SkyshoreError):
-    """The system did not come up, or did not stay up; the message names the process and its log."""
+    """The system did not start, or did not keep running; the message names the process and its log."""
 
     code = "launch_failed"
 
 
 class NotRunning(SkyshoreError):
-    """There is no system to talk to."""
+    """No system runs."""
 
     code = "not_running"
 
 
 class AlreadyRunning(SkyshoreError):
-    """One system per state folder."""
+    """A system already runs in the state folder."""
 
     code = "already_running"

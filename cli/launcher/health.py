@@ -1,4 +1,4 @@
-"""Does a process serve? One check per kind of process, each saying in words what is wrong."""
+"""Health checks: whether a process serves and, if not, what is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skyshore.runtime.healthcheck import grpc_problem, http_problem
 
 
 class Probe(StrEnum):
-    """How a process is asked."""
+    """Protocol of a health check."""
 
     GRPC = "grpc"
     HTTP = "http"
@@ -26,11 +26,11 @@ class HealthCheck:
 
     @property
     def port(self) -> int:
-        """The port it is asked on."""
+        """Port of the address."""
         return urlsplit(self.address if "://" in self.address else f"//{self.address}").port or 0
 
     def problem(self, timeout_s: float = 2.0) -> str:
-        """Empty when it serves, else what is wrong. Blocks up to `timeout_s`."""
+        """Empty if the process serves, else what is wrong. Blocks up to `timeout_s` seconds."""
         if self.probe is Probe.GRPC:
             return grpc_problem(self.address, timeout_s)
         if self.probe is Probe.HTTP:
@@ -39,7 +39,7 @@ class HealthCheck:
 
 
 def _redis_problem(url: str, timeout_s: float) -> str:
-    import redis  # noqa: PLC0415 (a tenth of a second that most commands need not pay)
+    import redis  # noqa: PLC0415 (takes 0.1 s, which most commands do not need)
 
     try:
         with redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:

@@ -1,4 +1,4 @@
-"""The process that emulates a scenario's links, and the file that tells it which."""
+"""The process that emulates the links of a scenario, and its file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
 from services.links.schemas import NewLinkBody, SettingsBody
 from skyshore.scenario import Scenario
-from skyshore.scenario_links import link_settings
+from skyshore.scenario.links import link_settings
 
 LINKS_PORT = 7190
 FIRST_LINK_PORT = 7191
 
 
 def scenario_links(scenario: Scenario, listening: Mapping[str, str], ports: Ports) -> list[NewLinkBody]:
-    """A relay before every node that the scenario gives a link; `listening` is where each node listens."""
+    """A relay for every node that has a link in the scenario. `listening`: node id -> host:port of the node."""
     found: list[NewLinkBody] = []
     for node_id, target in listening.items():
         settings = link_settings(scenario, node_id)
@@ -31,7 +31,7 @@ def scenario_links(scenario: Scenario, listening: Mapping[str, str], ports: Port
 
 
 def addresses_behind(links: list[NewLinkBody], listening: Mapping[str, str]) -> dict[str, NodeAddress]:
-    """Where callers find each node: at its link's relay, if it has one."""
+    """Node id -> the address of the node and of the relay of its link, if it has one."""
     relays = {link.name: link.listen for link in links}
     return {node_id: NodeAddress(address, relays.get(node_id, "")) for node_id, address in listening.items()}
 
@@ -39,7 +39,7 @@ def addresses_behind(links: list[NewLinkBody], listening: Mapping[str, str]) -> 
 def links_spec(
     links: list[NewLinkBody], scenario: Scenario, folder: Path, *, file: Path, ports: Ports, shared: Mapping[str, str]
 ) -> ProcessSpec:
-    """The emulator's process; writes `file`, the links it begins with. Traces lie in `folder`."""
+    """The process of the link emulator. Writes its links to `file`; `folder` holds the trace files."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"[{','.join(link.model_dump_json() for link in links)}]", encoding="utf-8")
     address = f"{HOST}:{ports.choose('links', LINKS_PORT)}"

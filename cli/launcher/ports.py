@@ -1,4 +1,4 @@
-"""Ports to listen on: the usual one, or the next best when it is taken."""
+"""Ports to listen on: the usual port, or any free port if that is taken."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HOST = "127.0.0.1"
 
 @dataclass(slots=True)
 class Ports:
-    """Hands out each port once and keeps what had to move, to be told to the user."""
+    """Gives out each port once and remembers the ports that were taken, for a message to the user."""
 
     any_free: bool = False
-    """Take no usual port at all, so that nothing else on this machine is met."""
+    """Use no usual port, so that no other program on this machine is disturbed."""
     moved: list[str] = field(default_factory=list)
     _given: set[int] = field(default_factory=set)
 
@@ -31,14 +31,14 @@ class Ports:
         self._given.add(port)
         return port
 
-    def insist(self, name: str, port: int) -> int:
-        """`port`, or fail.
+    def require(self, name: str, port: int) -> int:
+        """`port`, or an error.
 
         Raises:
             LaunchFailed: another process listens there.
         """
         if port in self._given or not _is_free(port):
-            raise LaunchFailed(f"port {port} for {name} is taken; choose another or leave it out to get a free one")
+            raise LaunchFailed(f"port {port} for {name} is in use; choose another port, or give none to get a free one")
         self._given.add(port)
         return port
 

@@ -18,7 +18,7 @@ PIPE_WAIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to start and how to tell that it serves."""
+    """A command to start, and the check that it serves."""
 
     name: str
     argv: tuple[str, ...]
@@ -26,25 +26,25 @@ class ProcessSpec:
     """Added to the launcher's own environment."""
     health: HealthCheck
     essential: bool = True
-    """Whether the system stops when this process ends; a node's end is only reported."""
+    """Whether the system stops when this process ends. The end of a node is only reported."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """Bytes in, whole lines out."""
+    """Splits a stream of bytes into lines."""
 
     rest: bytes = b""
     longest: int = field(default=1 << 20, repr=False)
 
     def feed(self, data: bytes) -> list[bytes]:
         *lines, self.rest = (self.rest + data).split(b"\n")
-        if len(self.rest) > self.longest:  # a process that never ends its line must not eat our memory
+        if len(self.rest) > self.longest:  # a line without an end must not fill the memory
             lines, self.rest = [*lines, self.rest], b""
         return lines
 
 
 class Child:
-    """A started process. Its output goes to `log_path` as it is and, line by line, to `show`."""
+    """A process. Its output goes unchanged to `log_path` and, line by line, to `show`."""
 
     def __init__(self, spec: ProcessSpec, log_path: Path, show: Callable[[str, str], None]) -> None:
         self.spec, self.log_path = spec, log_path
@@ -64,7 +64,7 @@ class Child:
         return self._process.returncode if self._process else None
 
     def owns_its_port(self) -> bool:
-        """Whether what answers at its address is this process, and not another that was there before."""
+        """Whether this process, and not an older one, listens at its address."""
         try:
             sockets = psutil.Process(self.pid).net_connections("tcp")
         except psutil.Error:
@@ -72,9 +72,9 @@ class Child:
         return any(s.status == psutil.CONN_LISTEN and s.laddr.port == self.spec.health.port for s in sockets)
 
     async def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches the launcher alone, which then stops in order.
+        """Start it in its own session, so that Ctrl-C reaches only the launcher, which then stops all in order.
 
-        A child that ended may be started again; its log goes on.
+        A process that ended may be started again; its log is continued.
         """
         self._started_before = self._process is not None
         self._process = await asyncio.create_subprocess_exec(
@@ -88,29 +88,29 @@ class Child:
         self._pump = asyncio.create_task(self._pump_lines(), name=f"log of {self.spec.name}")
 
     async def wait(self) -> int:
-        """Exit status, once it ended and its last line is in the log."""
+        """Wait for its end and its last log line; returns the exit status."""
         assert self._process is not None and self._pump is not None
         status = await self._process.wait()
         await asyncio.wait({self._pump}, timeout=PIPE_WAIT_S)
-        self._pump.cancel()  # a grandchild that still holds the pipe must not hold us
+        self._pump.cancel()  # do not wait for a grandchild that still holds the pipe
         return status
 
     async def stop(self, grace_s: float) -> bool:
-        """SIGTERM, then after the grace SIGKILL; True if it ended by itself."""
+        """Send SIGTERM and, after `grace_s` seconds, SIGKILL; True if it ended before that."""
         if self._process is None or self.returncode is not None:
             return True
         self._process.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), grace_s)
-            by_itself = True
+            in_time = True
         except TimeoutError:
             self.kill()
-            by_itself = False
+            in_time = False
         await self.wait()
-        return by_itself
+        return in_time
 
     def kill(self) -> None:
-        """SIGKILL, to its own children too."""
+        """Send SIGKILL to it and its children."""
         if self._process is not None and self.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 

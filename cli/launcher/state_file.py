@@ -1,4 +1,4 @@
-"""What runs where: written by the launcher, read by `down`, `status` and every command that talks to the gateway."""
+"""The state file: which processes run where. Written by the launcher, read by the other commands."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cli.launcher.health import HealthCheck, Probe
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A pid and when it was born, so that a reused pid is never taken for ours."""
+    """A pid and its start time, so that a reused pid is not mistaken for our process."""
 
     pid: int
     born_s: float
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Identify a process that runs now."""
+        """The identity of a process that runs now."""
         return cls(pid, psutil.Process(pid).create_time())
 
     def find(self) -> psutil.Process | None:
-        """The process, if it is still the same one and no zombie."""
+        """The process, if it still runs."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.born_s) < 0.05
@@ -51,7 +51,7 @@ class ProcessEntry:
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """One system: its launcher, its doors and its processes in the order of their start."""
+    """One system: its launcher, its addresses and its processes in the order of their start."""
 
     launcher: ProcessId
     ready: bool
@@ -60,13 +60,13 @@ class SystemState:
     scheduler_address: str
     processes: tuple[ProcessEntry, ...] = ()
     notes: tuple[str, ...] = ()
-    """What its starter should know: ports that moved, models that are missing."""
+    """Messages for the user: ports that were taken, models that are missing."""
     links_url: str = ""
-    """Interface of the link emulator; empty where no link is emulated."""
-    door: str = ""
-    """Socket on which the launcher takes faults (see `door`)."""
+    """URL of the link emulator; empty if no link is emulated."""
+    control_socket: str = ""
+    """Path of the socket on which the launcher takes commands (see `control_socket`)."""
     scenario: str = ""
-    """File it was started from; empty without one."""
+    """Scenario file that it was started from; empty without one."""
 
     @property
     def alive(self) -> bool:
@@ -89,7 +89,7 @@ class StateFile:
         fresh.replace(self.path)
 
     def read(self) -> SystemState | None:
-        """The state, or None where no system was started.
+        """The state; None if no system was started.
 
         Raises:
             LaunchFailed: the file is damaged.
@@ -102,30 +102,32 @@ class StateFile:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise LaunchFailed(f"{self.path} is damaged ({error}); stop what runs by hand and delete it") from error
+            raise LaunchFailed(
+                f"{self.path} is damaged ({error}); stop its processes by hand and delete the file"
+            ) from error
 
     def running(self) -> SystemState:
-        """The state of a system that runs.
+        """The state of the system that runs.
 
         Raises:
-            NotRunning: none was started, or its launcher is gone.
+            NotRunning: no system was started, or its launcher has ended.
         """
         state = self.read()
         if state is None:
             log = self.folder / "logs" / "launcher.log"
-            before = f" (how the last one ended is in {log})" if log.is_file() else ""
+            before = f" (the log of the last one is {log})" if log.is_file() else ""
             raise NotRunning(f"no system runs in {self.folder}; start one with `skyshore up`{before}")
         if not state.alive:
-            raise NotRunning(f"the launcher of {self.path} is gone; `skyshore down` clears up what it left")
+            raise NotRunning(f"the launcher of {self.path} has ended; `skyshore down` stops the processes that it left")
         return state
 
     def remove(self) -> None:
-        """Forget the system."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be the only launcher of this folder; the lock goes with the process, however it ends.
+        """Hold the lock of this folder; the lock ends with the process.
 
         Raises:
             AlreadyRunning: another launcher holds it.

@@ -1,4 +1,4 @@
-"""Starts children stage by stage, watches them, and stops them in the opposite order."""
+"""Starts processes stage by stage, watches them, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from cli.launcher.errors import LaunchFailed
 from cli.launcher.log_view import LogView
 from cli.launcher.nodes import DRIFT_FILE
 from cli.launcher.process import Child, ProcessSpec
+from skyshore.scenario.effects import NodeEffect, SlowNode, StartNode, StopNode
 
 PROBE_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long the supervisor waits."""
+    """How long the supervisor waits, in seconds."""
 
     ready_s: float = 120.0
-    """For one stage to serve; loading a model on a busy machine takes a while."""
+    """Until one stage serves; loading a model on a busy machine takes long."""
     grace_s: float = 20.0
-    """For one process to finish what it holds."""
+    """Until one process has finished its work after SIGTERM."""
 
 
 class Supervisor:
-    """Owns the children: nobody else starts, waits for or stops them. It restarts one only when told to."""
+    """Owns the processes: only it starts, awaits and stops them. It restarts one only for a `StartNode` effect."""
 
     def __init__(
         self,
@@ -36,22 +37,22 @@ class Supervisor:
         limits: Limits = Limits(),
         on_started: Callable[[Child], None] = lambda child: None,
     ) -> None:
-        """`on_started` is told of each child as soon as it has a pid."""
+        """`on_started` is called with each process as soon as it has a pid."""
         self._view, self._limits, self._on_started = view, limits, on_started
         self._stages = [[Child(spec, log_folder / f"{spec.name}.log", view.show) for spec in s] for s in stages]
         self._ends: dict[asyncio.Task[int], Child] = {}
-        self._booted = asyncio.Event()
+        self._started_again = asyncio.Event()
 
     @property
     def children(self) -> list[Child]:
-        """All of them, in order of their start."""
+        """All processes, in order of their start."""
         return [child for stage in self._stages for child in stage]
 
     async def start(self) -> None:
-        """Start each stage once the one before serves.
+        """Start each stage when the stage before serves.
 
         Raises:
-            LaunchFailed: a process ended, or did not serve in time; its log is named and quoted.
+            LaunchFailed: a process ended, or did not serve in time; the message names and quotes its log.
         """
         for stage in self._stages:
             for child in stage:
@@ -69,15 +70,15 @@ class Supervisor:
                 self._view.say(f"{child.spec.name} serves at {child.spec.health.address} (pid {child.pid})", "green")
 
     async def watch(self) -> Child:
-        """Report every end; return the first essential child that ended."""
+        """Report every process that ends; return the first essential one."""
         waiting = self._ends = {asyncio.create_task(child.wait()): child for child in self.children}
-        booted = asyncio.create_task(self._booted.wait())
+        started_again = asyncio.create_task(self._started_again.wait())
         try:
             while True:
-                done, _ = await asyncio.wait([*waiting, booted], return_when=asyncio.FIRST_COMPLETED)
-                if booted in done:
-                    self._booted.clear()
-                    booted = asyncio.create_task(self._booted.wait())
+                done, _ = await asyncio.wait([*waiting, started_again], return_when=asyncio.FIRST_COMPLETED)
+                if started_again in done:
+                    self._started_again.clear()
+                    started_again = asyncio.create_task(self._started_again.wait())
                 ended = [waiting.pop(task) for task in done if task in waiting]
                 for child in ended:
                     self._view.say(f"{_how_it_ended(child)}; it is not restarted. Log: {child.log_path}", "bold red")
@@ -85,66 +86,68 @@ class Supervisor:
                     if child.spec.essential:
                         return child
         finally:
-            tasks = [*waiting, booted]
+            tasks = [*waiting, started_again]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def crash(self, name: str) -> None:
-        """End a child without warning, as a fault would. Raises LaunchFailed for one that is not there, or needed."""
-        child = self._child(name)
-        if child.spec.essential:
-            raise LaunchFailed(f"{name} is no node: without it nothing works, so it cannot be crashed")
-        child.kill()
+    async def apply(self, name: str, effect: NodeEffect) -> None:
+        """Make an effect of a fault happen to the process of a node.
 
-    async def drift(self, name: str, slowdown: float) -> None:
-        """Let an emulated node take so many times as long as it says. Raises LaunchFailed for one that cannot."""
-        file = _drift_file(self._child(name))
-        if not file.name:
-            raise LaunchFailed(f"{name} is not emulated: a real engine cannot be made to drift")
-        fresh = file.with_suffix(".new")
-        fresh.write_text(f"{slowdown!r}\n", encoding="utf-8")
-        fresh.replace(file)
-
-    async def boot(self, name: str) -> None:
-        """Start a child that ended. Raises LaunchFailed for one that is not there, or that runs."""
+        Raises:
+            LaunchFailed: no such process, it is not a node, it cannot be slowed down, or it already runs.
+        """
         child = self._child(name)
-        if child.returncode is None:
-            raise LaunchFailed(f"{name} runs; crash it first")
-        await child.wait()
-        await child.start()
-        self._on_started(child)
-        self._ends[asyncio.create_task(child.wait())] = child
-        self._booted.set()
-        self._view.say(f"{name} was started again (pid {child.pid})", "green")
+        match effect:
+            case StopNode():
+                if child.spec.essential:
+                    raise LaunchFailed(f"{name} is not a node: the system cannot run without it, so it is not stopped")
+                child.kill()
+            case StartNode():
+                await self._start_again(child)
+            case SlowNode():
+                _slow_down(child, effect.slowdown)
 
     async def stop(self) -> None:
-        """Last started first, so that nothing loses what it still talks to; one stage at a time."""
+        """Stop the last stage first, so that no process loses one that it still uses."""
         for stage in reversed(self._stages):
             running = [child for child in stage if child.pid and child.returncode is None]
             stopped = await asyncio.gather(*(child.stop(self._limits.grace_s) for child in running))
-            for child, by_itself in zip(running, stopped, strict=True):
-                if by_itself:
+            for child, in_time in zip(running, stopped, strict=True):
+                if in_time:
                     self._view.say(f"{child.spec.name} stopped", "dim")
                 else:
                     message = f"{child.spec.name} did not stop within {self._limits.grace_s:g} s and was killed"
                     self._view.say(message, "bold red")
 
     def kill(self) -> None:
-        """End all children at once, without their leave; `stop` then finds them gone."""
+        """Kill all processes at once; `stop` then has nothing to do."""
         for child in self.children:
             child.kill()
+
+    async def _start_again(self, child: Child) -> None:
+        name = child.spec.name
+        if child.returncode is None:
+            raise LaunchFailed(f"{name} already runs; stop it first")
+        await child.wait()
+        await child.start()
+        self._on_started(child)
+        self._ends[asyncio.create_task(child.wait())] = child
+        self._started_again.set()
+        self._view.say(f"{name} was started again (pid {child.pid})", "green")
 
     def _child(self, name: str) -> Child:
         for child in self.children:
             if child.spec.name == name:
                 return child
-        raise LaunchFailed(f"no process '{name}'; there are {', '.join(child.spec.name for child in self.children)}")
+        raise LaunchFailed(
+            f"no process '{name}'; the processes are {', '.join(child.spec.name for child in self.children)}"
+        )
 
     async def _wait_until_it_serves(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + self._limits.ready_s
-        problem = "it was never asked"
+        problem = "it was never checked"
         while loop.time() < end_s:
             if child.returncode is not None:
                 await child.wait()
@@ -157,8 +160,17 @@ class Supervisor:
         raise _failed(child, f"{child.spec.name} did not serve within {self._limits.ready_s:g} s: {problem}")
 
 
+def _slow_down(child: Child, slowdown: float) -> None:
+    file = _drift_file(child)
+    if not file.name:
+        raise LaunchFailed(f"{child.spec.name} is not emulated: a real engine cannot be slowed down")
+    fresh = file.with_suffix(".new")
+    fresh.write_text(f"{slowdown!r}\n", encoding="utf-8")
+    fresh.replace(file)
+
+
 def _drift_file(child: Child) -> Path:
-    """An empty path for a process that has none."""
+    """The file in which an emulated node reads its slowdown; an empty path for other processes."""
     return Path(child.spec.env.get(DRIFT_FILE, ""))
 
 

@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_node.classify.service import ClassifierSettings, ClipClassifier, Verdict
+from cloud_node.classify.service import ClassifierSettings, ClipClassifier, TimedClassification
 from cloud_node.dsp.group import GroupSettings, RankGroup
 from cloud_node.dsp.launcher import ForkLauncher
 from skyshore.adapters.video_decode import Picture, SegmentDecoder, open_decoder
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, QueueFull
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, EncodedFrame, SegmentInfo
-from skyshore.ports import EngineLoad
 
 MOST_FRAMES = 256
 """Frames of one clip; the model looks at a handful, so more would be the sender's mistake."""
@@ -61,11 +61,11 @@ class RankClassifierEngine:
             raise QueueFull(f"{self.model} has {self._admitted} clips in hand; try again", retry_after_s=1.0)
         self._admitted += 1
         try:
-            verdict, decode_s, count = await self._verdict(task, info, frames)
+            answer, decode_s, count = await self._answer(task, info, frames)
         finally:
             self._admitted -= 1
-        yield Classification(verdict.labels, verdict.scores, verdict.ranks, verdict.batch)
-        yield WorkerOutcome(verdict.queue_s, decode_s, verdict.compute_s, frames=count)
+        yield answer.found
+        yield WorkerOutcome(queue_s=answer.queue_s, prefill_s=decode_s, compute_s=answer.compute_s, frames=count)
 
     def load(self) -> EngineLoad:
         """See `ClipClassifierEngine`. A batch counts as one clip per rank, the rest of it as waiting."""
@@ -85,9 +85,9 @@ class RankClassifierEngine:
         """End the ranks."""
         await self._stack.aclose()
 
-    async def _verdict(
+    async def _answer(
         self, task: Task, info: SegmentInfo, frames: AsyncIterator[EncodedFrame]
-    ) -> tuple[Verdict, float, int]:
+    ) -> tuple[TimedClassification, float, int]:
         """What the clip shows, the seconds spent decoding it, and its frames."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + task.deadline_s
@@ -107,8 +107,8 @@ class RankClassifierEngine:
             ) from None
         if not pictures:
             raise InvalidMedia("a clip without frames shows nothing")
-        verdict = await self._classifier.classify(np.stack(pictures), max(ends_s - loop.time(), 0.0))
-        return verdict, decode_s, len(pictures)
+        answer = await self._classifier.classify(np.stack(pictures), max(ends_s - loop.time(), 0.0))
+        return answer, decode_s, len(pictures)
 
     def _decode(self, decoder: SegmentDecoder, data: bytes | None) -> list[NDArray[np.uint8]]:
         """Pictures in the model's size and colour order, so that a clip of large ones takes no more memory."""

@@ -22,6 +22,7 @@ from cloud_node.dsp.group import RankGroup
 from cloud_node.dsp.launcher import RankCommand
 from cloud_node.dsp.wire import Wire
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, NodeUnavailable, QueueFull, SkyshoreError
+from skyshore.domain.video import Classification, LabelScore
 
 CALIBRATION_S = 30.0
 
@@ -47,16 +48,10 @@ class ClassifierSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a clip shows."""
+class TimedClassification:
+    """What a clip shows, and the seconds that took."""
 
-    labels: tuple[str, ...]
-    """Likeliest first."""
-    scores: tuple[float, ...]
-    """Their probabilities; they add up to 1."""
-    ranks: int
-    """Ranks that worked on the batch this clip was in."""
-    batch: int
+    found: Classification
     queue_s: float
     compute_s: float
 
@@ -66,7 +61,7 @@ class _Waiting:
     patches: NDArray[np.uint8]
     asked_at_s: float
     ends_at_s: float
-    verdict: asyncio.Future[Verdict]
+    answer: asyncio.Future[TimedClassification]
 
 
 @dataclass(slots=True)
@@ -111,7 +106,7 @@ class ClipClassifier:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    async def classify(self, frames: NDArray[np.uint8], deadline_s: float) -> Verdict:
+    async def classify(self, frames: NDArray[np.uint8], deadline_s: float) -> TimedClassification:
         """Name what happens in a clip: RGB frames [T, H, W, 3] of any length and size.
 
         Raises:
@@ -130,7 +125,7 @@ class ClipClassifier:
             raise QueueFull("too many clips wait to be classified; come back soon", retry_after_s=1.0) from None
         try:
             async with asyncio.timeout_at(item.ends_at_s):
-                return await item.verdict
+                return await item.answer
         except TimeoutError:
             raise DeadlineExceeded(f"the clip was not classified within {deadline_s:.3g} s") from None
 
@@ -157,15 +152,15 @@ class ClipClassifier:
             batch = [await self._queue.get()]
             while len(batch) < self.settings.max_batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            batch = [item for item in batch if not item.verdict.done() and item.ends_at_s > loop.time()]
+            batch = [item for item in batch if not item.answer.done() and item.ends_at_s > loop.time()]
             if not batch:
                 continue
             try:
                 await self._run(batch)
             except SkyshoreError as failure:
                 for item in batch:
-                    if not item.verdict.done():
-                        item.verdict.set_exception(failure)
+                    if not item.answer.done():
+                        item.answer.set_exception(failure)
 
     async def _run(self, batch: list[_Waiting]) -> None:
         began_s = time.perf_counter()  # uvloop's own clock counts whole milliseconds
@@ -178,15 +173,17 @@ class ClipClassifier:
         logits = await self.group.run(request.to_json(), parts, left_s)
         took_s = time.perf_counter() - began_s
         for item, row in zip(batch, logits, strict=True):
-            if not item.verdict.done():
-                item.verdict.set_result(self._verdict(row, size, len(batch), began_s - item.asked_at_s, took_s))
+            if not item.answer.done():
+                item.answer.set_result(self._answer(row, size, len(batch), began_s - item.asked_at_s, took_s))
 
-    def _verdict(self, logits: NDArray[Any], ranks: int, batch: int, queue_s: float, compute_s: float) -> Verdict:
+    def _answer(
+        self, logits: NDArray[Any], ranks: int, batch: int, queue_s: float, compute_s: float
+    ) -> TimedClassification:
         weights = np.exp(logits.astype(np.float64) - logits.max())
         shares = weights / weights.sum()
         order = np.argsort(-shares)
-        labels = tuple(self._card.labels[i] for i in order)
-        return Verdict(labels, tuple(float(shares[i]) for i in order), ranks, batch, queue_s, compute_s)
+        labels = tuple(LabelScore(self._card.labels[i], float(shares[i])) for i in order)
+        return TimedClassification(Classification(labels, ranks, batch), queue_s, compute_s)
 
 
 def resample(frames: NDArray[np.uint8], config: ModelConfig) -> NDArray[np.uint8]:

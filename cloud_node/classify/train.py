@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cloud_node.classify.model import ModelConfig, SpaceTimeTransformer
 from cloud_node.classify.weights import ModelCard
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_batch
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_batch
 
 Report = Callable[[str], None]
 

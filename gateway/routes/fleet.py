@@ -1,4 +1,4 @@
-"""/v1/models, /v1/nodes, /v1/policy, /v1/decisions: what is there, and who decides."""
+"""/v1/models, /v1/nodes, /v1/policy, /v1/decisions: the fleet and its policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLICY_BODY_BYTES = 4096
 
 
 class PolicyChoice(BaseModel):
-    """PUT /v1/policy."""
+    """Body of PUT /v1/policy."""
 
     policy: str = Field(min_length=1, max_length=64)
 
@@ -28,7 +28,7 @@ def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -
     """The routes."""
     router = APIRouter(prefix="/v1", tags=["fleet"])
 
-    @router.get("/models", summary="Models the live nodes serve")
+    @router.get("/models", summary="Models that the live nodes serve")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": await _models(fleet)}
 
@@ -43,14 +43,14 @@ def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -
     async def nodes() -> dict[str, Any]:
         return {"nodes": [{**asdict(node), "status": asdict(status)} for node, status in await fleet.nodes()]}
 
-    @router.get("/policy", summary="The policy in force")
+    @router.get("/policy", summary="The active policy")
     async def policy() -> dict[str, Any]:
         name, available = await scheduler.policy()
         return {"policy": name, "available": available}
 
-    @router.put("/policy", summary="Put another policy in force", openapi_extra=_policy_body())
+    @router.put("/policy", summary="Change the active policy", openapi_extra=_policy_body())
     async def set_policy(request: Request) -> dict[str, Any]:
-        # Read by hand, as the framework would read a body of any size.
+        # Not read by FastAPI, which would read a body of any size.
         body = await read_json(request.headers, request.receive, POLICY_BODY_BYTES)
         await scheduler.set_policy(PolicyChoice.model_validate_json(body).policy)
         return await policy()

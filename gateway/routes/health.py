@@ -1,4 +1,4 @@
-"""/health, /ready, /metrics: for supervisors and scrapers."""
+"""/health, /ready, /metrics: for process supervisors and Prometheus."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) 
     router = APIRouter(tags=["health"])
 
     @router.head("/health", include_in_schema=False)
-    @router.get("/health", summary="The process answers")
+    @router.get("/health", summary="The process runs")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/ready", summary="Requests can be answered; says what is missing if not")
+    @router.get("/ready", summary="Whether requests can be answered, and what is missing")
     async def ready(response: Response) -> dict[str, object]:
-        checks = {"store": store.ping(), "scheduler": scheduler.policy(), "nodes": _some_node(fleet)}
-        missing = dict(zip(checks, await asyncio.gather(*map(_trouble, checks.values())), strict=True))
+        checks = {"store": store.ping(), "scheduler": scheduler.policy(), "nodes": _check_nodes(fleet)}
+        missing = dict(zip(checks, await asyncio.gather(*map(_problem, checks.values())), strict=True))
         missing = {name: why for name, why in missing.items() if why}
         response.status_code = 503 if missing else 200
         return {"ready": not missing, "missing": missing}
@@ -41,13 +41,13 @@ def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) 
     return router
 
 
-async def _some_node(fleet: FleetView) -> None:
+async def _check_nodes(fleet: FleetView) -> None:
     if not await fleet.nodes():
         raise NodeUnavailable("no node is registered; start one")
 
 
-async def _trouble(check: Awaitable[object]) -> str:
-    """Why a check fails; empty if it does not."""
+async def _problem(check: Awaitable[object]) -> str:
+    """Why a check fails; empty if it succeeds."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             await check

@@ -1,6 +1,6 @@
-"""/v1/chat/completions and /v1/completions: OpenAI's words in, our tasks out, and back.
+"""/v1/chat/completions and /v1/completions: turns requests of OpenAI's API into tasks, and their answers back.
 
-Plain ASGI endpoints: at a thousand requests a second the framework's dependency machinery is most of the cost.
+Plain ASGI endpoints: at a thousand requests per second FastAPI itself would be most of the cost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from gateway.asgi import (
-    EventStream,
     Receive,
     Scope,
     Send,
@@ -23,12 +22,15 @@ from gateway.asgi import (
     send_error,
     send_json,
 )
-from gateway.demands import Demands, new_task_id, read_demands
-from gateway.dispatch import Answer, Dispatcher, LlmJob
-from gateway.errors import CallerGone, as_domain, error_object
-from gateway.openai_reply import Choice, Reply, usage_of
-from gateway.openai_schema import ChatRequest, CompletionRequest
+from gateway.attempts import AttemptLoop
+from gateway.errors import CallerGone
+from gateway.llm.openai_reply import CompletionChoice, Reply, usage_of
+from gateway.llm.openai_schema import ChatRequest, CompletionRequest
+from gateway.llm.run import LlmAnswer, LlmPrompt, LlmRun
+from gateway.request_options import RequestOptions, new_task_id, read_request_options
+from gateway.sse import EventStream
 from skyshore.domain.task import ServiceClass, Task, TaskKind
+from skyshore.ports import ProfilerClient
 
 OpenAiRequest = ChatRequest | CompletionRequest
 
@@ -40,13 +42,15 @@ class LlmEndpoint:
         self,
         request_type: type[ChatRequest] | type[CompletionRequest],
         reply: Reply,
-        dispatcher: Dispatcher,
+        profiler: ProfilerClient,
+        attempts: AttemptLoop,
         *,
         origin: str,
         max_body_bytes: int,
         classes: Mapping[str, ServiceClass],
     ) -> None:
-        self._request_type, self._reply, self._dispatcher = request_type, reply, dispatcher
+        self._request_type, self._reply = request_type, reply
+        self._profiler, self._attempts = profiler, attempts
         self._origin, self._max_body_bytes, self._classes = origin, max_body_bytes, classes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,33 +58,35 @@ class LlmEndpoint:
         arrived_s = time.monotonic()
         headers = headers_of(scope)
         task_id = new_task_id()
-        told = {"x-skyshore-task-id": task_id}
+        response_headers = {"x-skyshore-task-id": task_id}
         try:
-            demands = read_demands(headers, classes=self._classes)
-            told |= {"x-request-id": demands.request_id, "traceparent": demands.traceparent}
+            options = read_request_options(headers, classes=self._classes)
+            response_headers |= {"x-request-id": options.request_id, "traceparent": options.traceparent}
             body = await read_json(headers, receive, self._max_body_bytes)
             request = self._request_type.model_validate_json(body)
-            jobs = self._jobs(request, demands, task_id, arrived_s)
-            work = _Work(self._dispatcher, self._reply, request, jobs, told)
+            runs = [LlmRun(prompt, self._profiler) for prompt in self._prompts(request, options, task_id, arrived_s)]
+            response = _LlmResponse(self._attempts, self._reply, request, runs, response_headers)
             async with WhileConnected(receive):
-                await (work.stream(send) if request.stream else work.whole(send))
+                await (response.stream(send) if request.stream else response.complete(send))
         except CallerGone:
             return
         except Exception as error:
-            await send_error(send, error, told)
+            await send_error(send, error, response_headers)
 
-    def _jobs(self, request: OpenAiRequest, demands: Demands, task_id: str, arrived_s: float) -> list[LlmJob]:
+    def _prompts(
+        self, request: OpenAiRequest, options: RequestOptions, task_id: str, arrived_s: float
+    ) -> list[LlmPrompt]:
         return [
-            LlmJob(
+            LlmPrompt(
                 task=Task(
                     task_id=f"{task_id}-{index}" if index else task_id,
                     kind=TaskKind.LLM,
-                    service_class=demands.service_class,
-                    deadline_s=demands.deadline_s,
-                    min_quality=demands.min_quality,
+                    service_class=options.service_class,
+                    deadline_s=options.deadline_s,
+                    min_quality=options.min_quality,
                     model=request.wanted_model,
                     origin=self._origin,
-                    traceparent=demands.traceparent,
+                    traceparent=options.traceparent,
                 ),
                 request=prompt,
                 arrived_s=arrived_s,
@@ -90,29 +96,30 @@ class LlmEndpoint:
         ]
 
 
-class _Work:
-    """One request while it is answered: one job and one choice per answer asked for."""
+class _LlmResponse:
+    """The response to one request, with one run and one choice for each answer that was asked for."""
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        attempts: AttemptLoop,
         reply: Reply,
         request: OpenAiRequest,
-        jobs: Sequence[LlmJob],
-        told: dict[str, str],
+        runs: Sequence[LlmRun],
+        headers: dict[str, str],
     ) -> None:
-        self._dispatcher, self._reply, self._request, self._jobs, self._told = dispatcher, reply, request, jobs, told
-        self._choices = [Choice(index) for index in range(len(jobs))]
+        self._attempts, self._reply, self._request, self._runs = attempts, reply, request, runs
+        self._response_headers = headers
+        self._choices = [CompletionChoice(index) for index in range(len(runs))]
         self._head: dict[str, Any] = {}
 
-    async def whole(self, send: Send) -> None:
+    async def complete(self, send: Send) -> None:
         """Answer with one JSON object."""
         answers = await _all(
-            [self._collect(job, choice) for job, choice in zip(self._jobs, self._choices, strict=True)]
+            [self._collect(run, choice) for run, choice in zip(self._runs, self._choices, strict=True)]
         )
         first = answers[0]
         body = {
-            **self._about(first, self._reply.whole),
+            **self._about(first, self._reply.complete),
             "choices": [self._reply.choice(choice) for choice in self._choices],
             "usage": self._usage(),
         }
@@ -120,35 +127,35 @@ class _Work:
         await send_json(send, orjson.dumps(body), {**self._headers(first), "x-skyshore-queue-ms": queue_ms})
 
     async def stream(self, send: Send) -> None:
-        """Answer with server-sent events. A failure after the first one becomes the last one."""
+        """Answer with server-sent events. An error after the first event is sent as the last event."""
         events = EventStream(send)
         try:
             answers = await _all(
-                [self._relay(job, choice, events) for job, choice in zip(self._jobs, self._choices, strict=True)]
+                [self._relay(run, choice, events) for run, choice in zip(self._runs, self._choices, strict=True)]
             )
         except Exception as error:
             if not events.started:
                 raise
-            await events.event(orjson.dumps(error_object(as_domain(error))))
+            await events.error(error)
         else:
             if self._request.options.include_usage:
                 costs = answers[0].costs()
-                for name in ("up_bytes", "down_bytes", "joules"):  # the rest is that of the first choice
+                for name in ("up_bytes", "down_bytes", "joules"):  # all other figures are those of the first choice
                     costs[name] = sum(float(answer.costs()[name]) for answer in answers)
                 body = {**self._head, "choices": [], "usage": self._usage(), "skyshore": costs}
                 await events.event(orjson.dumps(body))
             await events.event(b"[DONE]")
         await events.end()
 
-    async def _collect(self, job: LlmJob, choice: Choice) -> Answer:
-        async with self._dispatcher.answer(job) as answer:
+    async def _collect(self, run: LlmRun, choice: CompletionChoice) -> LlmAnswer:
+        async with self._attempts.run(run) as answer:
             async for chunk in answer:
                 choice.add(chunk)
         return answer
 
-    async def _relay(self, job: LlmJob, choice: Choice, events: EventStream) -> Answer:
+    async def _relay(self, run: LlmRun, choice: CompletionChoice, events: EventStream) -> LlmAnswer:
         options = self._request.options
-        async with self._dispatcher.answer(job) as answer:
+        async with self._attempts.run(run) as answer:
             if not self._head:
                 self._head = self._about(answer, self._reply.part)
             await events.start(self._headers(answer))
@@ -162,18 +169,18 @@ class _Work:
                 await events.event(orjson.dumps(part))
         return answer
 
-    def _about(self, answer: Answer, kind: str) -> dict[str, Any]:
+    def _about(self, answer: LlmAnswer, kind: str) -> dict[str, Any]:
         return {
-            "id": self._reply.id_prefix + self._jobs[0].task.task_id,
+            "id": self._reply.id_prefix + self._runs[0].task.task_id,
             "object": kind,
             "created": int(time.time()),
             "model": answer.placement.arm.model,
         }
 
-    def _headers(self, answer: Answer) -> dict[str, str]:
+    def _headers(self, answer: LlmAnswer) -> dict[str, str]:
         placement = answer.placement
         return {
-            **self._told,
+            **self._response_headers,
             "x-skyshore-node": placement.arm.node_id,
             "x-skyshore-tier": placement.tier,
             "x-skyshore-policy": placement.policy,
@@ -184,8 +191,8 @@ class _Work:
         return usage_of(self._choices, len(self._choices) // (self._request.n or 1))
 
 
-async def _all(answers: Sequence[Awaitable[Answer]]) -> list[Answer]:
-    """Await all at the same time; the first failure cancels the rest and is raised itself."""
+async def _all(answers: Sequence[Awaitable[LlmAnswer]]) -> list[LlmAnswer]:
+    """Await all concurrently. The first error cancels the others and is raised."""
     if len(answers) == 1:
         return [await answers[0]]
     try:
@@ -196,5 +203,5 @@ async def _all(answers: Sequence[Awaitable[Answer]]) -> list[Answer]:
     return [task.result() for task in tasks]
 
 
-async def _awaited(answer: Awaitable[Answer]) -> Answer:
+async def _awaited(answer: Awaitable[LlmAnswer]) -> LlmAnswer:
     return await answer

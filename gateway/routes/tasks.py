@@ -1,79 +1,80 @@
-"""/v1/tasks/{id}: how far a task is, and what came of it."""
+"""/v1/tasks/{id}: state, progress and results of a task."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response
 
-from gateway.clips import Clips
+from gateway.sse import EventStream, EventStreamResponse
+from gateway.video.clips import ClipStore
 from skyshore.domain.errors import NotFound
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
-from skyshore.ports import StateStore, TaskRecord, TaskState
+from skyshore.ports import StateStore
 
 POLL_S = 0.25
 Format = Annotated[Literal["json", "mot"], Query(description="`mot` is MOT text, which has no classes: see `label`")]
 ENDED = (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED)
 
 
-def task_routes(store: StateStore, clips: Clips) -> APIRouter:
+def task_routes(store: StateStore, clips: ClipStore) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
-    async def known(task_id: str) -> TaskRecord:
+    async def find(task_id: str) -> TaskRecord:
         record = await store.task(task_id)
         if record is None:
             raise NotFound(f"no task '{task_id}'; records are kept for a day", param="task_id")
         return record
 
     async def finished(task_id: str) -> TaskRecord:
-        record = await known(task_id)
+        record = await find(task_id)
         if record.kind == TaskKind.LLM:
-            raise NotFound("the answer went to its caller and was not kept", param="task_id")
+            raise NotFound("the answer was sent to its caller and is not kept", param="task_id")
         if record.state is TaskState.FAILED:
             raise NotFound(f"the task failed: {record.error} ({record.error_code})", param="task_id")
         if record.state is not TaskState.DONE:
             raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
         return record
 
-    async def boxed(task_id: str) -> TaskRecord:
+    async def finished_detection(task_id: str) -> TaskRecord:
         record = await finished(task_id)
         if record.kind != TaskKind.VIDEO_DETECT:
-            raise NotFound("a classified clip has labels and no boxes; see /result", param="task_id")
+            raise NotFound("a classified clip has labels, not boxes; see /result", param="task_id")
         return record
 
     @router.get("/{task_id}", summary="State, progress, nodes, error")
     async def task(task_id: str) -> dict[str, Any]:
-        return _shown(await known(task_id))
+        return _shown(await find(task_id))
 
     @router.get("/{task_id}/events", summary="Server-sent events until the task has ended")
-    async def events(task_id: str) -> StreamingResponse:
-        first = await known(task_id)
-        return StreamingResponse(_changes(store, first), media_type="text/event-stream")
+    async def events(task_id: str) -> EventStreamResponse:
+        first = await find(task_id)
+        return EventStreamResponse(lambda events: _follow(store, first, events))
 
     @router.get(
-        "/{task_id}/result", summary="Boxes of every frame looked at, or the labels of a clip", response_model=None
+        "/{task_id}/result", summary="Boxes of every processed frame, or the labels of a clip", response_model=None
     )
     async def result(task_id: str, format: Format = "json", label: str = "") -> Response:
         if format == "mot":
-            text = await clips.mot_text(await boxed(task_id), label)
+            text = await clips.mot_text(await finished_detection(task_id), label)
             return PlainTextResponse(text, headers={"x-skyshore-task-id": task_id})
         record = await finished(task_id)
         return await _file(Path(record.result_path), "application/json", task_id)
 
-    @router.get("/{task_id}/annotated.mp4", summary="The clip with its boxes drawn")
+    @router.get("/{task_id}/annotated.mp4", summary="The clip with its boxes drawn on it")
     async def annotated(task_id: str) -> FileResponse:
-        record = await boxed(task_id)
+        record = await finished_detection(task_id)
         return await _file(await clips.annotated(record), "video/mp4", task_id)
 
-    @router.get("/{task_id}/contact-sheet.png", summary="Some frames with their boxes, in one picture")
+    @router.get("/{task_id}/contact-sheet.png", summary="Some frames with their boxes, as one picture")
     async def contact_sheet(task_id: str) -> FileResponse:
-        record = await boxed(task_id)
+        record = await finished_detection(task_id)
         return await _file(await clips.contact_sheet(record), "image/png", task_id)
 
     return router
@@ -86,7 +87,7 @@ async def _file(path: Path, media_type: str, task_id: str) -> FileResponse:
 
 
 def _shown(record: TaskRecord) -> dict[str, Any]:
-    """A record without the server's own paths."""
+    """A record as callers see it, without the paths of the server."""
     failure = {"code": record.error_code, "message": record.error} if record.error_code else None
     return {
         "task_id": record.task_id,
@@ -100,13 +101,14 @@ def _shown(record: TaskRecord) -> dict[str, Any]:
     }
 
 
-async def _changes(store: StateStore, record: TaskRecord) -> AsyncIterator[bytes]:
+async def _follow(store: StateStore, record: TaskRecord, events: EventStream) -> None:
+    """Write an event at every change until the task has ended."""
     shown: dict[str, Any] = {}
     while True:
         now = _shown(record)
         if now != shown:
             shown = now
-            yield b"event: task\ndata: " + orjson.dumps(shown) + b"\n\n"
+            await events.event(orjson.dumps(shown), "task")
         if record.state in ENDED:
             return
         await asyncio.sleep(POLL_S)

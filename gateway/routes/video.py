@@ -1,4 +1,4 @@
-"""POST /v1/video/…: a clip in, a task id out, or the result for a caller that waits."""
+"""POST /v1/video/…: accepts a clip; answers with its task id, or with the result if the caller waits."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from gateway.asgi import read_json
-from gateway.clips import Clips
-from gateway.demands import Demands, new_task_id, read_demands
-from gateway.openapi import demand_parameters
+from gateway.openapi import option_parameters
+from gateway.request_options import RequestOptions, new_task_id, read_request_options
 from gateway.settings import GatewaySettings
-from gateway.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
-from gateway.video_schema import ClassifyFields, ClipFields, DetectFields
+from gateway.video.clips import ClipStore
+from gateway.video.schema import ClassifyFields, ClipFields, DetectFields
+from gateway.video.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
 from skyshore.domain.errors import InvalidTask
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import ServiceClass, TaskKind
-from skyshore.ports import StateStore, TaskRecord, TaskState
-from skyshore.runtime.status import to_domain
+from skyshore.ports import StateStore
+from skyshore.wire.status import to_domain
 
-MOST_WAIT_S = 60.0
+MAX_WAIT_S = 60.0
 POLL_S = 0.02
 _FILE = {"type": "string", "format": "binary", "description": "the clip, any container and codec FFmpeg reads"}
 _Wait = Annotated[
-    float, Query(ge=0, le=MOST_WAIT_S, description="seconds to wait for the result; 202 if it is not there by then")
+    float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the result; 202 if it is not ready by then")
 ]
 _LINKS = {
     TaskKind.VIDEO_DETECT: ("events", "result", "annotated.mp4", "contact-sheet.png"),
     TaskKind.VIDEO_CLASSIFY: ("events", "result"),
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the result, for a caller that waited"},
-    202: {"description": "accepted: the task's id and links"},
+    200: {"description": "the result, if the caller waited for it"},
+    202: {"description": "accepted: id and links of the task"},
 }
 
 
-def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> APIRouter:
+def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/video", tags=["video"])
 
@@ -49,22 +50,22 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         if form == "multipart/form-data":
             refuse_oversize(headers, settings.gateway_max_upload_bytes)
 
-            async def fill(path: Path) -> tuple[ClipFields, Demands]:
+            async def fill(path: Path) -> tuple[ClipFields, RequestOptions]:
                 upload = UploadForm(headers["content-type"], path, settings.gateway_max_upload_bytes)
                 await upload.read(request.stream())
-                # An empty field of a form is one left out.
+                # An empty form field counts as absent.
                 fields = fields_type.model_validate({k: v for k, v in upload.fields.items() if v != ""})
-                return fields, _demands(headers, fields, settings.service_classes)
+                return fields, _options(headers, fields, settings.service_classes)
 
             return await clips.accept_upload(kind, fill)
         if form == "application/json":
             body = await read_json(headers, request.receive, settings.gateway_max_body_bytes)
             fields = fields_type.model_validate_json(body)
             if fields.url is None:
-                raise InvalidTask("url is missing: name a file, or upload one as multipart/form-data", param="url")
-            demands = _demands(headers, fields, settings.service_classes)
+                raise InvalidTask("url is missing: give one, or upload a file as multipart/form-data", param="url")
+            options = _options(headers, fields, settings.service_classes)
             path = local_clip(fields.url, settings.gateway_media_root)
-            return await clips.accept(kind, new_task_id(), path, fields, demands)
+            return await clips.accept(kind, new_task_id(), path, fields, options)
         raise InvalidTask(
             f"send multipart/form-data with a field '{FILE_FIELD}', or JSON with a url, not '{form}'",
             param="content-type",
@@ -76,7 +77,7 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
         summary="Find objects in a clip",
         response_model=None,
         responses=_RESPONSES,
-        openapi_extra={"requestBody": _documented_body(DetectFields), "parameters": demand_parameters()},
+        openapi_extra={"requestBody": _documented_body(DetectFields), "parameters": option_parameters()},
     )
     async def detections(request: Request, wait: _Wait = 0.0) -> Response:
         record = await accept(request, TaskKind.VIDEO_DETECT, DetectFields)
@@ -85,10 +86,10 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
     @router.post(
         "/classifications",
         status_code=202,
-        summary="Name what a clip shows",
+        summary="Classify a clip",
         response_model=None,
         responses=_RESPONSES,
-        openapi_extra={"requestBody": _documented_body(ClassifyFields), "parameters": demand_parameters()},
+        openapi_extra={"requestBody": _documented_body(ClassifyFields), "parameters": option_parameters()},
     )
     async def classifications(request: Request, wait: _Wait = 0.0) -> Response:
         record = await accept(request, TaskKind.VIDEO_CLASSIFY, ClassifyFields)
@@ -97,8 +98,8 @@ def video_routes(store: StateStore, clips: Clips, settings: GatewaySettings) -> 
     return router
 
 
-def _demands(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, ServiceClass]) -> Demands:
-    return read_demands(
+def _options(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, ServiceClass]) -> RequestOptions:
+    return read_request_options(
         headers,
         service_class=fields.service_class,
         deadline_s=fields.deadline_s,
@@ -108,13 +109,13 @@ def _demands(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, 
 
 
 async def _answer(store: StateStore, record: TaskRecord, request: Request, wait_s: float) -> Response:
-    """The result if it is there within `wait_s`, else where it will be. Raises what ended the task."""
+    """The result if it is ready within `wait_s`, else the links to it. Raises the error of a failed task."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + wait_s
     while record.state not in (TaskState.DONE, TaskState.FAILED) and loop.time() < ends_s:
         await asyncio.sleep(POLL_S)
         if await request.is_disconnected():
-            break  # the job goes on; nobody is left to be told here
+            break  # the job continues without its caller
         record = await store.task(record.task_id) or record
     if record.state is TaskState.FAILED:
         raise to_domain(grpc.StatusCode.INTERNAL, record.error, word=record.error_code)

@@ -1,1 +1,1 @@
-"""Emulates the links between gateway and nodes: a relay in the path of every byte, no privilege needed."""
+"""Emulates the links between gateway and nodes with relays in user space. Needs no privilege."""

@@ -1,4 +1,4 @@
-"""The link emulator's HTTP interface and its life."""
+"""The HTTP interface of the link emulator, and its start and stop."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
-from services.links.fleet import Ends, LinkFleet
+from services.links.fleet import LinkFleet, RelayAddresses
 from services.links.schemas import ClockBody, InterruptBody, LinkBody, NewLinkBody, RestartBody, SettingsBody
 from services.links.settings import LinksSettings
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, SkyshoreError
 from skyshore.ports import StateStore
 from skyshore.runtime.serve import stop_signal
-from skyshore.runtime.status import http_status
+from skyshore.wire.status import http_status
 
 log = structlog.get_logger()
 
-TELL_EVERY_S = 0.5
+PUBLISH_EVERY_S = 0.5
 LEASE_S = 3.0
 
 
 def create_app(fleet: LinkFleet) -> FastAPI:
-    """Routes over a fleet that runs already."""
+    """The routes over a running fleet of links."""
     app = FastAPI(title="Skyshore links", openapi_url="/openapi.json")
 
     @app.exception_handler(SkyshoreError)
@@ -40,7 +40,7 @@ def create_app(fleet: LinkFleet) -> FastAPI:
 
     @app.get("/health")
     async def health() -> ClockBody:
-        """Answers when the relays run."""
+        """Answers once the relays run."""
         return ClockBody(now_s=fleet.now_s)
 
     @app.get("/links")
@@ -55,41 +55,41 @@ def create_app(fleet: LinkFleet) -> FastAPI:
 
     @app.post("/links", status_code=201)
     async def add(body: NewLinkBody) -> LinkBody:
-        """Begin to relay."""
-        await begin(fleet, body)
+        """Start to relay."""
+        await start_link(fleet, body)
         return LinkBody.of(*fleet.link(body.name))
 
     @app.put("/links/{name}")
     async def change(name: str, body: SettingsBody) -> LinkBody:
-        """New settings at once."""
+        """Apply new settings at once."""
         fleet.change(name, body.to_domain())
         return LinkBody.of(*fleet.link(name))
 
     @app.post("/links/{name}/outage")
     async def interrupt(name: str, body: InterruptBody) -> LinkBody:
-        """Nothing gets through for so many seconds from now on."""
+        """Start an outage now: no bytes pass for `seconds`."""
         fleet.interrupt(name, body.seconds)
         return LinkBody.of(*fleet.link(name))
 
     @app.post("/restart")
     async def restart(body: RestartBody = RestartBody()) -> ClockBody:  # noqa: B008 - no body is a body of defaults
-        """Experiment time is 0 now, or a moment later: traces and planned outages begin with the workload."""
+        """Set experiment time to 0, now or in `in_s` seconds: traces and planned outages start with the workload."""
         fleet.restart(body.in_s)
         return ClockBody(now_s=fleet.now_s)
 
     return app
 
 
-async def begin(fleet: LinkFleet, body: NewLinkBody) -> None:
-    """Add one link. Raises InvalidTask for an address that cannot be used."""
+async def start_link(fleet: LinkFleet, body: NewLinkBody) -> None:
+    """Add one link and start to relay. Raises InvalidTask for an address that cannot be used."""
     for word, address in (("listen", body.listen), ("target", body.target)):
         if not address.rpartition(":")[2].isdigit():
             raise InvalidTask(f"{word} must be host:port, not '{address}'", param=word)
     try:
-        ends = await fleet.add(body.name, Ends(body.listen, body.target), body.to_domain())
+        addresses = await fleet.add(body.name, RelayAddresses(body.listen, body.target), body.to_domain())
     except OSError as error:
         raise InvalidTask(f"cannot listen on {body.listen}: {error}", param="listen") from error
-    log.info("link", name=body.name, listen=ends.listen, target=ends.target)
+    log.info("link", name=body.name, listen=addresses.listen, target=addresses.target)
 
 
 def read_links(path: Path) -> list[NewLinkBody]:
@@ -97,30 +97,30 @@ def read_links(path: Path) -> list[NewLinkBody]:
     return TypeAdapter(list[NewLinkBody]).validate_python(json.loads(path.read_text("utf-8")))
 
 
-async def tell(fleet: LinkFleet, store: StateStore) -> None:
-    """Publish what the links turn out to do until cancelled. While the store is away the links work on."""
-    told = True
+async def publish_measurements(fleet: LinkFleet, store: StateStore) -> None:
+    """Write the measured links to the store until cancelled. The links keep working while the store is away."""
+    reachable = True
     while True:
-        await asyncio.sleep(TELL_EVERY_S)
+        await asyncio.sleep(PUBLISH_EVERY_S)
         try:
             await store.report_links(fleet.measured(), LEASE_S)
         except NodeUnavailable as error:
-            if told:
-                log.warning("measured links wait for the state store", why=error.message)
-            told = False
+            if reachable:
+                log.warning("cannot publish measured links: the state store is away", why=error.message)
+            reachable = False
         else:
-            told = True
+            reachable = True
 
 
 @asynccontextmanager
-async def telling(fleet: LinkFleet, redis_url: str) -> AsyncIterator[None]:
-    """`tell` inside the block, if there is a store to tell."""
+async def publishing(fleet: LinkFleet, redis_url: str) -> AsyncIterator[None]:
+    """`publish_measurements` inside the block; nothing without a store."""
     if not redis_url:
         yield
         return
     store = RedisStore(redis_url)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(tell(fleet, store), name="measured links")
+        task = group.create_task(publish_measurements(fleet, store), name="measured links")
         try:
             yield
         finally:
@@ -133,18 +133,18 @@ async def serve(settings: LinksSettings) -> None:
     """Relay until SIGTERM or SIGINT.
 
     Raises:
-        SkyshoreError: the file names a link that makes no sense.
+        SkyshoreError: a link in the file is invalid.
         OSError: the file or the address cannot be used.
-        ValueError: the file is no list of links.
+        ValueError: the file is not a list of links.
     """
-    listed = read_links(Path(settings.file)) if settings.file else []
+    links = read_links(Path(settings.file)) if settings.file else []
     async with LinkFleet(Path(settings.traces), settings.seed) as fleet:
-        for body in listed:
-            await begin(fleet, body)
+        for body in links:
+            await start_link(fleet, body)
         host, _, port = settings.listen.rpartition(":")
         config = uvicorn.Config(create_app(fleet), host=host, port=int(port), log_level="warning", lifespan="off")
         server = _Server(config)
-        async with telling(fleet, settings.redis_url):
+        async with publishing(fleet, settings.redis_url):
             serving = asyncio.create_task(server.serve(), name="http")
             await stop_signal()
             server.should_exit = True
@@ -152,7 +152,7 @@ async def serve(settings: LinksSettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to `stop_signal`: uvicorn would raise them again at its end and cut the relays' farewell."""
+    """Leaves signals to `stop_signal`: uvicorn would raise them again at its end, before the relays are closed."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

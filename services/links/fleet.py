@@ -1,4 +1,4 @@
-"""All links of an experiment: begins, changes and ends them."""
+"""All links of an experiment: starts, changes and ends them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.links.link import ExperimentClock, Link, shape
+from services.links.link import EmulatedLink, ExperimentClock, shape
 from services.links.relay import relay
 from skyshore.domain.errors import InvalidTask, NotFound, PermissionDenied
 from skyshore.domain.node import Link as MeasuredLink
@@ -19,8 +19,8 @@ from skyshore.links.trace_files import TraceError, parse_trace
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
-    """Where a link's relay listens and whom it connects to."""
+class RelayAddresses:
+    """Where the relay of a link listens and where it connects to, each host:port."""
 
     listen: str
     target: str
@@ -33,7 +33,7 @@ class LinkFleet:
         self._folder = trace_folder.resolve()
         self._seed = np.random.SeedSequence(seed)
         self._stack = AsyncExitStack()
-        self._links: dict[str, tuple[Link, Ends]] = {}
+        self._links: dict[str, tuple[EmulatedLink, RelayAddresses]] = {}
         self._traces: dict[str, Trace] = {}
         self._clock = ExperimentClock()
 
@@ -50,35 +50,35 @@ class LinkFleet:
         return self._clock.now_s()
 
     def restart(self, in_s: float = 0.0) -> None:
-        """Experiment time will be 0 then; every bucket starts afresh, so traces begin in lockstep with the workload."""
+        """Set experiment time to 0 in `in_s` seconds. All token buckets restart, so traces start with the workload."""
         self._clock.restart(in_s)
         groups = {link.settings.shared for link, _ in self._links.values()}
-        for word in groups:
-            self._reshape(word)
+        for group in groups:
+            self._reshape(group)
 
-    async def add(self, name: str, ends: Ends, settings: LinkSettings) -> Ends:
-        """Begin to relay; returns the ends with the real port.
+    async def add(self, name: str, addresses: RelayAddresses, settings: LinkSettings) -> RelayAddresses:
+        """Start to relay; returns the addresses with the real port.
 
         Raises:
-            InvalidTask: the name is taken, or the settings make no sense.
+            InvalidTask: the name is taken, or the settings are invalid.
             OSError: the address is taken.
         """
         if name in self._links:
-            raise InvalidTask(f"there is a link '{name}' already; change it with PUT", param="name")
+            raise InvalidTask(f"a link '{name}' already exists; change it with PUT", param="name")
         self._check(name, settings)
-        link = Link(name, settings, *shape(settings, self._traces, self._shared_with(settings)))
+        link = EmulatedLink(name, settings, *shape(settings, self._traces, self._shared_with(settings)))
         rng = np.random.default_rng(self._seed.spawn(1)[0])
-        address = await self._stack.enter_async_context(relay(link, ends.listen, ends.target, self._clock, rng))
-        ends = replace(ends, listen=address)
-        self._links[name] = (link, ends)
-        return ends
+        relaying = relay(link, addresses.listen, addresses.target, self._clock, rng)
+        addresses = replace(addresses, listen=await self._stack.enter_async_context(relaying))
+        self._links[name] = (link, addresses)
+        return addresses
 
     def change(self, name: str, settings: LinkSettings) -> None:
-        """New settings at once. Links that share its word get the same rate, trace and outages.
+        """Apply new settings at once. Links that share its uplink get the same rate, trace and outages.
 
         Raises:
             NotFound: no such link.
-            InvalidTask: the settings make no sense.
+            InvalidTask: the settings are invalid.
         """
         link, _ = self.link(name)
         self._check(name, settings, joining=settings.shared != link.settings.shared)
@@ -86,49 +86,49 @@ class LinkFleet:
             link.change(settings, *shape(settings, self._traces))
             return
         link.settings = settings
-        for other, _ends in self._links.values():
+        for other, _ in self._links.values():
             if other.settings.shared == settings.shared:
                 other.settings = _like(other.settings, settings)
         self._reshape(settings.shared)
 
     def interrupt(self, name: str, seconds: float) -> None:
-        """An outage of both directions from now on; what was to come of planned ones stays.
+        """Start an outage of both directions now; planned outages after it stay.
 
         Raises:
             NotFound: no such link.
             InvalidTask: a duration that is not positive.
         """
         if not seconds > 0:
-            raise InvalidTask(f"an outage lasts more than 0 s, not {seconds:g}", param="seconds")
+            raise InvalidTask(f"an outage must last more than 0 s, not {seconds:g}", param="seconds")
         link, _ = self.link(name)
         outage = Outage(self.now_s, self.now_s + seconds)
-        up, down = (_with_outage(way, outage) for way in (link.settings.up, link.settings.down))
+        up, down = (_with_outage(direction, outage) for direction in (link.settings.up, link.settings.down))
         self.change(name, replace(link.settings, up=up, down=down))
 
-    def link(self, name: str) -> tuple[Link, Ends]:
+    def link(self, name: str) -> tuple[EmulatedLink, RelayAddresses]:
         """Look one up. Raises NotFound."""
         found = self._links.get(name)
         if found is None:
             raise NotFound(f"no link '{name}'; there are {', '.join(self._links) or 'none'}", param="name")
         return found
 
-    def all(self) -> list[tuple[Link, Ends]]:
+    def all(self) -> list[tuple[EmulatedLink, RelayAddresses]]:
         """Every link, in the order they were added."""
         return list(self._links.values())
 
     def measured(self) -> dict[str, MeasuredLink]:
-        """What is known of each link over which bytes went both ways; a link is named after its node."""
+        """Node id -> its link as measured, for each link on which bytes went in both directions."""
         found = {name: link.measured() for name, (link, _) in self._links.items()}
         return {name: link for name, link in found.items() if link is not None}
 
-    def _reshape(self, word: str) -> None:
-        """Give every link that shares `word` new shaping; they share one bucket a direction."""
+    def _reshape(self, group: str) -> None:
+        """New shaping for every link of a shared uplink; they share one token bucket per direction."""
         buckets: tuple[Bucket, Bucket] | None = None
         for link, _ in self._links.values():
-            if link.settings.shared != word:
+            if link.settings.shared != group:
                 continue
             up, down = shape(link.settings, self._traces, buckets)
-            if word:
+            if group:
                 buckets = (up.bucket, down.bucket)
             link.change(link.settings, up, down)
 
@@ -141,8 +141,8 @@ class LinkFleet:
 
     def _check(self, name: str, settings: LinkSettings, *, joining: bool = True) -> None:
         for word, direction in (("up", settings.up), ("down", settings.down)):
-            if said := problems(direction):
-                raise InvalidTask(f"link '{name}', {word}: {said[0]}", param=word)
+            if found := problems(direction):
+                raise InvalidTask(f"link '{name}', {word}: {found[0]}", param=word)
             self._load(direction.trace)
         if not (joining and settings.shared):
             return
@@ -172,7 +172,7 @@ class LinkFleet:
 
 
 def _like(settings: LinkSettings, model: LinkSettings) -> LinkSettings:
-    """`settings` with what a shared bucket decides taken from `model`."""
+    """`settings` with the rates, traces and outages of `model`: those belong to the shared uplink."""
     up, down = (
         replace(mine, rate_bytes_per_s=its.rate_bytes_per_s, trace=its.trace, outages=its.outages)
         for mine, its in ((settings.up, model.up), (settings.down, model.down))

@@ -1,4 +1,4 @@
-"""One emulated link: its settings now, the buckets behind them, and what has passed."""
+"""One emulated link: its settings, its token buckets and its counters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from skyshore.links.shaper import Bucket, DelayLine, LinkDirection, capacity_of,
 
 
 @dataclass(slots=True)
-class Passed:
-    """Bytes that reached the far end."""
+class LinkCounters:
+    """Bytes that reached the far end, and open connections."""
 
     up_bytes: int = 0
     down_bytes: int = 0
@@ -25,13 +25,13 @@ class Passed:
 
 
 class ExperimentClock:
-    """Experiment time: seconds since `restart`. Not the event loop's clock, which some loops round to milliseconds."""
+    """Experiment time: seconds since `restart`. More precise than the clock of some event loops, which is in ms."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self, in_s: float = 0.0) -> None:
-        """Begin at 0 so many seconds from now, when the workload starts; until then experiment time is negative."""
+        """Set experiment time to 0 in `in_s` seconds, when the workload starts; it is negative until then."""
         self._zero_s = time.monotonic() + in_s
 
     def now_s(self) -> float:
@@ -39,17 +39,17 @@ class ExperimentClock:
         return time.monotonic() - self._zero_s
 
     def fixed_s(self, experiment_s: float) -> float:
-        """That experiment time on a clock that never starts over."""
+        """An experiment time, on the monotonic clock, which no restart changes."""
         return experiment_s + self._zero_s
 
     def fixed_now_s(self) -> float:
-        """Now on the clock that never starts over."""
+        """Now, on the monotonic clock."""
         return time.monotonic()
 
 
 @dataclass(slots=True)
 class Shaping:
-    """One direction as it is now. A change of settings puts a new one in its place."""
+    """One direction with its current settings. A change of settings replaces it."""
 
     direction: Direction
     bucket: Bucket
@@ -58,23 +58,26 @@ class Shaping:
     watchers: set[Callable[[], None]] = field(default_factory=set)
     """Called once when this shaping is replaced."""
 
-    def way(self, rng: np.random.Generator) -> LinkDirection:
-        """The path of one connection: delays are its own, the bucket is everybody's."""
+    def for_connection(self, rng: np.random.Generator) -> LinkDirection:
+        """The shaper of one connection: it has its own delays and shares the token bucket of the link."""
         return LinkDirection(self.bucket, DelayLine(self.direction, self.rtt_s, rng))
 
 
-class Link:
-    """Holds the shaping of both directions. Several connections may run over one link."""
+class EmulatedLink:
+    """Holds the shaping of both directions. Several connections may use one link."""
 
     def __init__(self, name: str, settings: LinkSettings, up: Shaping, down: Shaping) -> None:
         self.name, self.settings = name, settings
         self.up, self.down = up, down
-        self.passed = Passed()
+        self.counters = LinkCounters()
         self.meters = DirectionMeter(), DirectionMeter()
-        """Of what goes up and what goes down, over all connections."""
+        """Up and down, over all connections."""
 
     def measured(self) -> MeasuredLink | None:
-        """What its bytes say of it; None before any went both ways. The energy of a byte alone is a setting."""
+        """Rates and round-trip time measured on its bytes; None until bytes went in both directions.
+
+        The energy of a byte cannot be measured and is taken from the settings.
+        """
         up, down = self.meters
         if not (up.delay_s and down.delay_s):
             return None
@@ -86,7 +89,7 @@ class Link:
         )
 
     def change(self, settings: LinkSettings, up: Shaping, down: Shaping) -> None:
-        """Bytes that left already keep their arrival time; all others follow the new settings at once."""
+        """Bytes that already left keep their arrival time; the others follow the new settings at once."""
         watchers = [*self.up.watchers, *self.down.watchers]
         self.settings, self.up, self.down = settings, up, down
         for watcher in watchers:
@@ -98,15 +101,15 @@ def shape(
     traces: Mapping[str, Capacity],
     buckets: tuple[Bucket, Bucket] | None = None,
 ) -> tuple[Shaping, Shaping]:
-    """Both directions of a link; `buckets` are those it shares with others."""
+    """The shaping of both directions, up first; `buckets` are those that it shares with other links."""
     rtt_s = settings.up.delay_s + settings.down.delay_s
-    made = []
+    shapings = []
     for i, direction in enumerate((settings.up, settings.down)):
         trace = traces.get(direction.trace)
         bucket = buckets[i] if buckets else Bucket(capacity_of(direction, trace))
-        made.append(Shaping(direction, bucket, chunk_bytes(direction, trace), rtt_s))
-    return made[0], made[1]
+        shapings.append(Shaping(direction, bucket, chunk_bytes(direction, trace), rtt_s))
+    return shapings[0], shapings[1]
 
 
-Pick = Callable[[Link], Shaping]
-"""Which direction of a link a pump works for."""
+DirectionOf = Callable[[EmulatedLink], Shaping]
+"""Selects the direction of a link that a pump works for."""

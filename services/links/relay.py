@@ -1,4 +1,4 @@
-"""Accepts the connections of one link, opens the same to the node, and puts a pump into each direction."""
+"""Accepts the connections of one link, opens a connection to the node for each, and pumps bytes in both directions."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import cast
 import numpy as np
 import structlog
 
-from services.links.link import ExperimentClock, Link
+from services.links.link import EmulatedLink, ExperimentClock
 from services.links.pump import Pump
 
 log = structlog.get_logger()
 
 SOCKET_BUFFER_BYTES = 256 * 1024
-"""Kept small, so that the sender feels the link and not the kernel's memory."""
+"""Small, so that the link slows the sender down and not the buffers of the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class RelayContext:
     """What every connection of one relay needs."""
 
-    link: Link
+    link: EmulatedLink
     host: str
     port: int
     clock: ExperimentClock
     rng: np.random.Generator
 
 
-class End(asyncio.Protocol):
+class RelaySocket(asyncio.Protocol):
     """One socket of a connection: feeds one pump and is the sink of the other."""
 
     transport: asyncio.Transport
 
-    def __init__(self, feeds: Pump, drains: Pump, on_made: Callable[[], None], on_lost: Callable[[], None]) -> None:
+    def __init__(self, feeds: Pump, drains: Pump, on_opened: Callable[[], None], on_lost: Callable[[], None]) -> None:
         self._feeds, self._drains = feeds, drains
-        self._on_made, self._on_lost = on_made, on_lost
+        self._on_opened, self._on_lost = on_opened, on_lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there."""
+        """The socket is open."""
         self.transport = cast("asyncio.Transport", transport)
         sock: socket.socket = transport.get_extra_info("socket")
         # Without NODELAY, Nagle and delayed acknowledgements add stalls of 40 ms to small messages.
@@ -50,45 +50,45 @@ class End(asyncio.Protocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         self.transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
-        self._on_made()
+        self._on_opened()
 
     def data_received(self, data: bytes) -> None:
-        """Into the pump."""
+        """Feed the pump."""
         self._feeds.feed(bytes(data))
 
     def eof_received(self) -> bool:
-        """Half closed: the end of file travels behind the bytes; the other direction goes on."""
+        """Half closed: the end of file follows the bytes; the other direction continues."""
         self._feeds.feed(b"")
         return True
 
     def pause_writing(self) -> None:
-        """The peer reads slower than bytes arrive."""
+        """The peer reads more slowly than bytes arrive."""
         self._drains.sink_full(True)
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """The peer reads again."""
         self._drains.sink_full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Gone, for whatever reason."""
+        """The socket is closed, for any reason."""
         self._on_lost()
 
 
 class Connection:
     """A pair of sockets and the two pumps between them."""
 
-    def __init__(self, path: Path, on_end: Callable[[Connection], None]) -> None:
-        self._path, self._on_end = path, on_end
-        self._up = Pump(path.link, lambda link: link.up, path.clock, path.rng, self._one_way_done)
-        self._down = Pump(path.link, lambda link: link.down, path.clock, path.rng, self._one_way_done)
-        self.near = End(self._up, self._down, self._dial, self.close)
-        self._far: End | None = None
-        self._dialling: asyncio.Task[None] | None = None
+    def __init__(self, context: RelayContext, on_end: Callable[[Connection], None]) -> None:
+        self._context, self._on_end = context, on_end
+        self._up = Pump(context.link, lambda link: link.up, context.clock, context.rng, self._direction_ended)
+        self._down = Pump(context.link, lambda link: link.down, context.clock, context.rng, self._direction_ended)
+        self.near = RelaySocket(self._up, self._down, self._start_connecting, self.close)
+        self._far: RelaySocket | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._closed = False
-        self._open_ways = 2
+        self._open_directions = 2
 
     def close(self) -> None:
-        """End both sockets. What was under way is lost, as it is when a peer goes away."""
+        """Close both sockets. Bytes in transit are lost, as when a peer disappears."""
         if self._closed:
             return
         self._closed = True
@@ -98,39 +98,39 @@ class Connection:
             if end is not None:
                 end.transport.close()
         if self._far is not None:
-            self._path.link.passed.connections -= 1
+            self._context.link.counters.connections -= 1
         self._on_end(self)
 
-    async def wait_dialled(self) -> None:
-        """Stop and await the dialling, if it is under way."""
-        if self._dialling is not None:
-            self._dialling.cancel()
-            await asyncio.wait([self._dialling])
+    async def cancel_connecting(self) -> None:
+        """Stop an attempt to connect, and wait for its end."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
 
-    def _one_way_done(self) -> None:
-        self._open_ways -= 1
-        if not self._open_ways:
+    def _direction_ended(self) -> None:
+        self._open_directions -= 1
+        if not self._open_directions:
             self.close()
 
-    def _dial(self) -> None:
+    def _start_connecting(self) -> None:
         self.near.transport.pause_reading()
-        self._dialling = asyncio.create_task(self._connect(), name=f"link {self._path.link.name}")
+        self._connecting = asyncio.create_task(self._connect(), name=f"link {self._context.link.name}")
 
     async def _connect(self) -> None:
-        path = self._path
+        context = self._context
         try:
             _, far = await asyncio.get_running_loop().create_connection(
-                lambda: End(self._down, self._up, lambda: None, self.close), path.host, path.port
+                lambda: RelaySocket(self._down, self._up, lambda: None, self.close), context.host, context.port
             )
         except OSError as error:
-            log.warning("nobody behind the link", link=path.link.name, why=str(error))
+            log.warning("the target of the link does not answer", link=context.link.name, why=str(error))
             self.close()
             return
         self._far = far
-        path.link.passed.connections += 1
-        if self._closed:  # the caller hung up meanwhile
+        context.link.counters.connections += 1
+        if self._closed:  # the caller disconnected meanwhile
             far.transport.close()
-            path.link.passed.connections -= 1
+            context.link.counters.connections -= 1
             return
         self._up.connect(self.near.transport, far.transport)
         self._down.connect(far.transport, self.near.transport)
@@ -139,19 +139,19 @@ class Connection:
 
 @asynccontextmanager
 async def relay(
-    link: Link, listen: str, target: str, clock: ExperimentClock, rng: np.random.Generator
+    link: EmulatedLink, listen: str, target: str, clock: ExperimentClock, rng: np.random.Generator
 ) -> AsyncIterator[str]:
     """Relay `listen` (port 0 picks a free one) to `target` inside the block; yields the address listened on.
 
     Raises:
-        OSError: the address is taken or not ours.
+        OSError: the address is taken, or not one of this machine.
     """
     target_host, _, target_port = target.rpartition(":")
-    path = Path(link, target_host, int(target_port), clock, rng)
+    context = RelayContext(link, target_host, int(target_port), clock, rng)
     connections: set[Connection] = set()
 
     def accept() -> asyncio.Protocol:
-        connection = Connection(path, connections.discard)
+        connection = Connection(context, connections.discard)
         connections.add(connection)
         return connection.near
 
@@ -163,5 +163,5 @@ async def relay(
         server.close()
         for connection in list(connections):
             connection.close()
-            await connection.wait_dialled()
+            await connection.cancel_connecting()
         await server.wait_closed()

@@ -1,4 +1,4 @@
-"""The HTTP interface's JSON, checked here and nowhere else."""
+"""The JSON of the HTTP interface, validated."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.links.fleet import Ends
-from services.links.link import Link
+from services.links.fleet import RelayAddresses
+from services.links.link import EmulatedLink
 from skyshore.links.settings import Direction, LinkSettings, Outage
 
 
@@ -24,7 +24,7 @@ class OutageBody(_Strict):
 
 
 class DirectionBody(_Strict):
-    """See `skyshore.links.settings.Direction`; a rate left out is unlimited."""
+    """See `skyshore.links.settings.Direction`. Without a rate, the direction is unlimited."""
 
     rate_bytes_per_s: float | None = None
     delay_s: float = 0.0
@@ -34,7 +34,7 @@ class DirectionBody(_Strict):
     trace: str = ""
 
     def to_domain(self) -> Direction:
-        """As the arithmetic wants it."""
+        """The settings as domain values."""
         return Direction(
             rate_bytes_per_s=math.inf if self.rate_bytes_per_s is None else self.rate_bytes_per_s,
             delay_s=self.delay_s,
@@ -46,7 +46,7 @@ class DirectionBody(_Strict):
 
     @classmethod
     def of(cls, direction: Direction) -> DirectionBody:
-        """As JSON shows it."""
+        """The JSON form of the settings."""
         rate = direction.rate_bytes_per_s
         return cls(
             rate_bytes_per_s=None if math.isinf(rate) else rate,
@@ -59,7 +59,7 @@ class DirectionBody(_Strict):
 
 
 class SettingsBody(_Strict):
-    """What PUT /links/{name} takes."""
+    """Body of PUT /links/{name}."""
 
     up: DirectionBody = DirectionBody()
     down: DirectionBody = DirectionBody()
@@ -67,12 +67,12 @@ class SettingsBody(_Strict):
     joules_per_byte: float = Field(default=0.0, ge=0.0)
 
     def to_domain(self) -> LinkSettings:
-        """As the arithmetic wants it."""
+        """The settings as domain values."""
         return LinkSettings(self.up.to_domain(), self.down.to_domain(), self.shared, self.joules_per_byte)
 
     @classmethod
     def of_settings(cls, settings: LinkSettings) -> Self:
-        """As JSON shows it."""
+        """The JSON form of the settings."""
         return cls(
             up=DirectionBody.of(settings.up),
             down=DirectionBody.of(settings.down),
@@ -82,17 +82,17 @@ class SettingsBody(_Strict):
 
 
 class NewLinkBody(SettingsBody):
-    """What POST /links takes."""
+    """Body of POST /links."""
 
     name: str
     target: str
     """host:port of the node."""
     listen: str = "127.0.0.1:0"
-    """host:port to relay from; port 0 takes a free one."""
+    """host:port on which the relay listens; port 0 selects a free port."""
 
 
 class MeasuredBody(BaseModel):
-    """What the bytes on a link say of it; a rate of 0 means that nothing ever had to wait."""
+    """What was measured on the bytes of a link. A rate of 0 means that no bytes had to wait yet."""
 
     up_bytes_per_s: float
     down_bytes_per_s: float
@@ -100,41 +100,41 @@ class MeasuredBody(BaseModel):
 
 
 class LinkBody(NewLinkBody):
-    """What is shown of a link."""
+    """A link with its counters and measurements."""
 
     connections: int
     up_bytes: int
     down_bytes: int
     measured: MeasuredBody | None = None
-    """Missing until bytes went both ways."""
+    """Missing until bytes went in both directions."""
 
     @classmethod
-    def of(cls, link: Link, ends: Ends) -> LinkBody:
-        """A link now."""
+    def of(cls, link: EmulatedLink, addresses: RelayAddresses) -> LinkBody:
+        """The current state of a link."""
         found = link.measured()
         return cls(
             **dict(SettingsBody.of_settings(link.settings)),
             name=link.name,
-            listen=ends.listen,
-            target=ends.target,
-            connections=link.passed.connections,
-            up_bytes=link.passed.up_bytes,
-            down_bytes=link.passed.down_bytes,
+            listen=addresses.listen,
+            target=addresses.target,
+            connections=link.counters.connections,
+            up_bytes=link.counters.up_bytes,
+            down_bytes=link.counters.down_bytes,
             measured=MeasuredBody.model_validate(found, from_attributes=True) if found else None,
         )
 
 
 class InterruptBody(_Strict):
-    """What POST /links/{name}/outage takes."""
+    """Body of POST /links/{name}/outage."""
 
     seconds: float
 
 
 class RestartBody(_Strict):
-    """What POST /restart takes, if anything."""
+    """Body of POST /restart; optional."""
 
     in_s: float = Field(default=0.0, ge=0.0, le=60.0)
-    """Experiment time is 0 after so many seconds."""
+    """Seconds from now at which experiment time is 0."""
 
 
 class ClockBody(_Strict):

@@ -1,4 +1,4 @@
-"""What can be set about the link emulator. Read once, from the environment."""
+"""Settings of the link emulator, read once from the environment."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class LinksSettings(BaseSettings):
-    """Frozen; the variable of a field is SKYSHORE_LINKS_ and its name unless an alias says otherwise."""
+    """The variable of a field is SKYSHORE_LINKS_ and its name, unless the field has an alias."""
 
     model_config = SettingsConfigDict(env_prefix="SKYSHORE_LINKS_", frozen=True, extra="ignore", populate_by_name=True)
 
     listen: str = "127.0.0.1:7190"
     """host:port of the HTTP interface that shows and changes links."""
     file: str = ""
-    """JSON file with the links to begin with: a list of what POST /links takes."""
+    """JSON file with the links to start with: a list of bodies of POST /links."""
     traces: str = "."
-    """Folder in which trace names are looked up."""
+    """Folder of the trace files."""
     seed: int = 0
-    """Fixes jitter and loss."""
+    """Seed of jitter and loss."""
     redis_url: str = Field(default="", validation_alias="SKYSHORE_REDIS_URL")
-    """State store to which measured links are told, each under its name, which is its node's; empty tells nobody."""
+    """State store that gets the measured links, each under the id of its node; empty for none."""
     log_level: str = Field(default="info", validation_alias="SKYSHORE_LOG_LEVEL")
     """debug, info, warning or error."""
     log_json: bool = Field(default=True, validation_alias="SKYSHORE_LOG_JSON")
-    """One JSON object a line; false for people."""
+    """One JSON object per line; false for readable text."""

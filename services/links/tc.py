@@ -1,8 +1,9 @@
-"""The kernel's own shaper, where it has one and this user may: `python -m services.links.tc FILE NAME --device eth0`.
+"""Shapes a link with `tc` of the kernel: `python -m services.links.tc FILE NAME --device eth0`.
 
-To be run in the network namespace of a node (its container) with CAP_NET_ADMIN. What leaves the device is the link's
-way down, what comes in is its way up, shaped on an `ifb` device. Rates are token buckets (`tbf`); delay, jitter and
-loss need `netem`, which not every kernel has. Traces, outages and shared uplinks stay with the relay.
+Run it in the network namespace of a node (its container) with CAP_NET_ADMIN. Traffic that leaves the device is the down
+direction of the link; traffic that enters is the up direction and is shaped on an `ifb` device. Rates are token buckets
+(`tbf`). Delay, jitter and loss need `netem`, which some kernels lack. Traces, outages and shared uplinks need the
+relay.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from skyshore.domain.errors import InvalidTask, SkyshoreError
 from skyshore.links.settings import Direction, LinkSettings, problems
 
 BURST_S = 0.005
-"""As the relay's bucket."""
-LEAST_BURST_BYTES = 3000
+"""Length of a burst; equal to that of the relay."""
+MIN_BURST_BYTES = 3000
 LATENCY = "400ms"
-"""Bytes that would wait longer are dropped, and the sender slows down."""
+"""Bytes that would wait longer are dropped; the sender then slows down."""
 IFB, TRY = "ifb-skyshore", "ifb-try"
 INGRESS = "ffff:"
 
@@ -31,30 +32,30 @@ Command = tuple[str, ...]
 
 
 def commands(settings: LinkSettings, device: str) -> list[Command]:
-    """What shapes `device` so. Nothing is run.
+    """The commands that shape `device`. Runs nothing.
 
     Raises:
-        InvalidTask: settings that the kernel's shaper cannot have.
+        InvalidTask: `tc` cannot apply these settings.
     """
     for word, direction in (("up", settings.up), ("down", settings.down)):
-        if said := [*problems(direction), *_beyond(direction, settings)]:
-            raise InvalidTask(f"{word}: {said[0]}", param=word)
-    found = _shaped(settings.down, device)
+        if found := [*problems(direction), *_unsupported(direction, settings)]:
+            raise InvalidTask(f"{word}: {found[0]}", param=word)
+    chosen = _shaped(settings.down, device)
     if up := _shaped(settings.up, IFB):
         everything = ("protocol", "all", "u32", "match", "u32", "0", "0")
         onward = ("action", "mirred", "egress", "redirect", "dev", IFB)
-        found += [
+        chosen += [
             ("ip", "link", "add", IFB, "type", "ifb"),
             ("ip", "link", "set", IFB, "up"),
             ("tc", "qdisc", "add", "dev", device, "handle", INGRESS, "ingress"),
             ("tc", "filter", "add", "dev", device, "parent", INGRESS, *everything, *onward),
             *up,
         ]
-    return found
+    return chosen
 
 
 def removal(device: str) -> list[Command]:
-    """What undoes `commands`; each of them fails where there is nothing to undo."""
+    """The commands that undo `commands`; each fails if there is nothing to undo."""
     return [
         ("tc", "qdisc", "del", "dev", device, "root"),
         ("tc", "qdisc", "del", "dev", device, "ingress"),
@@ -63,12 +64,12 @@ def removal(device: str) -> list[Command]:
 
 
 def needs_netem(settings: LinkSettings) -> bool:
-    """Whether a rate alone does not do."""
-    return any(way.delay_s or way.jitter_s or way.loss for way in (settings.up, settings.down))
+    """Whether the settings need `netem`: a delay, jitter or loss."""
+    return any(each.delay_s or each.jitter_s or each.loss for each in (settings.up, settings.down))
 
 
 def why_not(*, netem: bool) -> str:
-    """Why `tc` cannot shape here; empty when it can. Tries it on a device of its own, which it removes again."""
+    """Why `tc` cannot shape here; empty if it can. Tries it on a temporary device."""
     if missing := [name for name in ("tc", "ip") if shutil.which(name) is None]:
         return f"{missing[0]} is not installed (package iproute2)"
     shaper = ("netem", "delay", "1ms") if netem else ("tbf", "rate", "1mbit", "burst", "15000", "latency", LATENCY)
@@ -76,7 +77,7 @@ def why_not(*, netem: bool) -> str:
         for command in (("ip", "link", "add", TRY, "type", "ifb"), ("tc", "qdisc", "add", "dev", TRY, "root", *shaper)):
             tried = subprocess.run(command, capture_output=True, text=True, check=False)
             if tried.returncode:
-                return f"{command[-1] if command[0] == 'ip' else shaper[0]} cannot be had here: {tried.stderr.strip()}"
+                return f"{command[-1] if command[0] == 'ip' else shaper[0]} does not work here: {tried.stderr.strip()}"
     finally:
         subprocess.run(("ip", "link", "del", TRY), capture_output=True, check=False)
     return ""
@@ -85,11 +86,11 @@ def why_not(*, netem: bool) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.links.tc", description=__doc__)
-    parser.add_argument("file", type=Path, help="list of links, as the relay reads it")
-    parser.add_argument("name", help="which of them")
+    parser.add_argument("file", type=Path, help="JSON list of links, as for the relay")
+    parser.add_argument("name", help="name of the link")
     parser.add_argument("--device", default="eth0")
-    parser.add_argument("--remove", action="store_true", help="undo it")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands only")
+    parser.add_argument("--remove", action="store_true", help="undo the shaping")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     options = parser.parse_args(arguments)
     try:
         chosen = removal(options.device) if options.remove else _of_file(options.file, options.name, options.device)
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
 def _of_file(file: Path, name: str, device: str) -> list[Command]:
     links = {link.name: link for link in read_links(file)}
     if name not in links:
-        raise InvalidTask(f"no link '{name}' in {file}; there are {', '.join(links)}", param="name")
+        raise InvalidTask(f"no link '{name}' in {file}; the file has {', '.join(links)}", param="name")
     settings = links[name].to_domain()
     if reason := why_not(netem=needs_netem(settings)):
         raise InvalidTask(f"{reason}; use the relay instead: `python -m services.links`")
@@ -121,20 +122,20 @@ def _run(chosen: Sequence[Command], *, keep_going: bool) -> int:
     return 0 if keep_going else status
 
 
-def _beyond(direction: Direction, settings: LinkSettings) -> list[str]:
-    said = []
+def _unsupported(direction: Direction, settings: LinkSettings) -> list[str]:
+    found = []
     if direction.trace or direction.outages:
-        said.append("traces and outages follow the workload's clock, which tc does not know; use the relay")
+        found.append("traces and outages follow the clock of the workload, which tc cannot; use the relay")
     if settings.shared:
-        said.append("an uplink shared by several nodes is not one device; use the relay")
-    return said
+        found.append("an uplink shared by several nodes is not one device; use the relay")
+    return found
 
 
 def _shaped(direction: Direction, device: str) -> list[Command]:
     rate = direction.rate_bytes_per_s
     chain: list[tuple[str, ...]] = []
     if not math.isinf(rate):
-        burst = max(LEAST_BURST_BYTES, round(rate * BURST_S))
+        burst = max(MIN_BURST_BYTES, round(rate * BURST_S))
         chain.append(("tbf", "rate", f"{round(8 * rate)}bit", "burst", str(burst), "latency", LATENCY))
     if direction.delay_s or direction.jitter_s or direction.loss:
         words = ["netem", "delay", f"{1e6 * direction.delay_s:.0f}us"]

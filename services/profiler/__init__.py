@@ -1,1 +1,1 @@
-"""The profiler process: finds out what a task is before it is placed."""
+"""The profiler process: computes the features of a task before it is placed."""

@@ -1,4 +1,4 @@
-"""Puts the profiler process together and takes it apart in order."""
+"""Starts the profiler process and stops it in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 from services.profiler.profiler import TaskProfiler
 from services.profiler.servicer import ProfilerServicer
 from services.profiler.settings import ProfilerSettings
-from services.profiler.tokens import ByteGuess, PromptTokenizer
+from services.profiler.tokens import ByteEstimate, PromptTokenizer
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.catalogue.errors import NotFetched
@@ -35,7 +35,7 @@ OUTCOMES_AT_ONCE = 500
 async def profiler(
     settings: ProfilerSettings, store: StateStore, tokenizer: PromptTokenizer
 ) -> AsyncIterator[RunningServer]:
-    """A serving profiler. Raises OSError when the address is taken."""
+    """Serve a profiler inside the block. Raises OSError when the address is in use."""
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="profile") as executor:
         profiling = TaskProfiler(tokenizer, executor, PreferencePredictor(PreferenceNetwork.shipped()))
         service = GrpcService(SERVICE, add_ProfilerServiceServicer_to_server, ProfilerServicer(profiling))
@@ -48,7 +48,7 @@ async def profiler(
 
 
 async def learn(profiling: TaskProfiler, store: StateStore) -> None:
-    """Follow the outcome stream. Without the store profiles are still made, from what was learned before."""
+    """Learn from the outcome stream until cancelled. While the store is away, profiles use the earlier state."""
     cursor, reachable = "$", True
     while True:
         try:
@@ -56,7 +56,7 @@ async def learn(profiling: TaskProfiler, store: StateStore) -> None:
             reachable = True
         except NodeUnavailable as error:
             if reachable:
-                log.warning("learning nothing for now", why=str(error))
+                log.warning("cannot read outcomes; profiles use the earlier state", why=str(error))
             reachable = False
             await asyncio.sleep(RETRY_S)
             continue
@@ -65,12 +65,12 @@ async def learn(profiling: TaskProfiler, store: StateStore) -> None:
 
 
 def load_tokenizer(model: str) -> PromptTokenizer:
-    """The tokenizer of a fetched model; without one, the guess, and a warning that says so."""
+    """The tokenizer of a fetched model. If it is not fetched: `ByteEstimate`, with a warning."""
     try:
         return Tokenizer.open(ready(model))
     except (NotFetched, NotFound) as error:
-        log.warning("prompt tokens are guessed at four bytes each", model=model, why=str(error))
-        return ByteGuess()
+        log.warning("prompt tokens are estimated as one per four bytes", model=model, why=str(error))
+        return ByteEstimate()
 
 
 async def serve(settings: ProfilerSettings) -> None:

@@ -1,4 +1,4 @@
-"""What the profiler knows: a tokenizer, the lengths of past answers, and how to look at a key frame."""
+"""Computes task profiles: prompt tokens, expected output tokens, complexity of a key frame."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from skyshore.profiling.preference import PreferencePredictor
 from skyshore.runtime import telemetry
 
 INLINE_BYTES = 4096
-"""Prompts up to this size are counted on the event loop: handing them over would take longer."""
+"""Prompts up to this size are tokenised on the event loop: a thread switch would take longer."""
 REMEMBERED = 20_000
-"""Tasks whose limit is kept until their outcome comes."""
-MOST_LUMA_PIXELS = 4096 * 2304
+"""Limit of tasks that wait for their outcome. The oldest are forgotten."""
+MAX_LUMA_PIXELS = 4096 * 2304
 
 
 class TaskProfiler:
-    """Profiles tasks; `executor` takes the work too long for the event loop."""
+    """Profiles tasks. Long computations run on `executor`."""
 
     def __init__(self, tokenizer: PromptTokenizer, executor: Executor, preferences: PreferencePredictor) -> None:
         self._tokenizer, self._executor, self._preferences = tokenizer, executor, preferences
         self._lengths = OutputLengths()
         self._limits: OrderedDict[str, tuple[str, int, Features]] = OrderedDict()
-        """Task id → service class, max_tokens and what the prompt looked like."""
+        """Task id → service class, max_tokens and features of the prompt."""
 
     async def profile_llm(self, task: Task, request: LlmInput) -> TaskProfile:
-        """Exact prompt tokens (or the guess that stands in) and the expected length of the answer.
+        """Count the prompt tokens and predict the expected output tokens.
 
         Raises:
             InvalidTask: max_tokens is not positive.
@@ -59,13 +59,16 @@ class TaskProfiler:
         return TaskProfile(prompt_tokens=tokens, expected_output_tokens=expected, input_bytes=size)
 
     async def profile_video(self, task: Task, facts: TaskProfile, width: int, height: int, luma: bytes) -> TaskProfile:
-        """`facts` with the complexity of a key frame's grey plane, and what the task needs most by it.
+        """`facts` with the complexity of a key frame and the predicted preference for compute.
 
         Raises:
             InvalidMedia: the plane is empty, larger than 4096 × 2304, or not `width` × `height` bytes.
         """
-        if width < 1 or height < 1 or width * height > MOST_LUMA_PIXELS:
-            raise InvalidMedia(f"a grey plane of {width} × {height} cannot be looked at", param="luma")
+        if width < 1 or height < 1 or width * height > MAX_LUMA_PIXELS:
+            raise InvalidMedia(
+                f"a grey plane of {width} × {height} is not allowed; send 1..{MAX_LUMA_PIXELS} pixels",
+                param="luma",
+            )
         if len(luma) != width * height:
             raise InvalidMedia(f"{len(luma)} bytes are not a grey plane of {width} × {height}", param="luma")
         plane = np.frombuffer(luma, dtype=np.uint8).reshape(height, width)
@@ -75,7 +78,7 @@ class TaskProfiler:
         return replace(facts, complexity=complexity, compute_preference=preference)
 
     def learn(self, outcome: Outcome) -> None:
-        """Take in how long an answer was. Outcomes of tasks not profiled here say nothing."""
+        """Learn from the length of an answer. Outcomes of tasks that were not profiled here are ignored."""
         known = self._limits.pop(outcome.task_id, None)
         if known is None or outcome.status is not OutcomeStatus.OK:
             return

@@ -1,4 +1,4 @@
-"""What the profiler process reads from its environment, once."""
+"""The settings of the profiler, from environment variables, read once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class ProfilerSettings(BaseSettings):
     profiler_listen: str = "127.0.0.1:7101"
     """host:port to serve on; port 0 picks a free one."""
     profiler_model: str = "smollm2-135m"
-    """Catalogue entry whose tokenizer counts prompts."""
+    """Model of the catalogue whose tokenizer counts prompts."""
     profiler_metrics_port: int = 0
-    """Port of /metrics, on the interface listened on; 0 serves none."""
+    """Port of /metrics on the host of `profiler_listen`; 0 serves none."""
     profiler_drain_s: float = 5.0
-    """Seconds running calls get after SIGTERM."""
+    """Seconds that running calls may take after SIGTERM."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The state store, read for what answers turned out to be."""
+    """Address of the state store, to read outcomes."""
     log_level: str = "info"
     """debug, info, warning or error."""
     log_json: bool = True
-    """False writes coloured lines for people."""
+    """True: one JSON object per line. False: coloured text."""

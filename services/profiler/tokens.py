@@ -1,4 +1,4 @@
-"""How many tokens a prompt has: counted by the model's own tokenizer, or, when there is none, guessed and said so."""
+"""Counts the tokens of a prompt with the tokenizer of a model, or estimates them if there is none."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Protocol
 from skyshore.domain.llm import ChatMessage, LlmInput
 
 BYTES_PER_TOKEN = 4
-"""Of the guess: English text under a vocabulary of some 50,000."""
+"""Estimate for English text and a vocabulary of about 50,000 tokens."""
 TOKENS_PER_TURN = 5
-"""Of the guess: what a chat template adds to each turn."""
+"""Estimate of the tokens that a chat template adds to each turn."""
 
 
 class PromptTokenizer(Protocol):
-    """What counting needs of a tokenizer."""
+    """The methods of a tokenizer that counting needs."""
 
     def count_chat(self, messages: Sequence[ChatMessage]) -> int:
-        """Tokens of a conversation under the model's chat template, up to where the answer begins."""
+        """Tokens of a conversation under the model's chat template, up to the start of the answer."""
         ...
 
     def encode(self, text: str) -> Sequence[int]:
@@ -25,30 +25,30 @@ class PromptTokenizer(Protocol):
         ...
 
 
-class ByteGuess:
-    """Stands in when no model files are here: a token for every four bytes."""
+class ByteEstimate:
+    """Estimates one token per four bytes, for a machine without model files."""
 
     def count_chat(self, messages: Sequence[ChatMessage]) -> int:
-        """Guess of `PromptTokenizer.count_chat`."""
-        return sum(self._guess(turn.content) + TOKENS_PER_TURN for turn in messages) + TOKENS_PER_TURN
+        """Estimate of `PromptTokenizer.count_chat`."""
+        return sum(self._estimate(turn.content) + TOKENS_PER_TURN for turn in messages) + TOKENS_PER_TURN
 
     def encode(self, text: str) -> Sequence[int]:
-        """As many ids as the guess says; their values mean nothing."""
-        return range(self._guess(text))
+        """As many ids as estimated. Their values have no meaning."""
+        return range(self._estimate(text))
 
-    def _guess(self, text: str) -> int:
+    def _estimate(self, text: str) -> int:
         return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
 def prompt_bytes(request: LlmInput) -> int:
-    """Bytes of the prompt as it travels to a node."""
+    """Bytes of the prompt as it is sent to a node."""
     if request.messages:
         return sum(len(turn.role) + len(turn.content.encode()) for turn in request.messages)
     return len(request.prompt.encode()) or BYTES_PER_TOKEN * len(request.prompt_token_ids)
 
 
 def count_tokens(tokenizer: PromptTokenizer, request: LlmInput) -> int:
-    """Tokens of the prompt, whatever its form."""
+    """Tokens of the prompt: a text, a conversation or token ids."""
     if request.prompt_token_ids:
         return len(request.prompt_token_ids)
     if request.messages:

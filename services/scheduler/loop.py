@@ -12,7 +12,7 @@ import structlog
 from services.scheduler.journal import Journal
 from services.scheduler.watchers import DecisionWatchers
 from skyshore.domain.errors import Internal, NodeUnavailable, SkyshoreError
-from skyshore.domain.node import Link, Node, NodeStatus, Tier
+from skyshore.domain.node import Link, NodeReport, Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
@@ -154,7 +154,7 @@ class SchedulerLoop:
             self._take_nodes(reports)
             self._take_links(reports, links)
 
-    def _take_links(self, reports: Sequence[tuple[Node, NodeStatus]], links: Mapping[str, Link]) -> None:
+    def _take_links(self, reports: Sequence[NodeReport], links: Mapping[str, Link]) -> None:
         """Tell the core of links that changed; a node that started anew is new to it, and so is its link."""
         known, self._links = self._links, {}
         for node, _ in reports:
@@ -166,7 +166,7 @@ class SchedulerLoop:
             if known.get(key) != link:
                 self._handle(LinkChanged(self._now_s(), node.node_id, link))
 
-    def _take_nodes(self, reports: Sequence[tuple[Node, NodeStatus]]) -> None:
+    def _take_nodes(self, reports: Sequence[NodeReport]) -> None:
         now_s = self._now_s()
         seen = {node.node_id: node.tier for node, _ in reports}
         for node, status in reports:

@@ -12,9 +12,7 @@ from skyshore.domain.errors import InvalidTask
 from skyshore.policies.registry import POLICIES
 from skyshore.v1 import scheduler_service_pb2 as pb
 from skyshore.v1 import scheduler_service_pb2_grpc
-from skyshore.wire.demand import profile_from_proto, task_from_proto
-from skyshore.wire.fleet import placement_to_proto
-from skyshore.wire.result import decision_to_proto, outcome_from_proto
+from skyshore.wire.pairs import DECISION, OUTCOME, PLACEMENT, PROFILE, TASK
 
 Rpc = Any  # the context is not used: errors are raised, deadlines cancel
 
@@ -28,18 +26,18 @@ class SchedulerServicer(scheduler_service_pb2_grpc.SchedulerServiceServicer):
     async def Place(self, request: pb.PlaceRequest, context: Rpc) -> pb.PlaceResponse:
         """See the proto."""
         placement = await self._loop.place(
-            task_from_proto(request.task),
-            profile_from_proto(request.profile),
+            TASK.from_proto(request.task),
+            PROFILE.from_proto(request.profile),
             max(request.attempt, 1),
             request.avoid_node_ids,
         )
-        return placement_to_proto(placement)
+        return PLACEMENT.to_proto(placement)
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Rpc) -> pb.ReportOutcomeResponse:
         """See the proto."""
         if not request.outcome.task_id or not request.outcome.status:
             raise InvalidTask("an outcome needs a task_id and a status", param="outcome")
-        await self._loop.report(outcome_from_proto(request.outcome))
+        await self._loop.report(OUTCOME.from_proto(request.outcome))
         return pb.ReportOutcomeResponse()
 
     async def WatchDecisions(
@@ -47,7 +45,7 @@ class SchedulerServicer(scheduler_service_pb2_grpc.SchedulerServiceServicer):
     ) -> AsyncIterator[pb.WatchDecisionsResponse]:
         """See the proto."""
         async for record in self._loop.watchers.watch(request.backlog):
-            yield pb.WatchDecisionsResponse(decision=decision_to_proto(record))
+            yield pb.WatchDecisionsResponse(decision=DECISION.to_proto(record))
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Rpc) -> pb.GetPolicyResponse:
         """See the proto."""

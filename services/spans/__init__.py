@@ -1,1 +1,1 @@
-"""Turns outcomes into OpenTelemetry spans, beside the system: nothing on a request's path knows of it."""
+"""Turns outcomes into OpenTelemetry spans. It runs beside the system; no request waits for it."""

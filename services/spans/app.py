@@ -1,4 +1,4 @@
-"""Follows the outcome stream and sends each batch on. Holds one batch at most: the rest waits in the stream."""
+"""Follows the outcome stream and sends each batch to a collector. Holds one batch; the rest waits in the stream."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ BLOCK_S = 1.0
 RETRY_S = 1.0
 SEND_TIMEOUT_S = 5.0
 REFUSED = range(400, 429)
-"""Sending the same again would not help."""
+"""HTTP statuses after which the same batch is not sent again."""
 
 
 class SpanExporter:
-    """Sends outcomes newer than its start to one collector."""
+    """Sends the outcomes that are written after its start to one collector."""
 
     def __init__(self, store: StateStore, endpoint: str) -> None:
         self._store, self._endpoint = store, endpoint
         self._waiting = False
 
     async def run(self) -> None:
-        """Export until cancelled; waits out a store or a collector that is away."""
+        """Export until cancelled. Waits while the store or the collector is away."""
         cursor = "$"
         while True:
             try:
@@ -55,18 +55,22 @@ class SpanExporter:
                 await self._wait(str(error))
             else:
                 if self._waiting:
-                    log.info("spans flow again")
+                    log.info("export continues")
                 self._waiting = False
                 return
 
     async def _wait(self, why: str) -> None:
         if not self._waiting:
-            log.warning("spans wait", why=why)
+            log.warning("export waits", why=why)
         self._waiting = True
         await asyncio.sleep(RETRY_S)
 
     def _send(self, outcomes: Sequence[Outcome]) -> None:
-        """POST one batch; one that is refused for good is dropped and told of. Raises OSError (urllib's errors are)."""
+        """POST one batch; drop it with a log line if the collector refuses it for good.
+
+        Raises:
+            OSError: the collector did not answer, or may accept the batch later.
+        """
         body = json.dumps(request(outcomes)).encode()
         call = urllib.request.Request(self._endpoint, body, {"content-type": "application/json"})
         try:
@@ -75,7 +79,7 @@ class SpanExporter:
         except urllib.error.HTTPError as error:
             if error.code not in REFUSED:
                 raise
-            log.error("collector refuses spans; dropped", outcomes=len(outcomes), status=error.code)
+            log.error("the collector refuses spans; they are dropped", outcomes=len(outcomes), status=error.code)
 
 
 async def serve(settings: SpansSettings) -> None:

@@ -1,7 +1,8 @@
 """From outcomes to spans, and from spans to an OTLP/JSON request. Pure.
 
-Lengths are measured. Where a part begins is not in an outcome, so the parts are laid end to end: the gateway's from the
-arrival on, the node's from the dispatch on. What is left until the end is links, retries and the caller's own reading.
+Durations are measured. An outcome does not say when a part starts, so the parts follow each other without gaps: the
+gateway's from the arrival on, the node's from the dispatch on. The rest of the time is that of links, retries and
+the client.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 
 GATEWAY = "gateway"
-"""Service name of the spans that no node measured."""
+"""Service name of the spans that the gateway measured."""
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}(?=$|-)")
 _STATUS_OK, _STATUS_ERROR = 1, 2
@@ -26,7 +27,7 @@ Attribute = str | float | int
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One line of a trace. `service` groups spans in the viewer; points in time are seconds since the epoch."""
+    """One span of a trace. `service` groups spans in the viewer; times are seconds since the epoch."""
 
     service: str
     name: str
@@ -39,20 +40,20 @@ class Span:
     error: str | None = None
     """Why it failed, if it did."""
     first_token_s: float = 0.0
-    """When the first token was there; 0 if there was none."""
+    """Time of the first token; 0 if there was none."""
 
 
 def trace_id(task_id: str) -> str:
-    """The task's own id where it is one (the gateway's are), so that a trace is found by what a caller was told.
+    """The task id, if it has the form of a trace id (those of the gateway have), else a hash of it.
 
-    The segments of an upload share its id and so its trace.
+    So a client finds the trace by the id of its task. The segments of an upload share one trace.
     """
     match = _TRACE_ID.match(task_id)
     return match[0] if match else hashlib.sha256(task_id.encode()).hexdigest()[:32]
 
 
 def spans_of(outcome: Outcome) -> list[Span]:
-    """The attempt as a whole, first, and its measured parts."""
+    """The span of the whole attempt, then those of its measured parts."""
     trace = trace_id(outcome.task_id)
     start_s = outcome.finished_at_s - outcome.latency_s
     attempt_id = _span_id(outcome, "task")
@@ -103,7 +104,7 @@ def _parts(outcome: Outcome, start_s: float) -> Iterator[tuple[str, str, float, 
 
 def _attributes(outcome: Outcome) -> dict[str, Attribute]:
     worker = outcome.worker
-    given: dict[str, Attribute] = {
+    attributes: dict[str, Attribute] = {
         "skyshore.task_id": outcome.task_id,
         "skyshore.node": outcome.node_id,
         "skyshore.arm": outcome.arm_id,
@@ -118,11 +119,11 @@ def _attributes(outcome: Outcome) -> dict[str, Attribute]:
         "skyshore.output_tokens": worker.output_tokens,
         "skyshore.frames": worker.frames,
     }
-    return {name: value for name, value in given.items() if value or name == "skyshore.joules"}
+    return {name: value for name, value in attributes.items() if value or name == "skyshore.joules"}
 
 
 def _span_id(outcome: Outcome, part: str) -> str:
-    """The same for the same outcome, so that sending it twice does no harm; another for another attempt."""
+    """Equal for the same outcome, so that sending it twice does no harm; different for another attempt."""
     text = f"{outcome.task_id}/{outcome.arm_id}/{outcome.finished_at_s!r}/{part}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -156,5 +157,5 @@ def _attribute(name: str, value: Attribute) -> dict[str, Any]:
 
 
 def _nanoseconds(point_s: float) -> str:
-    """As OTLP's JSON has 64-bit numbers."""
+    """OTLP's JSON writes 64-bit integers as strings."""
     return str(round(point_s * 1e9))

@@ -1,4 +1,4 @@
-"""What the span exporter reads from its environment, once."""
+"""Settings of the span exporter, read once from the environment."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class SpansSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SKYSHORE_", frozen=True)
 
     spans_endpoint: str = "http://127.0.0.1:4318/v1/traces"
-    """Where an OpenTelemetry collector takes OTLP over HTTP, as JSON."""
+    """URL at which an OpenTelemetry collector takes OTLP over HTTP, as JSON."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The state store, whose outcome stream is read."""
+    """The state store, with the outcome stream."""
     log_level: str = "info"
     """debug, info, warning or error."""
     log_json: bool = True
-    """False writes coloured lines for people."""
+    """One JSON object per line; false for coloured, readable text."""

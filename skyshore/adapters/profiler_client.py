@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.domain.llm import LlmInput
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
+from skyshore.mux.client import MuxChannel
 from skyshore.v1 import profiler_service_pb2 as pb
-from skyshore.wire.demand import llm_to_proto, profile_from_proto, profile_to_proto, task_to_proto
+from skyshore.wire.pairs import LLM_INPUT, PROFILE, TASK
 
-PROFILE = "/skyshore.v1.ProfilerService/ProfileTask"
+PROFILE_TASK = "/skyshore.v1.ProfilerService/ProfileTask"
 LONGEST_S = 5.0
 
 
@@ -21,16 +21,18 @@ class MuxProfilerClient:
 
     async def profile_llm(self, task: Task, request: LlmInput) -> TaskProfile:
         """See ProfilerClient."""
-        return await self._profile(task, pb.ProfileTaskRequest(task=task_to_proto(task), llm=llm_to_proto(request)))
+        return await self._profile(
+            task, pb.ProfileTaskRequest(task=TASK.to_proto(task), llm=LLM_INPUT.to_proto(request))
+        )
 
     async def profile_video(self, task: Task, probe: TaskProfile, luma: bytes) -> TaskProfile:
         """See ProfilerClient."""
         video = pb.VideoProbe(
-            facts=profile_to_proto(probe), luma_width=probe.width, luma_height=probe.height, luma=luma
+            facts=PROFILE.to_proto(probe), luma_width=probe.width, luma_height=probe.height, luma=luma
         )
-        return await self._profile(task, pb.ProfileTaskRequest(task=task_to_proto(task), video=video))
+        return await self._profile(task, pb.ProfileTaskRequest(task=TASK.to_proto(task), video=video))
 
     async def _profile(self, task: Task, request: pb.ProfileTaskRequest) -> TaskProfile:
         timeout_s = min(LONGEST_S, task.deadline_s)
-        response = await self._channel.unary(PROFILE, request, pb.ProfileTaskResponse, timeout_s)
-        return profile_from_proto(response.profile)
+        response = await self._channel.unary(PROFILE_TASK, request, pb.ProfileTaskResponse, timeout_s)
+        return PROFILE.from_proto(response.profile)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
+from skyshore.mux.client import MuxChannel
 from skyshore.v1 import scheduler_service_pb2 as pb
-from skyshore.wire.demand import profile_to_proto, task_to_proto
-from skyshore.wire.fleet import placement_from_proto
-from skyshore.wire.result import outcome_to_proto
+from skyshore.wire.pairs import OUTCOME, PLACEMENT, PROFILE, TASK
 
 PLACE = "/skyshore.v1.SchedulerService/Place"
 REPORT_OUTCOME = "/skyshore.v1.SchedulerService/ReportOutcome"
@@ -33,15 +31,15 @@ class MuxSchedulerClient:
     ) -> Placement:
         """See SchedulerClient. NodeUnavailable also when the scheduler itself is away."""
         request = pb.PlaceRequest(
-            task=task_to_proto(task), profile=profile_to_proto(profile), attempt=attempt, avoid_node_ids=avoid
+            task=TASK.to_proto(task), profile=PROFILE.to_proto(profile), attempt=attempt, avoid_node_ids=avoid
         )
         timeout_s = min(LONGEST_S, task.deadline_s)
         response = await self._channel.unary(PLACE, request, pb.PlaceResponse, timeout_s)
-        return placement_from_proto(task.task_id, response, attempt=attempt)
+        return PLACEMENT.from_proto(response, task_id=task.task_id, attempt=attempt)
 
     async def report_outcome(self, outcome: Outcome) -> None:
         """Tell what came of a task."""
-        request = pb.ReportOutcomeRequest(outcome=outcome_to_proto(outcome))
+        request = pb.ReportOutcomeRequest(outcome=OUTCOME.to_proto(outcome))
         await self._channel.unary(REPORT_OUTCOME, request, pb.ReportOutcomeResponse, LONGEST_S)
 
     async def policy(self) -> tuple[str, tuple[str, ...]]:

@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import grpc
 
-from skyshore.adapters.mux_client import CHANNEL_OPTIONS, MuxChannel, MuxStream
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import EncodedFrame, SegmentInfo
-from skyshore.ports import SegmentEvent
-from skyshore.runtime import status
+from skyshore.domain.video import EncodedFrame, SegmentEvent, SegmentInfo
+from skyshore.mux.client import MuxChannel, MuxStream
+from skyshore.mux.grpc_options import CLIENT_OPTIONS
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
-from skyshore.wire import demand, result
+from skyshore.wire import status
+from skyshore.wire.pairs import FRAME, LLM_EVENT, LLM_INPUT, SEGMENT, SEGMENT_EVENT, TASK
 
 EXECUTE = "/skyshore.v1.WorkerService/Execute"
 
@@ -32,7 +32,7 @@ class GrpcWorkerClient:
         self._closed = False
         self._mux = MuxChannel(address)
         # Segments are bulk; on a connection of their own they never sit in front of tokens.
-        self._bulk = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._bulk = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
         self._stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
             self._bulk
         )
@@ -40,7 +40,7 @@ class GrpcWorkerClient:
     def execute(self, task: Task, arm_id: str, request: LlmInput) -> LlmEvents:
         """Run an LLM task; `task.deadline_s` counts from now. See `skyshore.ports.WorkerClient.execute`."""
         message = worker_service_pb2.ExecuteRequest(
-            task=demand.task_to_proto(task), arm_id=arm_id, llm=demand.llm_to_proto(request)
+            task=TASK.to_proto(task), arm_id=arm_id, llm=LLM_INPUT.to_proto(request)
         )
         replies = self._mux.stream(EXECUTE, message, worker_service_pb2.ExecuteResponse, task.deadline_s)
         return LlmEvents(self, replies)
@@ -61,7 +61,7 @@ class GrpcWorkerClient:
         self.open_calls += 1
         try:
             async for reply in call:
-                yield result.segment_event_from_proto(reply)
+                yield SEGMENT_EVENT.from_proto(reply)
         except grpc.aio.AioRpcError as error:
             if sending_failed.done():
                 sending_failed.result()
@@ -86,13 +86,11 @@ class GrpcWorkerClient:
 async def _segment_messages(
     task: Task, arm_id: str, info: SegmentInfo, frames: AsyncIterator[EncodedFrame], failed: asyncio.Future[None]
 ) -> AsyncIterator[worker_service_pb2.ExecuteSegmentRequest]:
-    header = worker_service_pb2.SegmentHeader(
-        task=demand.task_to_proto(task), arm_id=arm_id, info=demand.segment_to_proto(info)
-    )
+    header = worker_service_pb2.SegmentHeader(task=TASK.to_proto(task), arm_id=arm_id, info=SEGMENT.to_proto(info))
     yield worker_service_pb2.ExecuteSegmentRequest(header=header)
     try:
         async for frame in frames:
-            yield worker_service_pb2.ExecuteSegmentRequest(frame=demand.frame_to_proto(frame))
+            yield worker_service_pb2.ExecuteSegmentRequest(frame=FRAME.to_proto(frame))
     except Exception as error:
         # gRPC would log it and send half a segment as if it were whole; the reading side raises it instead.
         if not failed.done():
@@ -121,9 +119,8 @@ class LlmEvents:
         except BaseException:
             self._end()
             raise
-        if reply.WhichOneof("event") == "chunk":
-            return result.chunk_from_proto(reply.chunk)
-        return result.worker_outcome_from_proto(reply.outcome)
+        event: TokenChunk | WorkerOutcome = LLM_EVENT.from_proto(reply)
+        return event
 
     async def aclose(self) -> None:
         """Cancel the task on the node, if it still runs."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from skyshore.catalogue.detectors import DETECTORS
+from skyshore.catalogue.entry import Entry, Kind
 from skyshore.catalogue.errors import CatalogueError
-from skyshore.catalogue.table import Entry, Kind
 
 CONVERTER_VERSIONS: Mapping[Kind, int] = {Kind.DETECTOR: 2, Kind.LLM: 1, Kind.CLIP: 1}
 """Raise one when the same sources would come out differently; cached entries of that kind are then rebuilt."""
@@ -40,7 +41,7 @@ def make(entry: Entry, folder: Path) -> Made:
 def build_llm(folder: Path, precision: str) -> Path:
     """Add one precision of a language model to its folder; returns the ONNX file."""
     try:
-        from skyshore.catalogue.llama_build import build  # noqa: PLC0415 - see the module's docstring
+        from skyshore.catalogue.llama.build import build  # noqa: PLC0415 - see the module's docstring
     except ImportError as error:
         raise _not_installed(error) from error
     return build(folder / "model.gguf", folder, precision)
@@ -57,10 +58,10 @@ def _llm(entry: Entry, folder: Path) -> Made:
 
 def _detector(entry: Entry, folder: Path) -> Made:
     try:
-        from skyshore.catalogue.detectors import build_detector  # noqa: PLC0415 - see the module's docstring
+        from skyshore.catalogue.tfjs.detector import build_detector  # noqa: PLC0415 - see the module's docstring
     except ImportError as error:
         raise _not_installed(error) from error
-    return build_detector(entry.name, folder)
+    return build_detector(DETECTORS[entry.name], folder)
 
 
 def _clip(entry: Entry, folder: Path) -> Made:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skyshore.catalogue.entry import Entry
 from skyshore.catalogue.errors import CorruptFile, NotFetched
-from skyshore.catalogue.table import Entry
 
 FILE_NAME = "manifest.json"
 

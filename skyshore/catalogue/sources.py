@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from skyshore.catalogue.entry import Client, Source
 from skyshore.catalogue.errors import SourceUnavailable
-from skyshore.catalogue.table import Client, Source
 
 DOWNLOAD_LIMIT_S = 1800.0
 

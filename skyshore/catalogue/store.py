@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from skyshore.catalogue.builders import build_llm, converter_version, make
+from skyshore.catalogue.entry import Entry, Kind
 from skyshore.catalogue.errors import CatalogueError, CorruptFile, LicenceNotAccepted, NotFetched
 from skyshore.catalogue.manifest import Manifest, read_manifest, sha256
 from skyshore.catalogue.sources import download
-from skyshore.catalogue.table import ENTRIES, Entry, Kind, entry
+from skyshore.catalogue.table import ENTRIES, entry
 from skyshore.domain.errors import InvalidTask
 
 OWN_SOURCE = "model.gguf"

@@ -1,4 +1,4 @@
-"""Every failure a caller can meet. They carry no transport codes: `skyshore.runtime.status` holds the one table.
+"""Every failure a caller can meet. They carry no transport codes: `skyshore.wire.status` holds the one table.
 
 SkyshoreError
  ├─ InvalidTask          the request itself is wrong; asking again will not help

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,20 @@ class FinishReason(StrEnum):
     LENGTH = "length"
 
 
+class TopLogprob(NamedTuple):
+    """A likely token and the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Natural-log probability of one generated token, with the likeliest alternatives."""
 
     token: str
     logprob: float
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[TopLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
@@ -91,3 +92,22 @@ class NodeStatus:
     tokens_per_s: float = 0.0
     power_watts: float = 0.0
     draining: bool = False
+
+
+class NodeReport(NamedTuple):
+    """A node with its newest heartbeat, as the registry keeps it."""
+
+    node: Node
+    status: NodeStatus
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is right now; feeds the node's heartbeat and admission."""
+
+    running: int
+    queued: int
+    capacity: int
+    kv_used: float = 0.0
+    decode_batch: float = 0.0
+    tokens_per_s: float = 0.0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from skyshore.domain.outcome import WorkerOutcome
 
 
 class Codec(StrEnum):
@@ -62,15 +65,24 @@ class FrameDetections:
     detections: tuple[Detection, ...]
 
 
+class LabelScore(NamedTuple):
+    """A class name and its probability in 0..1."""
+
+    label: str
+    score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """What a whole clip shows."""
 
-    labels: tuple[str, ...]
-    """Likeliest first."""
-    scores: tuple[float, ...]
-    """Their probabilities; they add up to 1."""
+    labels: tuple[LabelScore, ...]
+    """Likeliest first; the scores add up to 1."""
     ranks: int = 1
     """Processes the model was sharded over."""
     batch: int = 1
     """Clips worked on together, this one included."""
+
+
+SegmentEvent: TypeAlias = FrameDetections | Classification | WorkerOutcome
+"""What comes back of a segment."""

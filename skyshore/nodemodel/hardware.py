@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skyshore.nodemodel.clips import CLIP_MODEL, clip_speeds
+from skyshore.nodemodel.detectors import VISION_SHAPES, VisionShape
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
@@ -56,15 +57,6 @@ class LlmShape:
     bytes_per_parameter: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class VisionShape:
-    """One detector: what the roofline needs of it."""
-
-    name: str
-    flops_per_frame: float
-    input_size: int
-
-
 HARDWARE = {
     device.name: device
     for device in (
@@ -92,16 +84,6 @@ LLM_SHAPES = {
         LlmShape("yi-9b", 8.83e9, 98_304),
         LlmShape("llama-33b", 32.5e9, 1_597_440, context_tokens=2048),
         LlmShape("yi-34b", 34.4e9, 245_760),
-    )
-}
-
-VISION_SHAPES = {
-    shape.name: shape
-    for shape in (
-        VisionShape("ssd-mobilenet", 1.5e9, 300),
-        VisionShape("nanodet", 4.2e9, 416),
-        VisionShape("centernet", 7.0e9, 512),
-        VisionShape("yolov5s", 16.5e9, 640),
     )
 }
 

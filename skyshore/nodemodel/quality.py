@@ -8,8 +8,9 @@ reference costs a factor; it is assumed here, and a policy's own feedback may re
 
 from __future__ import annotations
 
+from skyshore.nodemodel.detectors import BEST_COCO_AP, VISION_SHAPES
+
 BEST_MMLU = 76.3
-BEST_COCO_AP = 37.4
 
 MMLU = {
     "smollm2-135m": (29.3, "SmolLM2 model card, 135M instruct"),
@@ -19,13 +20,6 @@ MMLU = {
     "yi-9b": (68.4, "Yi technical report"),
     "llama-33b": (57.8, "LLaMA paper"),
     "yi-34b": (76.3, "Yi technical report"),
-}
-
-COCO_AP = {
-    "ssd-mobilenet": (22.0, "TensorFlow detection model zoo, ssdlite_mobilenet_v2"),
-    "nanodet": (22.9, "NanoDet release notes, NanoDet-g 416"),
-    "centernet": (23.4, "TensorFlow 2 detection model zoo, the MobileNetV2 variant; V3, used here, has no figure"),
-    "yolov5s": (37.4, "YOLOv5 release notes, 640"),
 }
 
 PRECISION_FACTOR = {"": 1.0, "fp32": 1.0, "fp16": 1.0, "q4x": 0.925, "int8": 0.946, "w8a8": 0.86, "int4": 0.70}
@@ -46,6 +40,7 @@ def llm_quality(model: str) -> float | None:
 
 def vision_quality(model: str, encode_quality: int) -> float | None:
     """Quality of a detector fed with JPEG of that quality; None for a model the table lacks."""
-    if model not in COCO_AP:
+    shape = VISION_SHAPES.get(model)
+    if shape is None:
         return None
-    return round(COCO_AP[model][0] / BEST_COCO_AP * ENCODE_FACTOR.get(encode_quality, 1.0), 3)
+    return round(shape.coco_ap / BEST_COCO_AP * ENCODE_FACTOR.get(encode_quality, 1.0), 3)

@@ -21,7 +21,6 @@ from skyshore.policies.arm_features import WIDTH, arm_features
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Policy
 from skyshore.policies.ridge import RidgeModels
 from skyshore.policies.snapshot import join_parts, split_parts
-from skyshore.rules.slack import deadline_slack
 
 FORMAT = "linucb/1"
 
@@ -47,7 +46,7 @@ class LinUcb(Policy):
         predicted, width = self._models[context.task.kind].read(arms, arm_features(arms, context))
         scores = predicted[:, 0] + self._alpha * width
         if self._constrain:
-            holds = deadline_slack(arms.latency_s, context.remaining_s) >= 0
+            holds = arms.latency_s <= max(context.remaining_s, 1e-9)  # C1
             if holds.any():
                 scores = np.where(holds, scores, -np.inf)
         return Decision(int(scores.argmax()), scores=scores)

@@ -1,8 +1,8 @@
-"""Spatial complexity of a picture: how much structure it holds at each scale, and how its grey levels sit together.
+"""Spatial complexity of a picture: its structure at each scale, and the entropy of its grey levels.
 
 The sum of the structural vector from its first entry on is half the variance of the picture minus that of its coarsest
-version: contrast, nothing more. White noise and a smooth ramp can share that sum, but not the vector. So give a
-predictor the whole vector, or leave C_0 out of the sum; never the full sum alone.
+version: contrast, nothing more. White noise and a smooth ramp can have equal sums, but not equal vectors. So give a
+predictor the whole vector, or a sum without C_0; never only the full sum.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 CANVAS_SIDE = 256
-"""Pictures are brought to this square first, so that figures of different cameras can be compared."""
+"""Pictures are scaled to this square first, so that the values of different cameras can be compared."""
 SCALES = 8
-"""Entries of the structural vector; 2 ** SCALES is the canvas's side, so the coarsest version is one grey."""
+"""Entries of the structural vector; 2 ** SCALES is the canvas's side, so the coarsest version has one grey level."""
 GREY_BINS = 32
 _LEVELS_PER_BIN = np.uint16(256 // GREY_BINS)
 
@@ -24,7 +24,7 @@ Canvas = NDArray[np.float32]
 
 
 def canvas(luma: Luma, side: int = CANVAS_SIDE) -> Canvas:
-    """Bring a picture of any shape to a square by box filtering; pixels repeat where it is smaller.
+    """Scale a picture of any shape to a square by box filtering. Pixels repeat where it is smaller.
 
     Boxes are as many whole pixels wide as cover the picture, so they overlap where its side is no multiple of `side`.
     """
@@ -35,7 +35,7 @@ def canvas(luma: Luma, side: int = CANVAS_SIDE) -> Canvas:
 
 
 def _box_sums(plane: NDArray[np.uint8] | NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
-    """Sum `count` boxes of rows; whole rows at a time, which is what numpy is quick at."""
+    """Sum `count` boxes of rows. Whole rows at a time, which is fast in numpy."""
     height = plane.shape[0]
     starts = np.arange(count) * height // count
     sums = np.zeros((count, plane.shape[1]), np.uint32)

@@ -1,8 +1,7 @@
-"""How good detections are against a reference: F1 at a score threshold, and mean average precision, both at IoU 0.5.
+"""Quality of detections against a reference: F1 at a score threshold, and mean average precision, both at IoU 0.5.
 
-Boxes are matched per frame and class, best score first, each with the free reference box it overlaps most; the same
-rule as PASCAL VOC's and COCO's. As a weaker box never takes a match from a stronger one, one matching serves every
-threshold.
+Boxes are matched per frame and class, highest score first, each with the free reference box of largest overlap, as in
+PASCAL VOC and COCO. A box never takes the match of a box with a higher score, so one matching serves every threshold.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FrameBoxes = Mapping[int, Sequence[Detection]]
 
 IOU = 0.5
 IGNORED_SHARE = 0.5
-"""A box with this share of its area in an ignored region is nobody's mistake."""
+"""A box with this share of its area in an ignored region is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +33,14 @@ class DetectionQuality:
     precision: float
     recall: float
     map50: float
-    """Mean over the reference's classes of the area under the precision envelope (PASCAL VOC since 2010)."""
+    """Mean over the classes of the reference of the area under the precision envelope (PASCAL VOC since 2010)."""
     truths: int
     """Reference boxes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Matches:
-    """All counted boxes of one class, in no order."""
+    """All counted boxes of one class, unordered."""
 
     scores: NDArray[np.float64]
     hits: NDArray[np.bool_]
@@ -53,9 +52,9 @@ def detection_quality(
 ) -> DetectionQuality:
     """Compare `found` with `truth` over all frames of either.
 
-    F1, precision and recall count boxes of `min_score` and more, all classes together; mAP ranks every box found.
-    Classes the reference lacks altogether count as mistakes in F1 and are left out of mAP. `ignored` holds regions
-    where nobody looked for objects. Nothing to find and nothing found is perfect.
+    F1, precision and recall count boxes with a score of at least `min_score`, of all classes; mAP ranks every box.
+    Classes that the reference does not have count as errors in F1 and are not part of mAP. `ignored` holds regions
+    without annotations. If there is nothing to find and nothing was found, all figures are 1.
     """
     labels = {box.label for boxes in (*truth.values(), *found.values()) for box in boxes}
     classes = {label: _match(label, truth, found, ignored or {}, overlap) for label in labels}
@@ -76,7 +75,7 @@ def detection_quality(
 def average_precision(scores: NDArray[np.float64], hits: NDArray[np.bool_], truths: int) -> float:
     """Area under precision over recall, precision made monotone from the right. `truths` is positive.
 
-    Boxes of one score enter together, so that their order among themselves cannot matter.
+    Boxes with equal scores are added together, so that their order has no effect.
     """
     if not scores.size:
         return 0.0
@@ -116,7 +115,7 @@ def _match(label: str, truth: FrameBoxes, found: FrameBoxes, ignored: FrameBoxes
 
 
 def _assign(overlaps: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
-    """Row after row takes the free column it overlaps most; which rows got one."""
+    """Each row in turn takes the free column of largest overlap. Returns which rows have one."""
     hit = np.zeros(overlaps.shape[0], np.bool_)
     if not overlaps.shape[1]:
         return hit

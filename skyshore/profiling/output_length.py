@@ -1,12 +1,12 @@
-"""How many tokens an answer will have: quantiles by service class, from features of the prompt, learned as answers end.
+"""Predicts the length of an answer in tokens: quantiles per service class, from features of the prompt, learned online.
 
-Quantile regression of the log length (Koenker and Bassett 1978), one linear model a quantile, trained online by
-stochastic subgradients of the pinball loss; crossing quantiles are put in order (Chernozhukov, Fernández-Val and
-Galichon 2010). An answer cut short by its limit says only that it would have been at least that long: its subgradient
-is the expected one under the model's own distribution beyond the limit (the redistribution of mass of Portnoy 2003),
-because taking the limit for the length would make every prediction too short. Rates and features are our choice.
+Quantile regression of the log length (Koenker and Bassett 1978), with one linear model per quantile, trained online by
+stochastic subgradients of the pinball loss. Crossing quantiles are sorted (Chernozhukov, Fernández-Val and Galichon
+2010). An answer that its limit cut is only known to be at least that long. Its subgradient is the expected one under
+the distribution of the model beyond the limit (the redistribution of mass of Portnoy 2003): taking the limit as the
+length would make every prediction too short. Learning rates and features are our choice.
 
-Plain floats, no arrays: at a dozen features this is several times faster, and it runs for every request.
+Plain floats instead of arrays: with a dozen features this is several times faster, and it runs for every request.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from typing import Final
 
 LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9)
-"""Quantiles that are predicted."""
+"""Levels of the predicted quantiles."""
 PRIOR_MEAN_TOKENS: Final = 128.0
-"""Of the exponential distribution believed before any answer was seen."""
+"""Mean of the exponential distribution that is assumed before the first answer."""
 FIRST_RATE: Final = 0.8
-LEAST_RATE: Final = 0.01
-"""Steps shrink from the one to the other as answers come, and never to nothing: classes change."""
+MIN_RATE: Final = 0.01
+"""The learning rate falls from FIRST_RATE to MIN_RATE and never to 0, because classes change."""
 RATE_POWER: Final = 0.6
 _MOST: Final = math.log(1e6)
 _PRIOR: Final = tuple(math.log(-PRIOR_MEAN_TOKENS * math.log1p(-level)) for level in LEVELS)
 _STEP: Final = tuple(1.0 / math.sqrt(level * (1.0 - level)) for level in LEVELS)
-"""Evens out how fast the quantiles move: far ones see their rarer side seldom."""
+"""Step size per quantile, so that all move equally fast: outer quantiles get large pulls only rarely."""
 _TAIL: Final = math.log((1.0 - LEVELS[-2]) / (1.0 - LEVELS[-1]))
 """Distance between the last two quantiles, in means of an exponential distribution."""
 
@@ -35,9 +35,9 @@ Features = tuple[float, float, float, float, float, float]
 
 
 def prompt_features(prompt_tokens: int, turns: int = 1, last_turn: str = "") -> Features:
-    """(1, log length with bends at some 250 and 1,100 tokens, log of the turns, does it end with a question?).
+    """(1, log length with bends near 250 and 1,100 tokens, log of the turns, 1 if the prompt ends with a question).
 
-    The bends are worth a fifth of the pinball loss on Azure's conversation trace, beside a straight line.
+    The bends lower the pinball loss on Azure's conversation trace by a fifth, compared with a straight line.
     """
     length = math.log1p(prompt_tokens)
     return (
@@ -51,12 +51,12 @@ def prompt_features(prompt_tokens: int, turns: int = 1, last_turn: str = "") -> 
 
 
 PLAIN: Final = prompt_features(400)
-"""Features of a prompt that nothing is known of."""
+"""Features of a prompt of which nothing is known."""
 
 
 @dataclass(slots=True)
 class Coverage:
-    """How often answers stayed within a predicted quantile; a calibrated one is covered as often as its level says."""
+    """How often answers were within a predicted quantile. For a calibrated quantile, the share equals its level."""
 
     level: float
     answers: int = 0
@@ -64,12 +64,12 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """0..1; the level itself before any answer was seen."""
+        """0..1. Equals the level before the first answer."""
         return self.within / self.answers if self.answers else self.level
 
 
 class OutputLength:
-    """Length model of one service class."""
+    """The length model of one service class."""
 
     def __init__(self) -> None:
         width = len(PLAIN)
@@ -82,7 +82,7 @@ class OutputLength:
         return [math.exp(min(each, _MOST)) for each in sorted(self._logs(features))]
 
     def observe(self, tokens: int, limit: int, features: Features = PLAIN) -> None:
-        """Learn from an answer of `tokens` tokens that was allowed `limit`."""
+        """Learn from an answer of `tokens` tokens whose limit was `limit`."""
         raw = self._logs(features)
         logs = sorted(raw)
         if tokens < limit:  # it ended by itself
@@ -100,9 +100,9 @@ class OutputLength:
                 for level, value in zip(LEVELS, raw, strict=True)
             ]
             for seen, value in zip(self.coverage, logs, strict=True):
-                if value <= own:  # longer than that quantile, by however much
+                if value <= own:  # the answer is longer than that quantile
                     seen.answers += 1
-        rate = max(LEAST_RATE, FIRST_RATE * (1 + self._ended) ** -RATE_POWER)
+        rate = max(MIN_RATE, FIRST_RATE * (1 + self._ended) ** -RATE_POWER)
         norm = sum(feature * feature for feature in features)
         for weights, pull, step in zip(self._weights, pulls, _STEP, strict=True):
             move = rate * step * pull / norm
@@ -110,12 +110,12 @@ class OutputLength:
                 weights[index] += move * feature
 
     def expect(self, limit: int, features: Features = PLAIN) -> float:
-        """E[min(L, limit)] in tokens: the area under a quantile curve, straight between levels, exponential beyond."""
+        """E[min(L, limit)] in tokens: the area under the quantile curve, linear between levels, exponential beyond."""
         quantiles = self.quantiles(features)
         total, low, below = 0.0, 0.0, 0.0
-        for level, high in zip(LEVELS, quantiles):  # noqa: B905 - a check that this hot loop need not pay for
+        for level, high in zip(LEVELS, quantiles):  # noqa: B905 - the check would cost time in this hot loop
             if high > limit:
-                # Straight up to the limit, level from there on.
+                # Linear up to the limit, constant beyond it.
                 share = (level - below) * (limit - low) / (high - low)
                 return total + share * (low + limit) / 2 + (1.0 - below - share) * limit
             total += (level - below) * (low + high) / 2
@@ -124,13 +124,13 @@ class OutputLength:
         return total + (1.0 - below) * (low - mean * math.expm1(-(limit - low) / mean))
 
     def _logs(self, features: Features) -> list[float]:
-        """Log length at each level, in the levels' order, which need not be ascending."""
+        """Log length at each level, in the order of the levels; not necessarily ascending."""
         a, b, c, d, e, f = features
         return [u * a + v * b + w * c + x * d + y * e + z * f for u, v, w, x, y, z in self._weights]
 
 
 def _share_below(value: float, quantiles: Sequence[float]) -> float:
-    """Probability of less than `value` under ascending `quantiles`; the last level beyond them."""
+    """Probability of a length below `value`, given ascending `quantiles`. Beyond them: the last level."""
     low, below = 0.0, 0.0
     for level, high in zip(LEVELS, quantiles, strict=True):
         if value < high:
@@ -140,7 +140,7 @@ def _share_below(value: float, quantiles: Sequence[float]) -> float:
 
 
 class OutputLengths:
-    """One model per service class; classes are few, and beyond `most` the strangers share one."""
+    """One model per service class. Classes beyond the first `most` share one model."""
 
     def __init__(self, most: int = 64) -> None:
         self._models: dict[str, OutputLength] = {}
@@ -149,11 +149,11 @@ class OutputLengths:
 
     @property
     def models(self) -> Mapping[str, OutputLength]:
-        """By service class."""
+        """The models by service class."""
         return self._models
 
     def observe(self, service_class: str, tokens: int, limit: int, features: Features = PLAIN) -> OutputLength:
-        """Learn from one answer; the model that did."""
+        """Learn from one answer. Returns the model of its class."""
         if service_class not in self._models and len(self._models) < self._most:
             self._models[service_class] = OutputLength()
         model = self._models.get(service_class, self._shared)
@@ -163,7 +163,7 @@ class OutputLengths:
     def expect(
         self, service_class: str, limit: int, features: Features = PLAIN, *, to_the_limit: bool = False
     ) -> float:
-        """Expected tokens of an answer; exactly `limit` where the caller forbids it to end earlier."""
+        """Expected tokens of an answer; exactly `limit` if the answer may not end earlier."""
         if to_the_limit:
             return float(limit)
         return self._models.get(service_class, self._shared).expect(limit, features)

@@ -1,10 +1,10 @@
-"""CDIO's preference predictor: does a video task want compute or bandwidth most? (arXiv 2502.04078, digest 2.3).
+"""CDIO's preference predictor: whether a video task needs mainly compute or mainly bandwidth (arXiv 2502.04078).
 
-A stacked LSTM over the tasks of one stream. Each task is x_t = (index, complexity vector, accuracy demand, delay
-demand), "+" in the paper read as concatenation; the output is the probability that compute is what the task needs.
-`training/preference.py` makes the weights, and says how tasks are labelled. The forward pass is numpy, one step a task
-with the stream's state carried along, so that the live profiler and the simulator compute the very same thing; the ONNX
-file beside the weights is the same network, and a test holds the two together.
+A stacked LSTM over the tasks of one stream. Each task is x_t = (index, complexity vector, required accuracy, required
+delay); we read the paper's "+" as concatenation. The output is the probability that the task needs mainly compute.
+`training/preference.py` trains the weights and describes the labels. The forward pass is numpy, one step per task with
+the state of the stream, so the live profiler and the simulator compute the same values. The ONNX file next to the
+weights is the same network; a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from skyshore.domain.task import Task
 
 COMPLEXITY_WIDTH = 9
-"""C_0 … C_7 and the two-dimensional entropy, as `complexity_vector` gives them."""
+"""C_0 … C_7 and the two-dimensional entropy, as computed by `complexity_vector`."""
 WIDTH = COMPLEXITY_WIDTH + 3
 LONGEST_INDEX = 16
-"""Later tasks of a stream count as this one: training saw no longer streams."""
+"""Later tasks of a stream get this index: training had no longer streams."""
 FRAMES = 10
-"""Frames of a task in training; a task of fewer or more counts with its deadline stretched or cut in proportion."""
-LEAST_DEADLINE_S, MOST_DEADLINE_S = 0.05, 100.0
+"""Frames of a task in training. The deadline of a task with other lengths is scaled in proportion."""
+MIN_DEADLINE_S, MAX_DEADLINE_S = 0.05, 100.0
 WEIGHTS = "weights/preference.npz"
 
 Floats = NDArray[np.float32]
@@ -37,7 +37,7 @@ State = tuple[Floats, Floats]
 def preference_features(
     index: int, complexity: tuple[float, ...], min_quality: float, deadline_s: float
 ) -> NDArray[np.float32]:
-    """One task as the network sees it: [WIDTH]. `deadline_s` is for `FRAMES` frames; unknown complexity counts as 0."""
+    """Network input of one task, [WIDTH]. `deadline_s` is for `FRAMES` frames; unknown complexity counts as 0."""
     x = np.zeros(WIDTH, np.float32)
     x[0] = min(index, LONGEST_INDEX) / LONGEST_INDEX
     known = np.asarray(complexity[:COMPLEXITY_WIDTH], np.float32)
@@ -45,13 +45,13 @@ def preference_features(
     x[1:COMPLEXITY_WIDTH] = np.log1p(1000.0 * x[1:COMPLEXITY_WIDTH]) / 5.0
     x[COMPLEXITY_WIDTH] /= 10.0
     x[-2] = min_quality
-    x[-1] = np.log10(min(max(deadline_s, LEAST_DEADLINE_S), MOST_DEADLINE_S)) / 1.5
+    x[-1] = np.log10(min(max(deadline_s, MIN_DEADLINE_S), MAX_DEADLINE_S)) / 1.5
     return x
 
 
 @dataclass(frozen=True, slots=True)
 class LstmLayer:
-    """Gates in the order input, forget, cell, output; inputs and hidden state side by side."""
+    """One layer. Gates in the order input, forget, cell, output; inputs and hidden state are concatenated."""
 
     weight: Floats
     """[4·width, inputs + width]."""
@@ -63,12 +63,12 @@ class PreferenceNetwork:
     """The weights and one step of the network."""
 
     def __init__(self, layers: tuple[LstmLayer, ...], head: Floats, head_bias: float) -> None:
-        """`head` [width] makes the last layer's hidden state a logit."""
+        """`head` [width] maps the hidden state of the last layer to a logit."""
         self._layers, self._head, self._head_bias = layers, head, head_bias
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PreferenceNetwork:
-        """Read what `training/preference.py` wrote. Raises KeyError or ValueError for anything else."""
+        """Read the file of `training/preference.py`. Raises KeyError or ValueError for other data."""
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             depth = sum(name.startswith("weight") for name in stored.files)
             layers = tuple(LstmLayer(stored[f"weight{i}"], stored[f"bias{i}"]) for i in range(depth))
@@ -76,11 +76,11 @@ class PreferenceNetwork:
 
     @classmethod
     def shipped(cls) -> PreferenceNetwork:
-        """The weights that come with Skyshore; read here and nowhere else."""
+        """The network with the weights that are part of Skyshore."""
         return cls.from_bytes(files("skyshore.profiling").joinpath(WEIGHTS).read_bytes())
 
     def fresh_state(self) -> State:
-        """State before a stream's first task."""
+        """The state before the first task of a stream."""
         shape = (len(self._layers), len(self._head))
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
@@ -99,15 +99,15 @@ class PreferenceNetwork:
 
 
 class PreferencePredictor:
-    """Carries the state of every stream; streams beyond `most` are forgotten, the one seen longest ago first."""
+    """Keeps the state of at most `most` streams; forgets the least recently used one."""
 
     def __init__(self, network: PreferenceNetwork, most: int = 4096) -> None:
-        """A stream holds some 1 kB."""
+        """A stream takes about 1 kB."""
         self._network, self._most = network, most
         self._streams: OrderedDict[str, tuple[int, State]] = OrderedDict()
 
     def predict(self, task: Task, frames: int, complexity: tuple[float, ...]) -> float:
-        """Probability that compute is what this video task needs most. Segments of one job are a stream, in order."""
+        """Probability that this video task needs mainly compute. The segments of one job form a stream, in order."""
         known = self._streams.pop(task.job_id) if task.job_id in self._streams else None
         index, state = known or (0, self._network.fresh_state())
         x = preference_features(index, complexity, task.min_quality, task.deadline_s * FRAMES / max(frames, 1))

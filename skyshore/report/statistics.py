@@ -18,13 +18,24 @@ def percentile(values: Sequence[float] | Values, q: float) -> float:
     """The smallest value that at least `q` per cent of all values do not exceed; nan of nothing.
 
     An order statistic, never an interpolation: infinite values (failures) take part without spreading.
+
+    Raises:
+        ValueError: `q` is not above 0 and at most 100.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    rank = nearest_rank(q, len(ordered))
+    return float(ordered[rank - 1]) if len(ordered) else math.nan
+
+
+def nearest_rank(q: float, count: int) -> int:
+    """Place, from 1, of the `q`-th percentile among `count` values in ascending order: ceil(q / 100 · count).
+
+    Raises:
+        ValueError: `q` is not above 0 and at most 100.
     """
     if not 0 < q <= 100:
         raise ValueError(f"q must lie in 0..100, above 0, not {q}")
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    if not len(ordered):
-        return math.nan
-    return float(ordered[max(0, math.ceil(round(q / 100 * len(ordered), 9)) - 1)])
+    return max(1, math.ceil(round(q / 100 * count, 9)))  # 7 % of 100 is 7, not 7.000000000000001
 
 
 def minimum_samples(q: float, confidence: float = 0.99) -> int:

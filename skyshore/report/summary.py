@@ -1,16 +1,16 @@
-"""From request records to the figures of a report, for a whole run and for each group of requests in it."""
+"""From request records to the figures of a replay's report, for a whole run and for each group of requests in it."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from skyshore.domain.outcome import OutcomeStatus
-from skyshore.domain.task import TaskKind
+from skyshore.report.distribution import ExactDistribution
+from skyshore.report.figures import FigureTally
 from skyshore.report.request_record import RequestRecord, in_json
 from skyshore.report.statistics import bootstrap_interval, percentile
 
@@ -18,40 +18,23 @@ UNKNOWN_SOURCE = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Seconds; infinite where so many requests failed."""
-
-    p50_s: float
-    p95_s: float
-    p99_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
-    """One group of requests. Shares and rates count every request that was due, failed ones too."""
+    """One group of requests."""
 
     group: str
-    requests: int
-    succeeded: int
-    attainment: float
-    """Share of requests that met their deadline."""
+    figures: Mapping[str, float | None]
+    """By name, see `figures.FIGURES`; percentiles are exact."""
     attainment_low: float
     attainment_high: float
-    """95 % interval by block bootstrap."""
-    goodput_per_s: float
-    latency: Percentiles
+    """95 % interval by block bootstrap; not a number without requests."""
     latency_p95_low_s: float
     latency_p95_high_s: float
-    ttft: Percentiles
-    tpot: Percentiles
-    output_tokens_per_s: float
-    frames_per_s: float
     sent_bytes: int
     received_bytes: int
-    link_bytes: int
-    joules: dict[str, float]
-    """By provenance: figures of different provenance are never added up."""
+    joules_by_source: dict[str, float]
+    """By provenance: joules of different provenance are never added up in a table."""
     errors: dict[str, int]
+    """Requests without an answer, by error code."""
 
     def to_json(self) -> dict[str, object]:
         """Nested object without infinities or not-a-numbers (see `in_json`)."""
@@ -62,36 +45,29 @@ class Summary:
 
 
 def summarise(group: str, records: Sequence[RequestRecord], duration_s: float, seed: int = 0) -> Summary:
-    """Figures of `records`, given in order of intended time; requests cancelled by the user are left out.
+    """Figures of `records`, given in order of intended time; requests that the user cancelled are left out.
 
     Rates are over `duration_s`, the length of the schedule that was played, not the time until the last answer.
     """
     counted = [record for record in records if record.status is not OutcomeStatus.CANCELLED]
-    latencies = [record.latency_s for record in counted]
-    met = [float(record.met_deadline) for record in counted]
-    llm = [record for record in counted if record.kind is TaskKind.LLM]
+    tally = FigureTally(ExactDistribution)
+    for record in counted:
+        tally(record)
     rng = np.random.default_rng(seed)
+    met = [float(record.met_deadline) for record in counted]
     attainment_low, attainment_high = bootstrap_interval(met, lambda values: float(values.mean()), rng)
+    latencies = [record.latency_s for record in counted]
     p95_low_s, p95_high_s = bootstrap_interval(latencies, lambda values: percentile(values, 95), rng)
     return Summary(
         group=group,
-        requests=len(counted),
-        succeeded=sum(record.status is OutcomeStatus.OK for record in counted),
-        attainment=sum(met) / len(met) if met else math.nan,
+        figures=tally.figures(duration_s),
         attainment_low=attainment_low,
         attainment_high=attainment_high,
-        goodput_per_s=sum(met) / duration_s,
-        latency=_percentiles(latencies),
         latency_p95_low_s=p95_low_s,
         latency_p95_high_s=p95_high_s,
-        ttft=_percentiles([record.ttft_s for record in llm]),
-        tpot=_percentiles([tpot for record in llm if (tpot := record.tpot_s) is not None]),
-        output_tokens_per_s=sum(record.output_tokens for record in counted) / duration_s,
-        frames_per_s=sum(record.frames for record in counted if record.status is OutcomeStatus.OK) / duration_s,
         sent_bytes=sum(record.sent_bytes for record in counted),
         received_bytes=sum(record.received_bytes for record in counted),
-        link_bytes=sum(record.link_bytes for record in counted),
-        joules=_joules(counted),
+        joules_by_source=_joules(counted),
         errors=_errors(counted),
     )
 
@@ -107,21 +83,14 @@ def summarise_by(
     return [summarise(group, groups[group], duration_s) for group in sorted(groups)]
 
 
-def _percentiles(values: Sequence[float]) -> Percentiles:
-    return Percentiles(percentile(values, 50), percentile(values, 95), percentile(values, 99))
-
-
 def _joules(records: Sequence[RequestRecord]) -> dict[str, float]:
     totals: defaultdict[str, float] = defaultdict(float)
     for record in records:
         if record.joules > 0:
-            totals[record.energy_source or UNKNOWN_SOURCE] += record.joules
+            totals[record.worker.energy_source or UNKNOWN_SOURCE] += record.joules
     return dict(sorted(totals.items()))
 
 
 def _errors(records: Sequence[RequestRecord]) -> dict[str, int]:
-    counts: defaultdict[str, int] = defaultdict(int)
-    for record in records:
-        if record.status is not OutcomeStatus.OK:
-            counts[record.error_code or str(record.status)] += 1
-    return dict(sorted(counts.items()))
+    codes = (record.error_code or str(record.status) for record in records if not record.answered)
+    return dict(sorted(Counter(codes).items()))

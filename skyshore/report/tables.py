@@ -9,7 +9,7 @@ from itertools import chain
 
 from skyshore.report.load_audit import LoadAudit
 from skyshore.report.statistics import minimum_samples
-from skyshore.report.summary import Percentiles, Summary
+from skyshore.report.summary import Summary
 
 Row = tuple[str, ...]
 Groups = Mapping[str, Sequence[Summary]]
@@ -34,31 +34,33 @@ def latency_table(title: str, whole: Summary, groups: Groups) -> Table:
     """Who was served in time. A percentile of too small a sample carries a `~`."""
 
     def cells(each: Summary) -> Row:
+        attainment = each.figures["attainment"]
         return (
-            str(each.requests),
-            str(each.succeeded),
-            NONE if math.isnan(each.attainment) else f"{each.attainment:.1%}",
-            f"{each.goodput_per_s:.2f}",
-            *_latency_cells(each.latency, each.requests),
+            f"{each.figures['requests']:.0f}",
+            f"{each.figures['answered']:.0f}",
+            NONE if attainment is None else f"{attainment:.1%}",
+            f"{each.figures['goodput_per_s']:.2f}",
+            *(_percentile(each, "latency", q, "requests") for q in (50, 95, 99)),
         )
 
-    few = any(each.requests < minimum_samples(99) for each in (whole, *chain(*groups.values())))
-    note = f"~ too few requests to tell the percentile (p95 needs {minimum_samples(95)}, p99 {minimum_samples(99)})"
+    few = any((each.figures["requests"] or 0) < minimum_samples(99) for each in (whole, *chain(*groups.values())))
+    note = f"~ too few requests for this percentile (p95 needs {minimum_samples(95)}, p99 {minimum_samples(99)})"
     return Table(title, _LATENCY, _rows(whole, groups, cells), note if few else "")
 
 
 def cost_table(whole: Summary, groups: Groups) -> Table:
-    """How fast tokens and frames came and what they took; joules have one column a provenance."""
-    sources = sorted(whole.joules)
+    """How fast tokens and frames came, and the cost; joules have one column for each provenance."""
+    sources = sorted(whole.joules_by_source)
 
     def cells(each: Summary) -> Row:
+        joules = each.joules_by_source
         return (
-            *_latency_cells(each.ttft, each.requests)[:2],
-            seconds(each.tpot.p50_s),
-            _rate(each.output_tokens_per_s),
-            _rate(each.frames_per_s),
-            byte_size(each.link_bytes),
-            *(f"{each.joules[source]:.4g} J" if source in each.joules else NONE for source in sources),
+            *(_percentile(each, "ttft", q, "answered") for q in (50, 95)),
+            seconds(each.figures["tpot_p50_s"]),
+            _rate(each.figures["output_tokens_per_s"]),
+            _rate(each.figures["frames_per_s"]),
+            byte_size(round(each.figures["link_bytes"] or 0)),
+            *(f"{joules[source]:.4g} J" if source in joules else NONE for source in sources),
         )
 
     marks = tuple(f"energy {number}" if len(sources) > 1 else "energy" for number in range(1, len(sources) + 1))
@@ -90,17 +92,14 @@ def _rows(whole: Summary, groups: Groups, cells: Callable[[Summary], Row]) -> tu
     return tuple(rows)
 
 
-def _latency_cells(values: Percentiles, count: int) -> tuple[str, str, str]:
-    p50, p95, p99 = (
-        ("~" if count < minimum_samples(q) and not math.isnan(value) else "") + seconds(value)
-        for q, value in ((50, values.p50_s), (95, values.p95_s), (99, values.p99_s))
-    )
-    return p50, p95, p99
+def _percentile(each: Summary, name: str, q: int, count: str) -> str:
+    value, few = each.figures[f"{name}_p{q}_s"], (each.figures[count] or 0) < minimum_samples(q)
+    return f"~{seconds(value)}" if few and value is not None else seconds(value)
 
 
-def seconds(value_s: float) -> str:
+def seconds(value_s: float | None) -> str:
     """Milliseconds below one second; `∞` for failures, a dash for nothing."""
-    if math.isnan(value_s):
+    if value_s is None or math.isnan(value_s):
         return NONE
     if math.isinf(value_s):
         return "∞"
@@ -117,5 +116,5 @@ def byte_size(count: int) -> str:
     return f"{count} B"
 
 
-def _rate(value: float) -> str:
+def _rate(value: float | None) -> str:
     return f"{value:.1f}" if value else NONE

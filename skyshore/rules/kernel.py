@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from functools import cache, wraps
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
@@ -72,6 +72,20 @@ def compiled(function: Function) -> Function:
     return cast(Function, _dispatcher(cast(FunctionType, function)))
 
 
+def keep(what: str) -> None:
+    """Note that the machine code for something was made and is kept on disk."""
+    folder = _cache_folder()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{what}.kept").touch()
+
+
+def is_kept(what: str) -> bool:
+    """Whether `keep` was called for something in this version of the kernels, so that loading takes a second."""
+    folder = _cache_folder()
+    return folder is not None and (folder / f"{what}.kept").exists()
+
+
 @cache
 def _dispatcher(function: FunctionType) -> Any:
     numba = _numba()
@@ -85,8 +99,9 @@ def _numba() -> Any:
     from numba.core import types  # noqa: PLC0415
     from numba.extending import overload, typeof_impl  # noqa: PLC0415
 
-    if "NUMBA_CACHE_DIR" not in os.environ:
-        numba.config.CACHE_DIR = str(_cache_folder(numba.__version__))  # type: ignore[attr-defined]
+    folder = _cache_folder()
+    if folder is not None:
+        numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
 
     @typeof_impl.register(FunctionType)
     def _type_of_kernel(function: FunctionType, _: object) -> Any:
@@ -109,9 +124,15 @@ def _choice(implementations: dict[type, FunctionType], default: FunctionType) ->
     return choose
 
 
-def _cache_folder(version: str) -> Path:
-    """One folder per version of the kernels' sources: numba looks only at the file of the function that is called."""
-    digest = hashlib.sha256(version.encode())
+@cache
+def _cache_folder() -> Path | None:
+    """One folder per version of the kernels' sources: numba looks only at the file of the function that is called.
+
+    None where numba is told its folder by `NUMBA_CACHE_DIR`.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return None
+    digest = hashlib.sha256(metadata.version("numba").encode())
     for path in sorted({function.__code__.co_filename for function in _kernels}):
         digest.update(Path(path).read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -1,1 +1,1 @@
-"""What every process does alike: serve, drain, log, count, map errors."""
+"""What all processes share: serving, draining, logs, metrics, error mapping."""

@@ -1,4 +1,4 @@
-"""`python -m skyshore.runtime.healthcheck ADDRESS`: exit 0 when the process there says it serves. For containers."""
+"""`python -m skyshore.runtime.healthcheck ADDRESS`: exit 0 if the process there is serving. For containers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import urllib.request
 TIMEOUT_S = 3.0
 
 _SERVING = b"\x08\x01"
-"""`HealthCheckResponse{status: SERVING}` on the wire: two bytes, so that a check need not import protobuf."""
+"""`HealthCheckResponse{status: SERVING}` as bytes: so the check does not import protobuf."""
 
 
 def grpc_problem(address: str, timeout_s: float = TIMEOUT_S) -> str:
-    """Ask `grpc.health.v1` at host:port about the whole process; empty when it serves, else what is wrong."""
-    import grpc  # noqa: PLC0415 (the HTTP check must not pay for it)
+    """Check `grpc.health.v1` of the process at host:port. Returns the problem; empty if it serves."""
+    import grpc  # noqa: PLC0415 - the HTTP check does not need it
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
@@ -26,7 +26,7 @@ def grpc_problem(address: str, timeout_s: float = TIMEOUT_S) -> str:
 
 
 def http_problem(url: str, timeout_s: float = TIMEOUT_S) -> str:
-    """GET `url`; empty when it answers 2xx, else what is wrong."""
+    """GET `url`. Returns the problem; empty if the status is 2xx."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=timeout_s):
@@ -38,7 +38,7 @@ def http_problem(url: str, timeout_s: float = TIMEOUT_S) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Check the one address given: host:port for gRPC, a URL for HTTP."""
+    """Check one address: host:port for gRPC, a URL for HTTP. Returns the exit status."""
     if len(arguments) != 1:
         print("usage: python -m skyshore.runtime.healthcheck HOST:PORT | http://HOST:PORT/PATH", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Maps errors of every Skyshore method to a gRPC status, so that no servicer has to."""
+"""Maps the errors of all Skyshore methods to a gRPC status, so that servicers need not do it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from skyshore.domain.errors import SkyshoreError
-from skyshore.runtime import status
+from skyshore.wire import status
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ async def _abort(context: Context, method: str, error: Exception) -> NoReturn:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps unary and streaming methods of the packages named; leaves health and reflection alone."""
+    """Wraps the methods whose names start with `prefix`; health and reflection stay unchanged."""
 
     def __init__(self, prefix: str = "/skyshore.v1.") -> None:
         self._prefix = prefix
@@ -37,7 +37,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Give the server a handler that cannot leak an exception."""
+        """Return a handler that turns every exception into a status."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
@@ -64,7 +64,7 @@ def _wrap_streaming(handler: Handler, method: str) -> Handler:
 
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            # Closed at once when the call is cancelled, not when the garbage collector comes by.
+            # Close it at once when the call is cancelled, not when it is garbage-collected.
             async with aclosing(behaviour(request, context)) as replies:
                 async for reply in replies:
                     yield reply

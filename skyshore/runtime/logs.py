@@ -1,4 +1,4 @@
-"""Structured logs: one line an event, every line with its process and, where there is one, its task_id."""
+"""Structured logs: one line per event, with its process and, where known, its task_id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(process: str, level: str = "info", *, as_json: bool = True) -> None:
-    """Set up logging once, in `__main__`. Lines go to stderr: JSON for machines, colours for people."""
+    """Set up logging once, in `__main__`. Lines go to stderr, as JSON or as coloured text."""
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -27,5 +27,5 @@ def configure(process: str, level: str = "info", *, as_json: bool = True) -> Non
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    # Libraries that use the standard module must not vanish.
+    # Show the log lines of libraries that use the standard module.
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format=f"{process} %(name)s %(message)s")

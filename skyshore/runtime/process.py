@@ -1,4 +1,4 @@
-"""The outermost layer of a process: settings read once, logs set up, and what went wrong put into one sentence."""
+"""The outermost layer of a process: reads the settings, sets up logs, and prints errors as one sentence."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from skyshore.runtime import logs
 log = structlog.get_logger()
 
 GC_THRESHOLDS = 10_000, 20, 50
-"""A request leaves few cycles behind, yet makes enough objects to start a collection at Python's own 700."""
+"""A request makes many objects but few reference cycles: Python's default of 700 would collect too often."""
 
 
 class ProcessSettings(Protocol):
-    """What every process can be told."""
+    """The settings that every process has."""
 
     @property
     def log_level(self) -> str:
@@ -30,7 +30,7 @@ class ProcessSettings(Protocol):
 
     @property
     def log_json(self) -> bool:
-        """One JSON object a line; false for people."""
+        """True: one JSON object per line. False: coloured text."""
         ...
 
 
@@ -42,9 +42,9 @@ def run_process(
     read_settings: Callable[[], SettingsT],
     serve: Callable[[SettingsT], Coroutine[Any, Any, None]],
 ) -> int:
-    """Serve on uvloop until `serve` returns. Returns the exit status: 1 if a setting, file or address is no good.
+    """Serve on uvloop until `serve` returns. Returns the exit status: 1 if a setting, file or address is wrong.
 
-    Any other failure is a bug and leaves with its traceback; that of the named ones is logged at debug level.
+    Their tracebacks are logged at debug level. Any other error is a bug and leaves with its traceback.
     """
     try:
         settings = read_settings()
@@ -52,7 +52,7 @@ def run_process(
         return _status([error])
     logs.configure(name(settings), settings.log_level, as_json=settings.log_json)
     failures: list[BaseException] = []
-    gc.freeze()  # what was imported stays to the end: no collection need look at it
+    gc.freeze()  # imported modules stay until the end: collections need not visit them
     gc.set_threshold(*GC_THRESHOLDS)
     try:
         uvloop.run(serve(settings))

@@ -1,4 +1,4 @@
-"""How every gRPC process serves and stops: health, reflection, the mux, and an orderly drain."""
+"""How every gRPC process serves and stops: health, reflection, the mux, and draining."""
 
 from __future__ import annotations
 
@@ -14,21 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from skyshore.mux.grpc_options import SERVER_OPTIONS
+from skyshore.mux.server import MethodTable, MuxServicer
 from skyshore.runtime.interceptors import ErrorInterceptor
-from skyshore.runtime.mux import MethodTable, MuxServicer
 from skyshore.v1 import mux_service_pb2_grpc
 
 log = structlog.get_logger()
-
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""Both ways, on every server and channel. The largest message is one encoded 4K frame; gRPC's own 4 MB would cut it."""
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # two processes on one port is a mistake, and must fail
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # our own clients ask every 20 s whether we are there
-)
 
 
 class GrpcService(NamedTuple):
@@ -52,19 +43,19 @@ class RunningServer:
         self.address = f"{host}:{port}"
 
     async def set_serving(self, name: str, serving: bool) -> None:
-        """Tell health watchers about one service; the empty name stands for the process."""
+        """Set the health status of one service. The empty name means the process."""
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(name, state)
 
     async def drain(self, grace_s: float) -> None:
-        """Say NOT_SERVING, refuse new calls, let running ones finish within `grace_s`, then cancel them."""
+        """Report NOT_SERVING, reject new calls, let running ones finish within `grace_s`, then cancel them."""
         await self._health.enter_graceful_shutdown()
         loop = asyncio.get_running_loop()
         end_s = loop.time() + grace_s
-        # Plain calls and muxed calls drain side by side; the mux's own long stream ends when its calls have.
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._mux.drain(grace_s))
-            both.create_task(self._server.stop(max(0.0, end_s - loop.time())))
+        # Plain calls and muxed calls drain concurrently. The stream of the mux ends after its calls.
+        async with asyncio.TaskGroup() as draining:
+            draining.create_task(self._mux.drain(grace_s))
+            draining.create_task(self._server.stop(max(0.0, end_s - loop.time())))
 
 
 @asynccontextmanager
@@ -72,9 +63,9 @@ async def grpc_server(services: Sequence[GrpcService], listen: str) -> AsyncIter
     """Serve `services` on `listen` (host:port, port 0 picks a free one) until the block ends.
 
     Raises:
-        OSError: the address is taken or not ours.
+        OSError: the address is in use or does not belong to this machine.
     """
-    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=CHANNEL_OPTIONS)
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(),), options=SERVER_OPTIONS)
     table, health = MethodTable(), health_aio.HealthServicer()
     mux = MuxServicer(table)
     for service in services:
@@ -90,7 +81,7 @@ async def grpc_server(services: Sequence[GrpcService], listen: str) -> AsyncIter
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {listen}: is another process there?") from error
+        raise OSError(f"cannot listen on {listen}: another process may use it") from error
     running = RunningServer(server, health, mux, host, port)
     await server.start()
     for name in ("", *names):
@@ -103,7 +94,7 @@ async def grpc_server(services: Sequence[GrpcService], listen: str) -> AsyncIter
 
 
 async def stop_signal() -> None:
-    """Return on the first SIGTERM or SIGINT; a second one then acts as usual, so an impatient person is heard."""
+    """Wait for the first SIGTERM or SIGINT. A second signal has its default effect and ends the process at once."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

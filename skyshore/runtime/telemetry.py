@@ -1,4 +1,4 @@
-"""Every metric name, in one place. Prefix `skyshore_`, units in the name, labels with few values only."""
+"""All Prometheus metrics. Names have the prefix `skyshore_` and their unit; labels have few values."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ JOULES = Counter("skyshore_node_joules", "Energy charged to tasks, by provenance
 
 
 def serve_metrics(port: int, listen: str) -> None:
-    """Answer /metrics on `port` of the interface that `listen` (host:port) names, from a daemon thread; 0: do not."""
+    """Serve /metrics on `port`, on the host of `listen` (host:port), from a daemon thread. Port 0 serves nothing."""
     if port:
         start_http_server(port, addr=listen.rpartition(":")[0])

@@ -221,7 +221,7 @@ class SchedulerCore:
                 "attempt": event.attempt,
             },
         )
-        tried = [number for node_id in event.avoid if (number := fleet.number(node_id)) is not None][-MOST_TRIED:]
+        tried = [avoid for node_id in event.avoid if (avoid := fleet.number(node_id)) is not None][-MOST_TRIED:]
         put(demand, {"tries": len(tried)})
         avoided = demand["tried"] if fleet.arrays else demand.tried
         avoided[: len(tried)] = tried

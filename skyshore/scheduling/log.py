@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from functools import cache
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
+from skyshore.codec.document import from_document, to_document
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.node import Node
 from skyshore.scheduling import events
@@ -23,7 +19,7 @@ EVENTS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(events.
 
 def encode_header(settings: CoreSettings) -> str:
     """First line of a log: what else the decisions depended on."""
-    return json.dumps({"log": VERSION, "settings": _plain(settings)}, separators=(",", ":"))
+    return json.dumps({"log": VERSION, "settings": _document(settings)}, separators=(",", ":"))
 
 
 class EventEncoder:
@@ -34,7 +30,7 @@ class EventEncoder:
 
     def encode(self, event: events.Event) -> str:
         """One line, without its end."""
-        content = {"event": type(event).__name__} | _plain(event)
+        content = {"event": type(event).__name__} | _document(event)
         if isinstance(event, events.NodeReported):
             name = event.node.node_id
             if self._nodes.get(name) == event.node:
@@ -56,7 +52,7 @@ def decode_log(lines: Iterable[str]) -> tuple[CoreSettings, Iterator[events.Even
         header = json.loads(next(rest, "{}"))
         if header["log"] != VERSION:
             raise InvalidTask(f"event log of version {header['log']}; this is version {VERSION}", param="log")
-        return _typed(CoreSettings, header["settings"]), _events(rest)
+        return from_document(CoreSettings, header["settings"]), _events(rest)
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidTask(f"not an event log: {error!r}", param="log") from error
 
@@ -81,42 +77,10 @@ def _events(lines: Iterable[str]) -> Iterator[events.Event]:
                 if isinstance(content["node"], str):
                     content["node"] = nodes[content["node"]]
                 nodes[content["node"]["node_id"]] = content["node"]
-            yield _typed(kind, content)
+            yield from_document(kind, content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidTask(f"not an event: {line[:80]!r} ({error!r})", param="log") from error
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):  # defaults are left out: a log is mostly defaults
-        present = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: _plain(entry) for field, entry in present if entry != field.default}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return value
-
-
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = _hints(kind)
-        return kind(**{name: _typed(hints[name], entry) for name, entry in value.items()})
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(value)
-    if kind is bytes:
-        return base64.b64decode(value)
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        return tuple(_typed(inner, entry) for entry in value)
-    if get_origin(kind) in (Union, UnionType) and value is None:
-        return None
-    return value
+def _document(value: Any) -> dict[str, Any]:
+    return to_document(value, omit_defaults=True)  # most fields of a log have their defaults

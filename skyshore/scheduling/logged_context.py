@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from skyshore.codec.document import from_document, to_document
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
 from skyshore.policies.protocol import ArmEstimate, Arms, ArmTable, Context, Floats
 
-WORTH_A_DIGIT = 6
-"""Significant digits kept of every estimate."""
-BLANK_PROFILE = tuple(asdict(TaskProfile()).items())
-"""Names and values of a profile that says nothing."""
+SIGNIFICANT_DIGITS = 6
+"""Kept of every estimate."""
 FIRST_NUMBER = ArmEstimate._fields.index("is_cloud")
 _text = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_context(context: Context, estimates: Sequence[ArmEstimate]) -> str:
     """One line: the task, its profile, and one row an arm in the order of the record's `arm_ids`."""
-    task, stated = context.task, context.profile
-    profile = {name: value for name, unsaid in BLANK_PROFILE if (value := getattr(stated, name)) != unsaid}
+    task, profile = context.task, to_document(context.profile, omit_defaults=True)
     asked = [str(task.kind), task.deadline_s, task.min_quality, context.waited_s]
     rows = ",".join(f"[{_text(row.node_id)},{','.join(map(_short, row[FIRST_NUMBER:]))}]" for row in estimates)
     return f'{_text({"task": asked, "profile": profile})[:-1]},"arms":[{rows}]}}'
@@ -40,9 +37,7 @@ def decode_context(
     try:
         content = json.loads(text)
         kind, deadline_s, min_quality, waited_s = content["task"]
-        profile = dict(content["profile"])
-        if "complexity" in profile:
-            profile["complexity"] = tuple(profile["complexity"])
+        profile = from_document(TaskProfile, content["profile"])
         task = Task(task_id, TaskKind(kind), service_class, float(deadline_s), float(min_quality))
         node_ids = tuple(str(row[0]) for row in content["arms"])
         numbers = np.array([[np.inf if value is None else value for value in row[1:]] for row in content["arms"]]).T
@@ -50,11 +45,11 @@ def decode_context(
         arms = _arms(_table(task.kind, tuple(arm_ids), node_ids), columns)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidTask(f"not a logged context: {text[:80]!r} ({error!r})", param="context") from error
-    return Context(now_s, task, TaskProfile(**profile), float(waited_s)), arms
+    return Context(now_s, task, profile, float(waited_s)), arms
 
 
 def _short(number: Any) -> str:
-    return f"{number:.{WORTH_A_DIGIT}g}" if isfinite(number) else "null"
+    return f"{number:.{SIGNIFICANT_DIGITS}g}" if isfinite(number) else "null"
 
 
 @lru_cache(maxsize=256)

@@ -42,7 +42,7 @@ class KindTable:
 
     def arm(self, record: Record) -> Arm:
         """The arm of an ESTIMATE."""
-        return self.arms[get(record, "row")]
+        return self.arms[int(get(record, "row"))]
 
     def options(self, options: Options, count: int) -> Arms:
         """The arms of a decision as columns. They are views of the records, if those are arrays: copy to keep them."""

@@ -1,4 +1,4 @@
-"""The only mapping between protobuf messages and domain values, by direction: `x_to_proto`, `x_from_proto`.
+"""Between protobuf messages and domain values, by field name, and between domain errors and transport codes.
 
-`demand` maps what is asked for, `fleet` what could do it, `result` what came of it.
+`pairs` is the table of messages and classes, `by_name` converts, `status` is the table of errors.
 """

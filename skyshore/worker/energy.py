@@ -1,4 +1,4 @@
-"""Which meter a node reads."""
+"""Chooses the energy meter of a node."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = structlog.get_logger()
 
 
 def choose_meter(settings: NodeSettings, ranks_cpu_s: Callable[[], float] = lambda: 0.0) -> EnergyMeter:
-    """The meter asked for; with `auto` the first of NVML, RAPL and the linear model that works here.
+    """The meter of the settings. `auto` means the first of NVML, RAPL and the linear model that works here.
 
-    The linear model charges this process's CPU seconds, and those of `ranks_cpu_s`.
+    The linear model counts the CPU seconds of this process and those of `ranks_cpu_s`.
 
     Raises:
-        OSError: the meter asked for by name is not there.
+        OSError: the meter that is set by name does not work here.
     """
     if settings.energy == "nvml":
         return NvmlMeter()

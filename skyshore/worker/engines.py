@@ -1,4 +1,4 @@
-"""Starts the engines a node was told to offer and makes their arms: emulated ones and upstream servers."""
+"""Starts emulated engines and clients of upstream servers, and makes their arms."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.quality import llm_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
 from skyshore.ports import EnergyMeter
-from skyshore.worker.desk import ClassifyOffer, LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
+from skyshore.worker.executor import ServedArm, ServedClassifier, ServedDetector, ServedLlm
 from skyshore.worker.measure import measure_llm
 from skyshore.worker.settings import NodeSettings
 
@@ -31,16 +31,16 @@ log = structlog.get_logger()
 DEFAULT_HARDWARE = "xeon-edge"
 DRIFT_EVERY_S = 0.1
 UPSTREAM_QUALITY = 0.5
-"""Quality of a model nobody gave a figure for (assumed); name it in a profile file to say better."""
+"""Assumed quality of a model without a known figure. A profile file can set a better one."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSet:
-    """Everything a node runs on. Its engines are closed by the stack they were started with."""
+    """The engines of a node with their arms. The exit stack that started the engines closes them."""
 
     name: str
-    """For `Node.engine`; holds the word `emulated` wherever a figure is not the machine's own."""
-    offers: tuple[Offer, ...]
+    """For `Node.engine`; contains the word `emulated` if any figure is not measured on this machine."""
+    served: tuple[ServedArm, ...]
     meter: EnergyMeter
     idle_watts: float
 
@@ -49,10 +49,10 @@ StartEngines = Callable[[NodeSettings, AsyncExitStack], Awaitable[EngineSet]]
 
 
 def read_profile(settings: NodeSettings) -> NodeProfile | None:
-    """The profile file, if one is named.
+    """The profile of `settings.profile`, if that is a file.
 
     Raises:
-        ProfileError: it cannot be read or used.
+        ProfileError: the file cannot be read or used.
     """
     if not settings.profile or settings.profile in HARDWARE or settings.profile == INSTANT:
         return None
@@ -67,25 +67,25 @@ def read_profile(settings: NodeSettings) -> NodeProfile | None:
 
 
 async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
-    """Engines that only take time; their energy is that of the same model."""
+    """Engines that take the modelled time and compute nothing. Their energy comes from the same model."""
     hardware = settings.profile or DEFAULT_HARDWARE
     profile = read_profile(settings) or modelled_profile(hardware, model_names(settings))
     profile = profile.slowed(settings.slowdown)
-    offers: list[Offer] = []
+    served: list[ServedArm] = []
     engines: list[EmulatedLlmEngine | EmulatedVideoEngine] = []
     for llm in profile.llm:
         engine = await EmulatedLlmEngine.start(llm, time_scale=settings.time_scale)
         stack.push_async_callback(engine.close)
         engines.append(engine)
-        offers.append(LlmOffer(llm_arm(settings.id, llm), engine))
+        served.append(ServedLlm(llm_arm(settings.id, llm), engine))
     arms = video_arms(settings.id, profile.video)
     for video in {speed.model: speed for speed in profile.video}.values():
         own = [arm for arm in arms if arm.model == video.model]
         frame_s = {arm.arm_id: arm.frame_s for arm in own}
         vision = EmulatedVideoEngine(video, frame_s=frame_s, time_scale=settings.time_scale)
         engines.append(vision)
-        offer = ClassifyOffer if video.kind is TaskKind.VIDEO_CLASSIFY else VideoOffer
-        offers += [offer(arm, vision) for arm in own]
+        serve = ServedClassifier if video.kind is TaskKind.VIDEO_CLASSIFY else ServedDetector
+        served += [serve(arm, vision) for arm in own]
     if settings.drift_file:
         drifting = asyncio.create_task(follow_drift(Path(settings.drift_file), engines), name="drift")
         stack.callback(drifting.cancel)
@@ -95,11 +95,11 @@ async def start_emulated(settings: NodeSettings, stack: AsyncExitStack) -> Engin
         lambda: sum(engine.busy_joules() for engine in engines),
         time_scale=settings.time_scale,
     )
-    return EngineSet(_label("emulated", profile, settings), tuple(offers), meter, profile.idle_watts)
+    return EngineSet(_label("emulated", profile, settings), tuple(served), meter, profile.idle_watts)
 
 
 async def follow_drift(file: Path, engines: Sequence[EmulatedLlmEngine | EmulatedVideoEngine]) -> None:
-    """Slow the engines down by what the file says, whenever that changes, until cancelled. No file means no drift."""
+    """Set the slowdown of the engines to the factor in `file` at every change. Runs until cancelled. No file: 1."""
     known = 1.0
     while True:
         slowdown = await asyncio.to_thread(_read_drift, file)
@@ -119,10 +119,10 @@ def _read_drift(file: Path) -> float:
 
 
 async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
-    """An upstream server per node; every model named is asked of it under that name."""
+    """A client of the upstream server for every model. The server must know the models by these names."""
     from skyshore.engines.openai.engine import OpenAiLlmEngine  # noqa: PLC0415 - the only engine that needs httpx
 
-    profile, offers = read_profile(settings), []
+    profile, served = read_profile(settings), []
     for name in model_names(settings):
         engine = OpenAiLlmEngine(name, settings.upstream_url, key=settings.upstream_key, slots=settings.slots)
         stack.push_async_callback(engine.close)
@@ -131,15 +131,15 @@ async def start_openai(settings: NodeSettings, stack: AsyncExitStack) -> EngineS
         if speed is None:
             bare = LlmSpeed(name, "", llm_quality(name) or UPSTREAM_QUALITY, slots=settings.slots)
             speed = await measure_llm(engine, bare)
-        offers.append(LlmOffer(llm_arm(settings.id, speed), engine))
-    return EngineSet("openai", tuple(offers), choose_meter(settings), settings.idle_watts)
+        served.append(ServedLlm(llm_arm(settings.id, speed), engine))
+    return EngineSet("openai", tuple(served), choose_meter(settings), settings.idle_watts)
 
 
 def model_names(settings: NodeSettings) -> list[str]:
-    """The models to offer.
+    """Names of the models to serve.
 
     Raises:
-        ProfileError: none is named.
+        ProfileError: the setting is empty.
     """
     names = [name.strip() for name in settings.models.split(",") if name.strip()]
     if not names:

@@ -1,10 +1,11 @@
-"""Measures what one precision of a language model costs and is worth here: tokens per second, joules, perplexity."""
+"""Measures one precision of a language model on this machine: tokens per second, joules, perplexity."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -28,8 +29,8 @@ CHUNK_TOKENS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One measured point: a prompt of `context` tokens, or decode steps of `batch` rows that hold `context` tokens."""
+class SpeedPoint:
+    """One measured point: a prompt of `context` tokens, or decode steps of `batch` rows with `context` tokens each."""
 
     kind: str
     batch: int
@@ -41,7 +42,7 @@ class Cell:
 
     @property
     def tokens_per_s(self) -> float:
-        """Of all rows together."""
+        """Tokens per second of all rows together."""
         return (self.context if self.kind == "prefill" else self.batch) / self.run_s
 
 
@@ -51,24 +52,24 @@ class TextQuality:
 
     perplexity: float
     agreement: float
-    """Share of positions at which its likeliest token is the reference's."""
+    """Share of positions where its most likely token equals that of the reference."""
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionProfile:
-    """Everything measured of one precision."""
+    """All measurements of one precision."""
 
     model: str
     precision: str
     weight_bytes: int
-    cells: tuple[Cell, ...]
+    cells: tuple[SpeedPoint, ...]
     quality: TextQuality
     energy_source: str
     watts: float
-    """Mean power above idle while it computed."""
+    """Mean power above idle during the measurement."""
     kv_bytes_per_token: int
-    """Of keys and values, all layers."""
+    """Bytes of keys and values of all layers."""
 
     @property
     def title(self) -> str:
@@ -84,30 +85,32 @@ def measure(
     meter: EnergyMeter,
     idle_watts: float,
     on_cell: Callable[[], None] = lambda: None,
-) -> tuple[tuple[Cell, ...], float]:
-    """Prefill at every context, decode at every batch and context; also the mean power above idle."""
-    cells: list[Cell] = []
+) -> tuple[tuple[SpeedPoint, ...], float]:
+    """Measure prefill at every context and decode at every batch and context.
+
+    Returns:
+        The points, and the mean power above idle in watts. `on_cell` is called after every point.
+    """
+    cells: list[SpeedPoint] = []
     busy_s, joules = 0.0, 0.0
+
+    def add(kind: str, batch: int, context: int, steps: int, work: Callable[[], None]) -> None:
+        nonlocal busy_s, joules
+        runs = [_metered(work, meter, idle_watts) for _ in range(REPEATS)]
+        run_joules = sum(spent for _, spent in runs)
+        tokens = REPEATS * (context if kind == "prefill" else batch * steps)
+        cells.append(SpeedPoint(kind, batch, context, median(run_s for run_s, _ in runs) / steps, run_joules / tokens))
+        busy_s, joules = busy_s + sum(run_s for run_s, _ in runs), joules + run_joules
+        on_cell()
+
     for context in contexts:
         prompt = [(100 + 37 * place) % decoder.vocab for place in range(context)]
-        runs = [_metered(lambda: _prefill(decoder, prompt), meter, idle_watts) for _ in range(REPEATS)]  # noqa: B023
-        spent = [run_joules for _, run_joules in runs]
-        cells.append(Cell("prefill", 1, context, median(run_s for run_s, _ in runs), sum(spent) / REPEATS / context))
-        busy_s, joules = busy_s + sum(run_s for run_s, _ in runs), joules + sum(spent)
-        on_cell()
+        add("prefill", 1, context, 1, partial(_prefill, decoder, prompt))
         for batch in batches:
             for row in range(1, batch):
                 decoder.kv.copy(0, row, 0, context)
-            _decode(decoder, batch, context)  # warms this batch size up
-            runs = [
-                _metered(lambda: _decode(decoder, batch, context), meter, idle_watts)  # noqa: B023 - called at once
-                for _ in range(REPEATS)
-            ]
-            spent = [run_joules for _, run_joules in runs]
-            per_token = sum(spent) / REPEATS / DECODE_STEPS / batch
-            cells.append(Cell("decode", batch, context, median(run_s for run_s, _ in runs) / DECODE_STEPS, per_token))
-            busy_s, joules = busy_s + sum(run_s for run_s, _ in runs), joules + sum(spent)
-            on_cell()
+            _decode(decoder, batch, context)  # warm-up of this batch size
+            add("decode", batch, context, DECODE_STEPS, partial(_decode, decoder, batch, context))
     return tuple(cells), joules / busy_s
 
 
@@ -123,7 +126,7 @@ def _decode(decoder: Decoder, batch: int, context: int) -> None:
 
 
 def _metered(work: Callable[[], None], meter: EnergyMeter, idle_watts: float) -> tuple[float, float]:
-    """(seconds, joules above idle)."""
+    """Run `work`; returns (seconds, joules above idle)."""
     before, start = meter.joules(), time.perf_counter()
     work()
     elapsed_s = time.perf_counter() - start
@@ -134,7 +137,7 @@ def _metered(work: Callable[[], None], meter: EnergyMeter, idle_watts: float) ->
 
 
 def top_tokens_and_loss(decoder: Decoder, tokens: Sequence[int]) -> tuple[NDArray[np.int64], float, int]:
-    """(likeliest token at every position, summed loss in nats, positions that count) over windows of the text."""
+    """(most likely token at every position, summed loss in nats, counted positions) over windows of the text."""
     tops, loss, counted = [], 0.0, 0
     for start in range(0, len(tokens), WINDOW_TOKENS):
         window = list(tokens[start : start + WINDOW_TOKENS])
@@ -149,7 +152,7 @@ def top_tokens_and_loss(decoder: Decoder, tokens: Sequence[int]) -> tuple[NDArra
 
 
 def text_quality(decoder: Decoder, tokens: Sequence[int], reference_tops: NDArray[np.int64]) -> TextQuality:
-    """Perplexity on `tokens`, and agreement with the reference's likeliest tokens."""
+    """Perplexity on `tokens`, and agreement with the most likely tokens of the reference."""
     tops, loss, counted = top_tokens_and_loss(decoder, tokens)
     return TextQuality(float(np.exp(loss / counted)), float((tops == reference_tops).mean()), counted)
 
@@ -160,14 +163,14 @@ def text_quality(decoder: Decoder, tokens: Sequence[int], reference_tops: NDArra
 def to_speed(
     found: PrecisionProfile, base_quality: float, *, slots: int, kv_tokens: int, context_tokens: int, source: str
 ) -> LlmSpeed:
-    """The linear iteration-time model through the measured points, as nodes, scheduler and simulator read it.
+    """Fit the linear model of the iteration time, which nodes, scheduler and simulator use, to the measured points.
 
-    `base_quality` is the unrounded model's; the share of equal likeliest tokens multiplies it.
+    The quality is `base_quality`, that of the model in full precision, times the agreement.
     """
     decodes = [cell for cell in found.cells if cell.kind == "decode"]
     rows = np.array([cell.batch for cell in decodes], float)
     times = np.array([cell.run_s for cell in decodes])
-    # Relative errors count: a step of one row matters as much as one of sixteen.
+    # Relative errors: a step of one row has the same weight as one of sixteen.
     design = np.stack([np.ones_like(rows), rows], axis=1) / times[:, None]
     fixed_s, row_s = np.linalg.lstsq(design, np.ones_like(times), rcond=None)[0]
     row_s = float(max(row_s, 0.0))

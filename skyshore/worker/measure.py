@@ -1,4 +1,4 @@
-"""A node's own speed, from a few inferences at start: the figures its arms show when no profile file is given."""
+"""Measures the speed of a node with a few inferences at start, for the arms of a node without a profile file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def measure_llm(engine: LlmEngine, speed: LlmSpeed) -> LlmSpeed:
         together = await asyncio.gather(*(_answer(engine, 8) for _ in range(rows)))
         row_s = max(0.0, (median(map(_token_s, together)) - one_s) / (rows - 1))
     iteration_s = max(0.0, one_s - row_s)
-    # Other words each time, so that no prefix cache answers.
+    # Different words each time, so that the prefix cache has no match.
     long = [await _answer(engine, PROMPT_WORDS, salt) for salt in range(REPEATS)]
     prefill_token_s = median(
         max(o.prefill_s - iteration_s, o.prefill_s * 0.1) / max(1, o.prompt_tokens - o.cached_tokens) for o in long

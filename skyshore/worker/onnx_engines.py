@@ -1,4 +1,4 @@
-"""Starts the real engines. Their libraries are imported here and late, so that an emulated node needs none of them."""
+"""Starts the ONNX Runtime engines. Imports their libraries late, so that an emulated node needs none of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from skyshore.catalogue.entry import Kind
 from skyshore.catalogue.store import kind_of, ready
-from skyshore.catalogue.table import Kind
 from skyshore.nodemodel.arms import llm_arm, video_arms
+from skyshore.nodemodel.detectors import VISION_SHAPES
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.hardware import jpeg_bytes
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.ports import LlmEngine, VideoEngine
-from skyshore.worker.desk import LlmOffer, Offer, VideoOffer
 from skyshore.worker.energy import choose_meter
 from skyshore.worker.engines import EngineSet, model_names, read_profile
+from skyshore.worker.executor import ServedArm, ServedDetector, ServedLlm
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.settings import NodeSettings
 from skyshore.worker.slowdown import SlowedLlmEngine, SlowedVideoEngine
@@ -32,36 +33,37 @@ log = structlog.get_logger()
 
 DEFAULT_PRECISION = "int4"
 CONTEXT_TOKENS = 2048
-"""Longest prompt plus answer a node takes."""
-INPUT_SIZES = {"ssd-mobilenet": 300, "nanodet": 416, "centernet": 512, "yolov5s": 640}
+"""Tokens of the longest prompt plus answer."""
 QUEUE = 12
 
 
 async def start_onnx(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:
-    """ONNX Runtime engines for every model named; speeds from the profile file, else measured here and now.
+    """ONNX Runtime engines for all models of the settings. Speeds come from the profile file, or are measured now.
 
     Raises:
-        NotFetched: a model is not in the cache; the message says what to run.
+        NotFetched: a model is not in the cache. The message names the command that fetches it.
         ProfileError: a name is neither a language model nor a detector.
     """
     names = model_names(settings)
     for name in names:
-        ready(name.partition(":")[0])  # complain before the slow part
+        ready(name.partition(":")[0])  # report a missing model before the slow part
     profile = read_profile(settings)
-    offers: list[Offer] = []
+    served: list[ServedArm] = []
     for name in names:
         match kind_of(name.partition(":")[0]):
             case Kind.LLM:
-                offers.append(await _llm_offer(name, profile, settings, stack))
+                served.append(await _serve_llm(name, profile, settings, stack))
             case Kind.DETECTOR:
-                offers += await _video_offers(name, profile, settings, stack)
+                served += await _serve_detector(name, profile, settings, stack)
             case other:
                 raise ProfileError(f"SKYSHORE_NODE_MODELS: {name} is a {other}, not a model a node can run")
     slow = f", emulated {settings.slowdown:g}x slower" if settings.slowdown != 1 else ""
-    return EngineSet(f"onnx{slow}", tuple(offers), choose_meter(settings), settings.idle_watts)
+    return EngineSet(f"onnx{slow}", tuple(served), choose_meter(settings), settings.idle_watts)
 
 
-async def _llm_offer(name: str, profile: NodeProfile | None, settings: NodeSettings, stack: AsyncExitStack) -> LlmOffer:
+async def _serve_llm(
+    name: str, profile: NodeProfile | None, settings: NodeSettings, stack: AsyncExitStack
+) -> ServedLlm:
     base, _, precision = name.partition(":")
     name = f"{base}:{precision or DEFAULT_PRECISION}"
     engine = await _start_llm(base, precision or DEFAULT_PRECISION, settings)
@@ -69,24 +71,24 @@ async def _llm_offer(name: str, profile: NodeProfile | None, settings: NodeSetti
     served: LlmEngine = engine
     known = next((speed for speed in profile.llm if speed.model == name), None) if profile else None
     bare = LlmSpeed(name, "", quality=llm_quality(name) or 0.0, busy_watts=settings.busy_watts)
-    # A profile says how fast this node is, perhaps from another day; the engine says how much it has room for now.
-    roomy = replace(
+    # The profile may be of another day: it gives the speed. The engine gives the limits of now.
+    sized = replace(
         known or bare, slots=settings.slots, kv_tokens=engine.kv_tokens, context_tokens=engine.context_tokens
     )
-    speed = roomy if known else await measure_llm(engine, roomy)
-    _told(speed)
+    speed = sized if known else await measure_llm(engine, sized)
+    _log_speed(speed)
     if settings.slowdown != 1:
         served = SlowedLlmEngine(engine, settings.slowdown, settings.slots)
-    return LlmOffer(llm_arm(settings.id, speed.slowed(settings.slowdown)), served)
+    return ServedLlm(llm_arm(settings.id, speed.slowed(settings.slowdown)), served)
 
 
-async def _video_offers(
+async def _serve_detector(
     name: str, profile: NodeProfile | None, settings: NodeSettings, stack: AsyncExitStack
-) -> list[VideoOffer]:
+) -> list[ServedDetector]:
     engine: VideoEngine = await asyncio.to_thread(start_video, name, settings.threads)
     stack.push_async_callback(engine.close)
     known = [speed for speed in profile.video if speed.model == name] if profile else []
-    size = INPUT_SIZES[name]
+    size = VISION_SHAPES[name].input_size
     bare = VideoSpeed(
         model=name,
         source="",
@@ -99,11 +101,11 @@ async def _video_offers(
     )
     speeds = known or [await measure_video(engine, bare, *test_picture(size))]
     for speed in speeds:
-        _told(speed)
+        _log_speed(speed)
     if settings.slowdown != 1:
         engine = SlowedVideoEngine(engine, settings.slowdown, settings.threads)
     slowed = [speed.slowed(settings.slowdown) for speed in speeds]
-    return [VideoOffer(arm, engine) for arm in video_arms(settings.id, slowed)]
+    return [ServedDetector(arm, engine) for arm in video_arms(settings.id, slowed)]
 
 
 async def _start_llm(model: str, precision: str, settings: NodeSettings) -> OnnxLlmEngine:
@@ -123,18 +125,18 @@ async def _start_llm(model: str, precision: str, settings: NodeSettings) -> Onnx
 
 
 def start_video(model: str, threads: int) -> OnnxVideoEngine:
-    """The detector of the catalogue as a node of that many threads runs it. Blocks for a second."""
+    """A detector of the catalogue with `threads` threads. Blocks for about a second."""
     from skyshore.adapters.onnx_session import SessionOptions  # noqa: PLC0415 - see the module
     from skyshore.engines.video.engine import OnnxVideoEngine, VideoEngineSettings  # noqa: PLC0415 - see the module
 
     session = SessionOptions(intra_op_threads=threads)
-    # One segment a thread: more would share the same cores, and the arm's speed would be a lie.
+    # One segment per thread: with more, segments share the cores and the speed of the arm would be wrong.
     chosen = VideoEngineSettings(slots=threads, queue=QUEUE, decode_threads=threads, session=session)
     return OnnxVideoEngine(ready(model), chosen)
 
 
 def test_picture(size: int) -> tuple[bytes, int, int]:
-    """A JPEG of that longer side with something in it, its width and its height."""
+    """A JPEG of random shapes with the longer side `size`, its width and its height in pixels."""
     import cv2  # noqa: PLC0415 - see the module
     import numpy as np  # noqa: PLC0415 - see the module
 
@@ -145,7 +147,7 @@ def test_picture(size: int) -> tuple[bytes, int, int]:
     return jpeg.tobytes(), width, height
 
 
-def _told(speed: LlmSpeed | VideoSpeed) -> None:
+def _log_speed(speed: LlmSpeed | VideoSpeed) -> None:
     if isinstance(speed, LlmSpeed):
         log.info(
             "speed",

@@ -1,4 +1,4 @@
-"""The life of a node process: engines, server, registration, and an orderly end."""
+"""The main function of a node process: engines, server, registration, shutdown."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from skyshore.runtime import telemetry
 from skyshore.runtime.process import run_process
 from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.worker.desk import Desk
 from skyshore.worker.engines import EngineSet, StartEngines, start_emulated
-from skyshore.worker.registration import FAREWELL_S, registered
+from skyshore.worker.executor import WorkerExecutor
+from skyshore.worker.registration import STOP_TIMEOUT_S, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from skyshore.worker.settings import NodeSettings
 
@@ -26,35 +26,35 @@ log = structlog.get_logger()
 
 
 async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: refuse, finish, leave the registry, close in reverse order.
+    """Serve until SIGTERM or SIGINT. Then reject new tasks, finish running ones, deregister and close everything.
 
     Raises:
         NotFetched: a model is missing and no fallback is allowed.
         ProfileError: the settings name a profile or a model that cannot be used.
-        OSError: the address is taken, or the energy meter asked for is not there.
+        OSError: the address is in use, or the energy meter of the settings does not work here.
     """
     telemetry.serve_metrics(settings.metrics_port, settings.listen)
     async with AsyncExitStack() as stack:
         store = RedisStore(settings.redis_url)
         stack.push_async_callback(store.close)
         engines = await _start(settings, start, stack)
-        desk = Desk(settings.id, engines.offers, engines.meter, engines.idle_watts * settings.time_scale)
+        executor = WorkerExecutor(settings.id, engines.served, engines.meter, engines.idle_watts * settings.time_scale)
         service = GrpcService(
-            SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(desk)
+            SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(executor)
         )
         server = await stack.enter_async_context(grpc_server([service], settings.listen))
         node = _node(settings, tier, engines, server.address)
-        registration = await stack.enter_async_context(registered(node, desk.report, store))
+        registration = await stack.enter_async_context(registered(node, executor.report, store))
         await stop_signal()
         log.info("draining", grace_s=settings.grace_s)
-        desk.draining = True
-        async with asyncio.TaskGroup() as group:  # a store that is away holds nobody up
-            group.create_task(registration.renew(FAREWELL_S), name="draining")
+        executor.draining = True
+        async with asyncio.TaskGroup() as group:  # does not wait for a store that is away
+            group.create_task(registration.renew(STOP_TIMEOUT_S), name="draining")
             await server.drain(settings.grace_s)
 
 
 def main(read_settings: Callable[[], NodeSettings], tier: Tier, starters: dict[str, StartEngines]) -> int:
-    """What a node's `__main__` does. Returns the exit status."""
+    """The main function of a node. Returns the exit status."""
     return run_process(
         lambda settings: settings.id,
         read_settings,
@@ -68,7 +68,7 @@ async def _start(settings: NodeSettings, start: StartEngines, stack: AsyncExitSt
     except NotFetched as error:
         if settings.fallback != "emulated":
             raise
-        log.warning("models missing; this node runs EMULATED, answers are invented", why=str(error))
+        log.warning("models missing; this node runs EMULATED and its answers are invented", why=str(error))
         return await start_emulated(settings, stack)
 
 
@@ -77,7 +77,7 @@ def _node(settings: NodeSettings, tier: Tier, engines: EngineSet, address: str) 
         node_id=settings.id,
         tier=tier,
         address=settings.advertise or address,
-        arms=tuple(offer.arm for offer in engines.offers),
+        arms=tuple(each.arm for each in engines.served),
         idle_watts=engines.idle_watts,
         engine=engines.name,
         incarnation=uuid.uuid4().hex,

@@ -1,4 +1,4 @@
-"""Keeps a node in the registry: a lease renewed every second, given back at a clean stop."""
+"""Keeps a node in the registry: renews its lease every second and removes it at shutdown."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ log = structlog.get_logger()
 
 LEASE_S = 3.0
 EVERY_S = 1.0
-FAREWELL_S = 0.75
-"""Longest a process that stops waits for the store: a lease that is not given back lapses by itself."""
+STOP_TIMEOUT_S = 0.75
+"""Longest time that a stopping process waits for the store. A lease that is not removed expires."""
 
 
 class Registration:
-    """Reports to the store. An outage of the store stops nothing; it is logged when it begins and when it ends."""
+    """Reports to the store. During an outage of the store the node continues; start and end are logged."""
 
     def __init__(self, node: Node, report: Callable[[], NodeStatus], store: StateStore) -> None:
         self._node, self._report, self._store = node, report, store
         self._reached: bool | None = None
 
     async def renew(self, within_s: float = LEASE_S) -> None:
-        """Report once. Never raises for a store that is away."""
+        """Report once. Does not raise if the store is away."""
         try:
             async with asyncio.timeout(within_s):
                 await self._store.register_node(self._node, self._report(), LEASE_S)
@@ -38,7 +38,7 @@ class Registration:
             self._note(True, "")
 
     async def renew_forever(self) -> None:
-        """Report every second; a slow report does not delay the next ones."""
+        """Report every second until cancelled. A slow report does not delay the next ones."""
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
@@ -47,9 +47,9 @@ class Registration:
             await asyncio.sleep(due_s - loop.time())
 
     async def withdraw(self) -> None:
-        """Give the lease back; if the store is away it lapses by itself."""
+        """Remove the lease. If the store is away, the lease expires."""
         try:
-            async with asyncio.timeout(FAREWELL_S):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._store.remove_node(self._node.node_id)
         except (NodeUnavailable, TimeoutError) as error:
             self._note(False, str(error) or "no answer from the state store")
@@ -61,12 +61,12 @@ class Registration:
         if reached:
             log.info("registered", node=self._node.node_id, arms=[arm.arm_id for arm in self._node.arms])
         else:
-            log.warning("state store away; the node goes on and keeps trying", why=why)
+            log.warning("the state store is away; the node continues and tries again", why=why)
 
 
 @asynccontextmanager
 async def registered(node: Node, report: Callable[[], NodeStatus], store: StateStore) -> AsyncIterator[Registration]:
-    """Keep the lease inside the block and give it back at its end."""
+    """Renew the lease inside the block and remove it at its end."""
     registration = Registration(node, report, store)
     async with asyncio.TaskGroup() as group:
         renewing = group.create_task(registration.renew_forever(), name="registration")
@@ -74,5 +74,5 @@ async def registered(node: Node, report: Callable[[], NodeStatus], store: StateS
             yield registration
         finally:
             renewing.cancel()
-            await asyncio.wait([renewing])  # a report under way must not follow the farewell
+            await asyncio.wait([renewing])  # a running report must not arrive after the removal
             await registration.withdraw()

@@ -1,19 +1,18 @@
-"""WorkerService on the wire: messages in, the desk's answers out."""
+"""WorkerService: translates between messages and the executor."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 
 from skyshore.domain.errors import InvalidTask
-from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.video import EncodedFrame
-from skyshore.ports import WorkerClient
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
-from skyshore.wire.demand import frame_from_proto, llm_from_proto, segment_from_proto, task_from_proto
-from skyshore.wire.result import chunk_to_proto, segment_event_to_proto, worker_outcome_to_proto
+from skyshore.wire.pairs import FRAME, LLM_EVENT, LLM_INPUT, SEGMENT, SEGMENT_EVENT, TASK
+from skyshore.worker.executor import WorkerExecutor
 
 SERVICE = "skyshore.v1.WorkerService"
 
@@ -21,37 +20,36 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
-    """Translates; domain errors pass through to the interceptor."""
+    """Translates only. Domain errors pass through: the mux and the interceptor turn them into a status."""
 
-    def __init__(self, desk: WorkerClient) -> None:
-        self._desk = desk
+    def __init__(self, executor: WorkerExecutor) -> None:
+        self._executor = executor
 
     async def Execute(  # noqa: N802 - the method's name on the wire
         self, request: worker_service_pb2.ExecuteRequest, context: Context
     ) -> AsyncIterator[worker_service_pb2.ExecuteResponse]:
         """Answer an LLM task."""
-        task, prompt = task_from_proto(request.task), llm_from_proto(request.llm)
-        async for event in self._desk.execute(task, request.arm_id, prompt):
-            if isinstance(event, WorkerOutcome):
-                yield worker_service_pb2.ExecuteResponse(outcome=worker_outcome_to_proto(event))
-            else:
-                yield worker_service_pb2.ExecuteResponse(chunk=chunk_to_proto(event))
+        task, prompt = TASK.from_proto(request.task), LLM_INPUT.from_proto(request.llm)
+        async with aclosing(self._executor.execute(task, request.arm_id, prompt)) as events:
+            async for event in events:
+                yield LLM_EVENT.to_proto(event)
 
     async def ExecuteSegment(  # noqa: N802 - the method's name on the wire
         self, request_iterator: AsyncIterator[worker_service_pb2.ExecuteSegmentRequest], context: Context
     ) -> AsyncIterator[worker_service_pb2.ExecuteSegmentResponse]:
-        """Work off one segment."""
+        """Run one segment, or classify one clip."""
         parts = aiter(request_iterator)
         first = await anext(parts, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidTask("the first message of a segment must be its header", param="header")
-        task, info = task_from_proto(first.header.task), segment_from_proto(first.header.info)
-        async for event in self._desk.execute_segment(task, first.header.arm_id, info, _frames(parts)):
-            yield segment_event_to_proto(event)
+        task, info = TASK.from_proto(first.header.task), SEGMENT.from_proto(first.header.info)
+        async with aclosing(self._executor.execute_segment(task, first.header.arm_id, info, _frames(parts))) as events:
+            async for event in events:
+                yield SEGMENT_EVENT.to_proto(event)
 
 
 async def _frames(parts: AsyncIterator[worker_service_pb2.ExecuteSegmentRequest]) -> AsyncIterator[EncodedFrame]:
     async for part in parts:
         if part.WhichOneof("part") != "frame":
             raise InvalidTask("after the header a segment holds frames only", param="frame")
-        yield frame_from_proto(part.frame)
+        yield FRAME.from_proto(part.frame)

@@ -1,4 +1,4 @@
-"""Makes a real engine slower by a factor: one machine can hold unequal nodes. Reports call such a node emulated."""
+"""Slows a real engine down by a factor, to emulate unequal nodes on one machine. Reports call such a node emulated."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import TypeVar, cast
 
 from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
-from skyshore.ports import ClipClassifierEngine, EngineLoad, LlmEngine, VideoEngine
+from skyshore.ports import ClipClassifierEngine, LlmEngine, VideoEngine
 
 Event = TypeVar("Event", TokenChunk, FrameDetections, Classification)
 
 
 class _Slowdown:
-    """Holds a slot for the stretched time, so that throughput falls by the factor too."""
+    """Holds a slot for the longer time, so that the throughput falls by the same factor."""
 
     def __init__(self, engine: LlmEngine | VideoEngine | ClipClassifierEngine, factor: float, slots: int) -> None:
         self.model = engine.model
         self._engine, self._factor = engine, factor
-        self._slots, self._room = asyncio.Semaphore(slots), engine.load().capacity
+        self._slots, self._capacity = asyncio.Semaphore(slots), engine.load().capacity
         self._open = self._waiting = 0
 
     def load(self) -> EngineLoad:
-        """The engine's own load and who waits here."""
+        """The load of the engine plus the tasks that wait here."""
         load = self._engine.load()
         return replace(load, queued=load.queued + self._waiting)
 
@@ -44,10 +45,10 @@ class _Slowdown:
         end_s = arrived_s + task.deadline_s
         async with self._slot(end_s, task):
             began_s = loop.time()
-            async with _read_ahead(events) as line:
-                while (entry := await line.get()) is not None:
-                    came_s, event = entry
-                    due_s = began_s + (came_s - began_s) * self._factor
+            async with _read_ahead(events) as arrivals:
+                while (entry := await arrivals.get()) is not None:
+                    arrived_at_s, event = entry
+                    due_s = began_s + (arrived_at_s - began_s) * self._factor
                     await asyncio.sleep(max(0.0, min(due_s, end_s) - loop.time()))
                     if due_s > end_s:
                         raise DeadlineExceeded(f"the answer was not complete after {task.deadline_s:g} s")
@@ -57,7 +58,7 @@ class _Slowdown:
 
     @asynccontextmanager
     async def _slot(self, end_s: float, task: Task) -> AsyncIterator[None]:
-        if self._open >= self._room:
+        if self._open >= self._capacity:
             raise QueueFull(f"{self.model} has no room for another task; try later", retry_after_s=1.0)
         self._open += 1
         try:
@@ -75,7 +76,7 @@ class _Slowdown:
             async with asyncio.timeout_at(end_s):
                 await self._slots.acquire()
         except TimeoutError:
-            raise DeadlineExceeded(f"the task still waited after {task.deadline_s:g} s") from None
+            raise DeadlineExceeded(f"the task waited for a slot for {task.deadline_s:g} s") from None
         finally:
             self._waiting -= 1
 
@@ -92,25 +93,25 @@ class _Slowdown:
 async def _read_ahead(
     events: AsyncGenerator[Event | WorkerOutcome],
 ) -> AsyncIterator[asyncio.Queue[tuple[float, Event | WorkerOutcome | Exception] | None]]:
-    """Take events when the engine has them, each with its time; the engine must not wait for our delays.
+    """Read events as soon as the engine has them, each with its time: the engine must not wait for our delays.
 
-    The line holds one answer at most, so it needs no bound of its own.
+    The queue holds at most one answer, so it needs no limit.
     """
     loop = asyncio.get_running_loop()
-    line: asyncio.Queue[tuple[float, Event | WorkerOutcome | Exception] | None] = asyncio.Queue()
+    arrivals: asyncio.Queue[tuple[float, Event | WorkerOutcome | Exception] | None] = asyncio.Queue()
 
     async def read() -> None:
         try:
             async with aclosing(events):
                 async for event in events:
-                    line.put_nowait((loop.time(), event))
-        except Exception as error:  # the caller's to see, in its place in the order
-            line.put_nowait((loop.time(), error))
-        line.put_nowait(None)
+                    arrivals.put_nowait((loop.time(), event))
+        except Exception as error:  # raised to the caller after the events before it
+            arrivals.put_nowait((loop.time(), error))
+        arrivals.put_nowait(None)
 
     reading = asyncio.create_task(read(), name="slowed engine")
     try:
-        yield line
+        yield arrivals
     finally:
         reading.cancel()
         await asyncio.wait([reading])

@@ -1,4 +1,4 @@
-"""Measures what each arm of a detector costs and is worth on a clip: time, CPU, bytes, joules, F1 and mAP50."""
+"""Measures each arm of a detector on a clip: time, CPU, bytes, joules, F1 and mAP50."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.ports import EnergyMeter, VideoEngine
 from skyshore.profiling.detection_quality import DetectionQuality, FrameBoxes, detection_quality
 from skyshore.workload.annotations import Annotations
-from skyshore.workload.synthetic_clips import StreetSpec, street_clip
+from skyshore.workload.synthetic.clips import StreetSpec, street_clip
 
 LOWEST_SCORE = 0.05
-"""Detections below the working threshold are asked for as well: mAP ranks them."""
+"""Detections with lower scores than usual are needed as well: mAP ranks them."""
 REFERENCE_QUALITY = 95
-"""JPEG quality at which a model that serves as the reference sees the clip."""
+"""JPEG quality of the clip for a model that serves as the reference."""
 WARM_UP_FRAMES = 4
 DEADLINE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrialClip:
-    """The clip all arms are tried on, in memory: comparing encodings needs the same pictures again and again."""
+    """The clip on which all arms are measured, in memory, because every encoding needs the same frames."""
 
     name: str
     frames: tuple[ClipFrame, ...]
@@ -46,7 +46,7 @@ class TrialClip:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a run over the clip showed. Times are those of a full pipeline: from one result to the next."""
+    """Measurements of one run over the clip. Times are those of a full pipeline: from one result to the next."""
 
     frame_s: float
     frame_p95_s: float
@@ -59,14 +59,14 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Says how good boxes are, and by what right."""
+    """Computes the quality of boxes against annotations."""
 
     annotations: Annotations
     frame_indices: tuple[int, ...]
     min_score: float
 
     def quality(self, found: Mapping[int, Sequence[Detection]]) -> DetectionQuality:
-        """Judge every frame of the clip. A frame that was skipped shows the boxes of the last one looked at."""
+        """Compare every frame of the clip. A skipped frame keeps the boxes of the last processed one."""
         shown: Sequence[Detection] = ()
         held: dict[int, tuple[Detection, ...]] = {}
         for index in self.frame_indices:
@@ -90,7 +90,7 @@ def read_clip(path: Path, count: int) -> TrialClip:
 
 
 def synthetic_clip(count: int, seed: int) -> tuple[TrialClip, Annotations]:
-    """A street drawn from a seed, with its exact truth."""
+    """A synthetic street with its exact annotations; equal seeds give equal clips."""
     drawn = street_clip(StreetSpec(frame_count=count), np.random.default_rng(seed))
     pictures = (np.ascontiguousarray(frame[..., ::-1]) for frame in drawn.frames)
     clip_frames = tuple(ClipFrame(i, i / drawn.fps, picture) for i, picture in enumerate(pictures))
@@ -104,13 +104,13 @@ def synthetic_clip(count: int, seed: int) -> tuple[TrialClip, Annotations]:
 def feasible_encodings(
     clip: TrialClip, sizes: Iterable[int], jpeg: Iterable[int], crf: Iterable[int], strides: Iterable[int]
 ) -> list[Encoding]:
-    """Every combination that can be had here and differs from the others.
+    """All different encodings that are possible here.
 
-    A size that is not smaller than the picture is the picture's own; H.264 needs an encoder; a stride beyond the clip
-    would look at one frame.
+    A size that is not smaller than the frame means the size of the frame. H.264 needs an encoder. A stride must be
+    shorter than the clip.
 
     Raises:
-        InvalidTask: a knob is out of range, or nothing is left.
+        InvalidTask: a parameter is out of range, or no encoding is possible.
     """
     longer = max(clip.size)
     kept = sorted({0 if size >= longer else size for size in sizes})
@@ -123,12 +123,12 @@ def feasible_encodings(
             raise InvalidTask(f"{name} must be {low}..{high}, not {values}", param=name)
     encodings = [Encoding(*codec, size, stride) for size, codec, stride in product(kept, codecs, steps)]
     if not encodings:
-        raise InvalidTask("no knob is left to try; give at least one JPEG quality or rate factor, and a stride of 1")
+        raise InvalidTask("no encoding is possible; give at least one JPEG quality or rate factor, and a stride of 1")
     return encodings
 
 
 async def agreement_with(engine: VideoEngine, clip: TrialClip, min_score: float) -> Annotations:
-    """What `engine` finds in the clip at its full size: a reference where no truth is to be had."""
+    """The boxes that `engine` finds in the clip at full size: a reference for a clip without annotations."""
     encoded = list(encode_segment(clip.frames, Encoding(Codec.JPEG, REFERENCE_QUALITY), clip.fps))
     trial = await run_trial(engine, clip, Codec.JPEG, encoded, meter=_NoMeter(), idle_watts=0.0)
     boxes = {index: tuple(box for box in found if box.score >= min_score) for index, found in trial.boxes.items()}
@@ -145,7 +145,7 @@ async def run_trial(
     meter: EnergyMeter,
     idle_watts: float,
 ) -> Trial:
-    """Send all frames through an idle engine, after a short warm-up, and watch."""
+    """Run all frames through an idle engine, after a short warm-up, and measure."""
     await _pass(engine, clip, codec, encoded[:WARM_UP_FRAMES])
     joules, cpu_s, began_s = meter.joules(), time.process_time(), time.perf_counter()
     results = await _pass(engine, clip, codec, encoded)
@@ -174,9 +174,10 @@ async def profile_model(
     idle_watts: float,
     on_step: Callable[[str], None],
 ) -> list[VideoSpeed]:
-    """One measured entry per encoding; `bare` has what is not measured (slots, queue), `on_step` hears of each.
+    """One measured entry per encoding.
 
-    JPEG frames do not depend on each other, so strides of one JPEG encoding share a run; H.264 is encoded anew.
+    `bare` gives what is not measured (slots, queue). `on_step` is called after each encoding. JPEG frames do not depend
+    on each other, so all strides of one JPEG encoding share a run; H.264 is encoded again for each stride.
     """
     runs: dict[Encoding, tuple[Trial, Mapping[int, int]]] = {}
     entries = []
@@ -187,12 +188,12 @@ async def profile_model(
             trial = await run_trial(engine, clip, run.codec, sent, meter=meter, idle_watts=idle_watts)
             runs[run] = trial, {frame.frame_index: len(frame.data) for frame in sent}
         trial, sizes = runs[run]
-        looked_at = [frame.index for frame in clip.frames[:: encoding.frame_stride]]
-        quality = judge.quality({index: trial.boxes[index] for index in looked_at})
+        processed = [frame.index for frame in clip.frames[:: encoding.frame_stride]]
+        quality = judge.quality({index: trial.boxes[index] for index in processed})
         entries.append(
             replace(
                 bare,
-                source=f"measured:{clip.name}, {len(looked_at)} frames",
+                source=f"measured:{clip.name}, {len(processed)} frames",
                 quality=round(quality.f1, 4),
                 quality_source=f"F1 at IoU 0.5, {judge.annotations.source}",
                 map50=round(quality.map50, 4),
@@ -206,7 +207,7 @@ async def profile_model(
                 codec=encoding.codec,
                 encode_quality=encoding.quality,
                 frame_stride=encoding.frame_stride,
-                bytes_per_frame=float(np.mean([sizes[index] for index in looked_at])),
+                bytes_per_frame=float(np.mean([sizes[index] for index in processed])),
             )
         )
         on_step(engine.model)
@@ -231,7 +232,7 @@ async def _pass(
 
 
 class _Same(dict[str, str]):
-    """Every class counts as itself, also those the reference never saw: finding one is a mistake."""
+    """Maps every class to itself. A class that the reference did not find counts as an error."""
 
     def __init__(self, labels: Iterable[str]) -> None:
         super().__init__({label: label for label in labels})
@@ -244,10 +245,10 @@ class _Same(dict[str, str]):
 
 
 class _NoMeter:
-    """For runs whose energy is nobody's question."""
+    """For runs whose energy is not needed."""
 
     source = ""
 
     def joules(self) -> float:
-        """Nothing."""
+        """Always 0."""
         return 0.0

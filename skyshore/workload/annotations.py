@@ -1,4 +1,4 @@
-"""Ground truth others drew: MOT Challenge text and UA-DETRAC XML. Text in, values out; no file is opened here."""
+"""Reads ground truth of other data sets: MOT Challenge text and UA-DETRAC XML. Takes text; opens no file."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ FrameBoxes = Mapping[int, tuple[Detection, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Boxes per frame, counted from 0. Frames without an entry hold no object."""
+    """Boxes per frame; the first frame is 0. A frame without an entry has no object."""
 
     source: str
-    """What drew them; goes into reports."""
+    """Name of the data set, for reports."""
     boxes: FrameBoxes
     ignored: FrameBoxes = field(default_factory=dict)
-    """Regions in which nobody looked for objects."""
+    """Regions that were not annotated."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """A detector's class → the class it counts as here; classes not named were not annotated."""
+    """Class of a detector -> class of the annotations; other classes were not annotated."""
 
     def renamed(self, found: Iterable[Detection]) -> tuple[Detection, ...]:
-        """The detections that can be judged, under the annotations' class names."""
+        """The detections of annotated classes, with the class names of the annotations."""
         return tuple(replace(box, label=self.names[box.label]) for box in found if box.label in self.names)
 
 
 PEDESTRIAN = "1"
 _NEUTRAL = {"2", "7", "8", "12"}
-"""MOT16 classes that are people in some way (on vehicles, static, distractors, reflections): no error to find."""
+"""MOT16 classes that are people too (on vehicles, static, distractors, reflections): to find them is not an error."""
 
 
 def read_mot(text: str) -> Annotations:
     """Read a `gt.txt` of MOT Challenge, any year.
 
     Lines are `frame, id, left, top, width, height, considered, …`; nine fields (MOT16 and later) hold the class in the
-    eighth, ten fields (2015) know pedestrians only. Frames count from 1. Pedestrians become `person`; what the
-    benchmark asks not to consider becomes a region to ignore.
+    eighth, ten fields (2015) have pedestrians only. The first frame is 1. Pedestrians become `person`; boxes that
+    the benchmark does not consider become regions to ignore.
 
     Raises:
-        InvalidTask: a line is not of that form, or there is none.
+        InvalidTask: a line has another form, or there is no line.
     """
     boxes: dict[int, list[Detection]] = defaultdict(list)
     ignored: dict[int, list[Detection]] = defaultdict(list)
@@ -58,17 +58,17 @@ def read_mot(text: str) -> Annotations:
             frame = int(parts[0]) - 1
             left, top, width, height, considered = (_finite(part) for part in parts[2:7])
             if frame < 0:
-                raise ValueError("frames count from 1")
+                raise ValueError("the first frame is 1")
             box = _box("person", left, top, width, height)
         except ValueError as error:
-            raise InvalidTask(f"line {number} is no MOT ground truth ({error}): {line[:80]}", param="truth") from None
+            raise InvalidTask(f"line {number} is not MOT ground truth ({error}): {line[:80]}", param="truth") from None
         kind = parts[7] if len(parts) == 9 else PEDESTRIAN
         if kind == PEDESTRIAN and considered:
             boxes[frame].append(box)
         elif kind == PEDESTRIAN or kind in _NEUTRAL:
             ignored[frame].append(box)
     if not boxes:
-        raise InvalidTask("the MOT ground truth holds no pedestrian to find", param="truth")
+        raise InvalidTask("the MOT ground truth has no pedestrian", param="truth")
     return Annotations("MOT ground truth", _frozen(boxes), _frozen(ignored), {"person": "person"})
 
 
@@ -78,14 +78,14 @@ VEHICLES = ("car", "bus", "truck")
 def read_ua_detrac(text: str) -> Annotations:
     """Read one sequence of UA-DETRAC (`MVI_*.xml`, or the `_v3` files with the same layout).
 
-    As in that benchmark all vehicle types count as one class, `vehicle`, and the sequence's ignored regions hold for
-    every frame. Frames count from 1.
+    As in that benchmark, all vehicle types are one class, `vehicle`, and the ignored regions of the sequence apply to
+    every frame. The first frame is 1.
 
     Raises:
-        InvalidTask: no such document, or one without a vehicle.
+        InvalidTask: the text is not such a document, or has no vehicle.
     """
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise InvalidTask("a UA-DETRAC file declares no document type or entities", param="truth")
+        raise InvalidTask("a UA-DETRAC file must not declare a document type or entities", param="truth")
     try:
         root = ElementTree.fromstring(text)
         frames = {int(frame.attrib["num"]) - 1: frame for frame in root.iter("frame")}
@@ -95,16 +95,16 @@ def read_ua_detrac(text: str) -> Annotations:
         }
         regions = tuple(_xml_box("vehicle", box) for box in root.iterfind("ignored_region/box"))
     except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise InvalidTask(f"no UA-DETRAC annotation ({error!r})", param="truth") from None
+        raise InvalidTask(f"not a UA-DETRAC annotation ({error!r})", param="truth") from None
     if not any(boxes.values()):
-        raise InvalidTask("the UA-DETRAC annotation holds no vehicle", param="truth")
+        raise InvalidTask("the UA-DETRAC annotation has no vehicle", param="truth")
     ignored = dict.fromkeys(range(max(boxes) + 1), regions) if regions else {}
     name = root.attrib.get("name", "sequence")
     return Annotations(f"UA-DETRAC {name}", boxes, ignored, dict.fromkeys(VEHICLES, "vehicle"))
 
 
 def read_annotations(name: str, text: str) -> Annotations:
-    """Read by the file's name: `.xml` is UA-DETRAC, `.txt` and `.csv` are MOT. Raises InvalidTask."""
+    """Read a text by the name of its file: `.xml` is UA-DETRAC, `.txt` and `.csv` are MOT. Raises InvalidTask."""
     if name.endswith(".xml"):
         return read_ua_detrac(text)
     if name.endswith((".txt", ".csv")):
@@ -113,9 +113,9 @@ def read_annotations(name: str, text: str) -> Annotations:
 
 
 def write_mot(frames: Iterable[tuple[int, Sequence[Detection]]]) -> str:
-    """Detections in MOT's form: frame from 1, id -1, left, top, width, height, score, and three unknowns.
+    """Detections as MOT text: frame from 1, id -1, left, top, width, height, score, and three times -1.
 
-    MOT text has no classes; filter before writing.
+    MOT text has no classes; filter before you write.
     """
     return "".join(
         f"{index + 1},-1,{box.x1:.2f},{box.y1:.2f},{box.x2 - box.x1:.2f},{box.y2 - box.y1:.2f},"
@@ -134,7 +134,7 @@ def _xml_box(label: str, element: ElementTree.Element | None) -> Detection:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return value
 
 

@@ -11,42 +11,42 @@ from skyshore.domain.task import TaskKind
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What is asked for, when and by whom; never the payload itself, which `prompts` and the replayer synthesise.
+    """One request: its time, kind, size and origin. The payload is not here; `prompts` and the replayer generate it.
 
     Raises:
-        ValueError: a field is out of its range, or a request asks for no work at all.
+        ValueError: a field is out of its range, or the request has no work.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     t_intended_s: float
-    """Seconds since the schedule's start. Latency is counted from here, however late the client sends."""
+    """Seconds since the start of the schedule. Latency is measured from here, even if the client sends late."""
     request_id: str
     kind: TaskKind
     service_class: str = "standard"
     origin: str = ""
-    """Site the request comes from; empty means the gateway's own."""
+    """Site of the client; empty means that of the gateway."""
     session: str = ""
-    """Requests that belong together (a conversation, a camera): thinning keeps or drops them as one."""
+    """Id of requests that belong together (a conversation, a camera): `thin` keeps or drops them together."""
     prompt_tokens: int = 0
     output_tokens: int = 0
     prefix_ids: tuple[int, ...] = ()
-    """One id per prompt block; two prompts share text exactly as far as their ids agree from the start."""
+    """One id per prompt block; two prompts share exactly the text of their common first ids."""
     prefix_block_tokens: int = 0
     camera: str = ""
     clip: str = ""
-    """Name of the clip that stands in for the camera's picture."""
+    """Name of the clip that is used as the picture of the camera."""
     first_frame: int = 0
-    """Position in the clip, which loops."""
+    """Position in the clip, which is repeated from the start at its end."""
     frames: int = 0
     fps: float = 0.0
     objects_per_frame: float = 0.0
-    """Mean over the segment, where a ground truth told it."""
+    """Mean over the segment, from a ground truth; 0 if there is none."""
     deadline_s: float = 60.0
     min_quality: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse rows that no replayer could send."""
+        """Raises ValueError for a request that cannot be sent."""
         if not (math.isfinite(self.t_intended_s) and self.t_intended_s >= 0):
             raise ValueError(f"t_intended_s must be finite and at least 0, not {self.t_intended_s}")
         if not (math.isfinite(self.deadline_s) and self.deadline_s > 0):

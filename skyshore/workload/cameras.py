@@ -1,7 +1,7 @@
-"""Cameras as a workload: frames are periodic, load varies through the objects in view and the frame rate.
+"""Cameras as a workload: frames are periodic; the load varies with the objects in view and the frame rate.
 
-There is no public arrival trace of camera analytics; a list of cameras with frame rates, phases and per-frame object
-counts from a tracking ground truth is the defensible stand-in.
+No public trace of the arrivals of camera analytics exists. We use cameras with frame rates, phases, and object counts
+per frame from a tracking ground truth.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from skyshore.workload.arrival import Arrival
 from skyshore.workload.llm_traces import InvalidTrace
 
 VideoKind: TypeAlias = Literal[TaskKind.VIDEO_DETECT, TaskKind.VIDEO_CLASSIFY]
-"""What a camera's segments are sent for; each is a clip of its own to a classifier."""
+"""Kind of the task of each segment. A classifier takes each segment as one clip."""
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
-    """One stream, cut into segments that are sent as soon as their last frame was taken."""
+class CameraSpec:
+    """One camera: a stream of segments, each sent when its last frame was taken."""
 
     name: str
     clip: str
-    """Clip that stands in for its picture."""
+    """Clip that is used as its picture."""
     fps: float
     segment_s: float
     deadline_s: float
@@ -37,18 +37,18 @@ class Camera:
     kind: VideoKind = TaskKind.VIDEO_DETECT
     min_quality: float = 0.0
     phase_s: float | None = None
-    """Offset of the first segment; None draws it uniformly from one segment's length."""
+    """Start of the first segment; None draws it uniformly between 0 and `segment_s`."""
     objects: tuple[float, ...] = ()
-    """Objects in view per frame; loops."""
+    """Objects in view in each frame; repeated from the start at its end."""
 
     def __post_init__(self) -> None:
-        """Refuse a camera that never sends a frame."""
+        """Raises ValueError for a camera without a frame per segment."""
         if self.fps <= 0 or self.segment_s <= 0 or self.fps * self.segment_s < 1:
             raise ValueError(f"camera {self.name}: fps x segment_s must give at least one frame")
 
 
-def camera_arrivals(camera: Camera, duration_s: float, rng: np.random.Generator) -> list[Arrival]:
-    """Segments that are complete within the window."""
+def camera_arrivals(camera: CameraSpec, duration_s: float, rng: np.random.Generator) -> list[Arrival]:
+    """The segments that are complete within `duration_s` seconds."""
     phase_s = rng.uniform(0, camera.segment_s) if camera.phase_s is None else camera.phase_s
     frames = round(camera.fps * camera.segment_s)
     return [
@@ -76,7 +76,7 @@ def objects_per_frame(lines: Iterable[str]) -> tuple[float, ...]:
     """Objects in each frame of a MOT ground truth: `frame,id,left,top,w,h,…`, frames counted from 1.
 
     Raises:
-        InvalidTrace: a line that does not begin with a frame number.
+        InvalidTrace: a line does not start with a frame number.
     """
     counts: Counter[int] = Counter()
     for number, line in enumerate(lines, start=1):

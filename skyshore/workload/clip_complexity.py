@@ -1,6 +1,6 @@
-"""How complex the pictures of the catalogue's clips are: what the profiler would see live, for virtual time.
+"""Complexity of the clips of the catalogue, for simulations; a live system computes it in the profiler.
 
-The table is measured, by `training/clip_complexity.py`, on the clips themselves.
+`training/clip_complexity.py` measured the table on the clips.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TABLE = "clip_complexity.json"
 
 
 def clip_complexity(clip: str, frame: int) -> tuple[float, ...]:
-    """Complexity vector of a frame of a clip, which loops; empty for a clip that nobody looked at."""
+    """Complexity vector of a frame of a clip, which is repeated from the start at its end; empty if not measured."""
     known = _table().get(clip)
     if known is None:
         return ()

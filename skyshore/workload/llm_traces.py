@@ -1,4 +1,4 @@
-"""Readers of published LLM traces. They take lines and yield arrivals from t = 0 in order; files are the caller's."""
+"""Readers of published LLM traces: from lines to arrivals, in order of time, the first at 0 s. They open no file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOONCAKE_BLOCK_TOKENS = 512
 
 
 class InvalidTrace(SkyshoreError):
-    """A trace that is not in the format it was said to be; the message names the line."""
+    """A trace that does not have the expected format; the message names the line."""
 
     code = "invalid_trace"
 
@@ -26,10 +26,10 @@ class InvalidTrace(SkyshoreError):
 def read_azure(lines: Iterable[str]) -> list[Arrival]:
     """Azure LLM inference traces of 2023 and 2024: `TIMESTAMP,ContextTokens,GeneratedTokens`.
 
-    Requests that generated nothing failed on the day and are left out. Every request is a session of its own.
+    Requests without output failed when the trace was recorded; they are dropped. Every request is its own session.
 
     Raises:
-        InvalidTrace: a missing column or a value that is no time or number.
+        InvalidTrace: a column is missing, or a value is not a time or a number.
     """
     reader = csv.DictReader(lines)
     if missing := {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} - set(reader.fieldnames or ()):
@@ -50,11 +50,11 @@ def read_azure(lines: Iterable[str]) -> list[Arrival]:
 def read_mooncake(lines: Iterable[str]) -> list[Arrival]:
     """Mooncake JSON lines: `timestamp` in ms, `input_length`, `output_length`, `hash_ids` of 512-token blocks.
 
-    The trace has no sessions; requests are taken to continue the latest one with which they share a block beyond the
-    first (all share the first, the system prompt).
+    The trace has no sessions. A request is added to the latest session with which it shares a block after the first;
+    all requests share the first block, the system prompt.
 
     Raises:
-        InvalidTrace: a line that is no such object.
+        InvalidTrace: a line is not such an object.
     """
     arrivals: list[Arrival] = []
     session_of_block: dict[int, str] = {}
@@ -75,10 +75,10 @@ def read_mooncake(lines: Iterable[str]) -> list[Arrival]:
 
 
 def tick_of(arrivals: Sequence[Arrival]) -> float:
-    """Seconds between the ticks of a trace whose clock was read coarsely; 0 where it was not.
+    """Seconds between the ticks of a trace with a coarse clock; 0 for a fine clock.
 
-    Quantised means: nine in ten gaps between distinct times lie within 1 % of their median. (Mooncake's recorder
-    wrote some ticks a millisecond off, so a greatest common divisor would not find them.)
+    A clock is coarse if 90 % of the gaps between distinct times are within 1 % of their median. (Some ticks of the
+    Mooncake trace are 1 ms off, so a greatest common divisor would not find them.)
     """
     distinct = np.unique([arrival.t_intended_s for arrival in arrivals])
     if len(distinct) < 10:
@@ -89,9 +89,9 @@ def tick_of(arrivals: Sequence[Arrival]) -> float:
 
 
 def spread_ticks(arrivals: Sequence[Arrival], tick_s: float, rng: np.random.Generator) -> list[Arrival]:
-    """Move each arrival uniformly within the tick it was recorded in: a batch at each tick is the clock's doing.
+    """Move each arrival by a uniform time within its tick, because the batches are due to the coarse clock.
 
-    Turns of one session keep their order.
+    The requests of one session keep their order.
     """
     times = np.array([arrival.t_intended_s for arrival in arrivals]) + rng.uniform(0, tick_s, len(arrivals))
     places_of_session: dict[str, list[int]] = {}
@@ -120,7 +120,7 @@ def _llm(
 
 def _from_zero(arrivals: list[Arrival]) -> list[Arrival]:
     if not arrivals:
-        raise InvalidTrace("the trace holds no requests")
+        raise InvalidTrace("the trace has no requests")
     start_s = min(arrival.t_intended_s for arrival in arrivals)
     shifted = (replace(arrival, t_intended_s=arrival.t_intended_s - start_s) for arrival in arrivals)
     return sorted(shifted, key=lambda arrival: arrival.t_intended_s)

@@ -1,4 +1,4 @@
-"""Statistics of a stream of arrivals: what a schedule promises and what a replay delivered are compared in these."""
+"""Statistics of a stream of arrivals, to compare a schedule with what a replay sent."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class LoadStatistics:
     count: int
     rate_per_s: float
     gap_cv: float
-    """Coefficient of variation of the times between arrivals; nan below 3 arrivals."""
+    """Coefficient of variation of the times between arrivals; nan with fewer than 3 arrivals."""
     gap_autocorrelation: float
-    """Correlation of each gap with the next; nan below 4 arrivals or for constant gaps."""
+    """Correlation of each gap with the next; nan with fewer than 4 arrivals or with constant gaps."""
     idc_1s: float
-    """Index of dispersion: variance over mean of the counts per second; nan below 2 whole seconds."""
+    """Index of dispersion: variance over mean of the counts per second; nan with fewer than 2 whole seconds."""
     longest_gap_s: float
 
 

@@ -1,4 +1,4 @@
-"""Turns arrival times and a few wishes into LLM requests: the generated half of a schedule."""
+"""Turns arrival times and lengths into LLM requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.arrivals import Times
+from skyshore.workload.arrival_processes import Times
 from skyshore.workload.lengths import lognormal_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class LlmDemand:
-    """Lengths and demands shared by the requests of one source."""
+    """Lengths, deadline and quality of the requests of one source."""
 
     prompt_tokens: float = 64.0
     output_tokens: float = 32.0
@@ -25,13 +25,13 @@ class LlmDemand:
     service_class: str = "interactive"
     deadline_s: float = 20.0
     deadline_range_s: tuple[float, float] | None = None
-    """In place of `deadline_s`: each request draws its own, uniformly."""
+    """Instead of `deadline_s`: each request draws its deadline uniformly from this range."""
     min_quality: float = 0.0
     origin: str = ""
 
 
 def llm_arrivals(times_s: Times, demand: LlmDemand, rng: np.random.Generator) -> list[Arrival]:
-    """One request per time, each a session of its own."""
+    """One request per time; each is its own session."""
     count, cv = len(times_s), demand.length_cv
     prompts = lognormal_tokens(demand.prompt_tokens, cv, count, rng, max_tokens=demand.max_prompt_tokens)
     outputs = lognormal_tokens(demand.output_tokens, cv, count, rng, max_tokens=demand.max_output_tokens)
@@ -55,7 +55,7 @@ def llm_arrivals(times_s: Times, demand: LlmDemand, rng: np.random.Generator) ->
 
 
 def with_demand(arrivals: list[Arrival], demand: LlmDemand) -> list[Arrival]:
-    """A recorded trace says when and how long; class, deadline, quality and origin are the experiment's."""
+    """Recorded arrivals with the class, deadline, quality and origin of `demand`."""
     return [
         replace(
             arrival,

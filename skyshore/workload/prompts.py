@@ -1,4 +1,4 @@
-"""Prompt text of a wanted length in tokens, sharing prefixes exactly as a trace's block ids say."""
+"""Prompt text of a given length in tokens. Prompts share prefixes as the block ids of a trace say."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ point power pull put quick rain ran reach read ready real red rest right river r
 said same saw say school sea second see seem self set she ship short should show side simple since six
 """
 WORDS = tuple(_VOCABULARY.split())
-"""Short everyday words: in a byte-pair vocabulary trained on English each, with its leading space, is one token."""
+"""Short English words. In a byte-pair vocabulary for English, each word with its leading space is one token."""
 
 
 class TokenCounter(Protocol):
-    """The part of a tokenizer that exact lengths need."""
+    """Counts tokens, for exact lengths."""
 
     def __call__(self, text: str) -> int:
-        """Number of tokens of `text`, no special tokens added."""
+        """Number of tokens of `text`, without special tokens."""
         ...
 
 
 def prompt_text(arrival: Arrival, seed: int, count_tokens: TokenCounter | None = None) -> str:
     """The prompt of one LLM arrival; the same arrival and seed always give the same text.
 
-    Without a counter the length is one word a token: exact for most English byte-pair vocabularies, a few per cent
-    off for others. With a counter the length is exact, unless no run of words meets it.
+    Without a counter, each word counts as one token: exact for most English byte-pair vocabularies, a few per cent
+    wrong for others. With a counter, the length is exact.
 
     Raises:
-        ValueError: with a counter, when words are added or dropped without ever meeting the length.
+        ValueError: no text of the exact length was found.
     """
     words = _blocks(arrival, seed)
     if count_tokens is None:
@@ -54,14 +54,14 @@ def prompt_text(arrival: Arrival, seed: int, count_tokens: TokenCounter | None =
 
 
 def lettered_prompt(arrival: Arrival, seed: int, letters_per_token: int) -> str:
-    """A prompt for engines that take so many letters for a token: exactly as long as scheduled."""
+    """A prompt for an engine that counts `letters_per_token` letters as one token; exactly as long as scheduled."""
     letters = arrival.prompt_tokens * letters_per_token
     words = " ".join([*_blocks(arrival, seed), *_words(arrival.prompt_tokens, seed, 0, 0)])
     return (words * (letters // len(words) + 1))[:letters]
 
 
 def _blocks(arrival: Arrival, seed: int) -> list[str]:
-    """Full blocks come from their id alone; what is left of the prompt is the request's own."""
+    """The words of a prompt: full blocks depend only on their id, the rest only on the request."""
     words: list[str] = []
     for block_id in arrival.prefix_ids:
         length = min(arrival.prefix_block_tokens, arrival.prompt_tokens - len(words))

@@ -1,4 +1,4 @@
-"""Changing a schedule's load by named means: each keeps something and says so in the provenance."""
+"""Changes the load of a schedule; every change is recorded in the provenance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skyshore.workload.schedule import Schedule
 
 
 def compress(schedule: Schedule, factor: float) -> Schedule:
-    """Run time `factor` times as fast: the rate rises, the shape (CV, bursts per request) stays; deadlines stay."""
+    """Make the schedule `factor` times as fast: the rate rises; the CV of the gaps and the deadlines do not change."""
     if factor <= 0:
         raise ValueError("factor must be above 0")
     arrivals = (replace(a, t_intended_s=round(a.t_intended_s / factor, 6)) for a in schedule.arrivals)
@@ -22,9 +22,9 @@ def compress(schedule: Schedule, factor: float) -> Schedule:
 
 
 def thin(schedule: Schedule, keep: float, seed: int) -> Schedule:
-    """Keep each session with probability `keep`, whole or not at all: the rate falls, conversations stay intact."""
+    """Keep each whole session with probability `keep`: the rate falls, conversations stay complete."""
     if not 0 < keep <= 1:
-        raise ValueError("keep must lie in 0..1, above 0")
+        raise ValueError("keep must be above 0 and at most 1")
     rng = np.random.default_rng(seed)
     sessions = dict.fromkeys(a.session or a.request_id for a in schedule.arrivals)
     kept = {session for session, draw in zip(sessions, rng.random(len(sessions)), strict=True) if draw < keep}
@@ -33,7 +33,7 @@ def thin(schedule: Schedule, keep: float, seed: int) -> Schedule:
 
 
 def window(schedule: Schedule, start_s: float, length_s: float) -> Schedule:
-    """The arrivals in [start, start + length), moved to begin at 0."""
+    """The arrivals in [start, start + length), moved to start at 0."""
     if start_s < 0 or length_s <= 0:
         raise ValueError("start_s must be at least 0 and length_s above 0")
     arrivals = (
@@ -45,7 +45,7 @@ def window(schedule: Schedule, start_s: float, length_s: float) -> Schedule:
 
 
 def cap_tokens(schedule: Schedule, max_prompt_tokens: int, max_output_tokens: int) -> Schedule:
-    """Cut lengths that a small model or a small machine cannot serve. This changes the work: it is no scaling."""
+    """Limit lengths that a small model or machine cannot serve. This changes the work of the requests."""
     if max_prompt_tokens < 1 or max_output_tokens < 1:
         raise ValueError("both caps must be at least 1")
     arrivals = (_capped(a, max_prompt_tokens, max_output_tokens) for a in schedule.arrivals)

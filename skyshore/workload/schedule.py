@@ -1,7 +1,7 @@
-"""The schedule file: every request of an experiment, fixed and hashed before the run, read by replay and simulator.
+"""The schedule file: every request of an experiment, fixed and hashed before the run, for replay and simulator.
 
-JSON lines. The first line is the header; its `sha256` is that of all bytes after the first line break, so that
-`tail -n +2 FILE | sha256sum` checks a file without us.
+JSON lines. The first line is the header. Its `sha256` is that of all bytes after the first line break, so that
+`tail -n +2 FILE | sha256sum` can check a file.
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ _DEFAULTS = {field.name: field.default for field in fields(Arrival)}
 
 
 class InvalidSchedule(SkyshoreError):
-    """A schedule file that cannot be trusted or read; the message names the line."""
+    """A schedule file that is damaged; the message names the line."""
 
     code = "invalid_schedule"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Arrivals in order of intended time, and how they came about."""
+    """Arrivals in order of intended time, and how they were made."""
 
     arrivals: tuple[Arrival, ...]
     duration_s: float
-    """Length of the window the arrivals were drawn from; at least the last intended time."""
+    """Length of the schedule in seconds; at least the last intended time."""
     seed: int
     provenance: tuple[str, ...] = ()
     """One line per source and per transformation, in the order they were applied."""
 
     def __post_init__(self) -> None:
-        """Hold the two invariants everything downstream relies on."""
+        """Raises InvalidSchedule for arrivals out of order or after the end."""
         times = [arrival.t_intended_s for arrival in self.arrivals]
         if any(later < earlier for earlier, later in pairwise(times)):
             raise InvalidSchedule("arrivals are not in order of t_intended_s; sort them before making a schedule")
         if times and times[-1] > self.duration_s:
-            raise InvalidSchedule(f"the last arrival, {times[-1]} s, lies after the window of {self.duration_s} s")
+            raise InvalidSchedule(
+                f"the last arrival, {times[-1]} s, is after the end of the schedule, {self.duration_s} s"
+            )
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the arrivals; equal digests mean equal work at equal times."""
+        """Hex digest of the arrivals; equal digests mean equal requests at equal times."""
         return _digest(map(_row, self.arrivals))
 
 
 def assemble(
     streams: Iterable[Sequence[Arrival]], *, duration_s: float, seed: int, provenance: Sequence[str] = ()
 ) -> Schedule:
-    """Merge streams into one schedule: times rounded to the microsecond, ids given in order of time."""
+    """Merge streams into one schedule: times are rounded to 1 µs, ids are in order of time."""
     merged = [replace(arrival, t_intended_s=round(arrival.t_intended_s, 6)) for stream in streams for arrival in stream]
     merged.sort(key=lambda arrival: arrival.t_intended_s)
     width = max(6, len(str(len(merged))))
@@ -65,7 +67,7 @@ def assemble(
 
 
 def to_lines(schedule: Schedule) -> Iterator[str]:
-    """Header and rows, each with its line break."""
+    """The lines of the file, each with its line break: the header, then one row per arrival."""
     header = {
         "format": FORMAT,
         "sha256": schedule.sha256,
@@ -79,7 +81,7 @@ def to_lines(schedule: Schedule) -> Iterator[str]:
 
 
 def from_lines(lines: Iterable[str]) -> Schedule:
-    """Read what `to_lines` wrote.
+    """Read the lines of `to_lines`.
 
     Raises:
         InvalidSchedule: not a schedule file, a bad row, a wrong count, or a digest that does not match.
@@ -88,12 +90,12 @@ def from_lines(lines: Iterable[str]) -> Schedule:
     header = _header(next(iterator, ""))
     rows = [line for line in iterator if line.strip()]
     if len(rows) != header.requests:
-        raise InvalidSchedule(f"the header promises {header.requests} requests, the file holds {len(rows)}")
+        raise InvalidSchedule(f"the header says {header.requests} requests, the file has {len(rows)}")
     digest = _digest(rows)
     if digest != header.sha256:
         raise InvalidSchedule(
-            f"the rows hash to {digest[:12]}…, the header says {header.sha256[:12]}…: the file was edited after it "
-            "was made; make it again with `skyshore traces make`"
+            f"the rows hash to {digest[:12]}…, the header says {header.sha256[:12]}…: the file was changed; "
+            "make it again with `skyshore traces make`"
         )
     arrivals = tuple(_arrival(number, row) for number, row in enumerate(rows, start=2))
     return Schedule(arrivals, header.duration_s, header.seed, header.provenance)
@@ -130,9 +132,9 @@ def _header(line: str) -> _Header:
     try:
         header = _adapters()[0].validate_json(line)
     except ValidationError as error:
-        raise InvalidSchedule(f"line 1 is no schedule header: {_first(error)}") from error
+        raise InvalidSchedule(f"line 1 is not a schedule header: {_first(error)}") from error
     if header.format != FORMAT:
-        raise InvalidSchedule(f"line 1: format {header.format!r} is not {FORMAT!r}, the one this version reads")
+        raise InvalidSchedule(f"line 1: format {header.format!r} is not {FORMAT!r}, which this version reads")
     return header
 
 

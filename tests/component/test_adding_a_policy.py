@@ -1,4 +1,4 @@
-"""docs/adding-a-policy.md, walked: its file is written, its line added, its commands run, in a copy of the house."""
+"""docs/adding-a-policy.md, followed in a copy of the project: file, registry, commands."""
 
 import os
 import re
@@ -16,7 +16,8 @@ PARTS = ("skyshore", "simulator", "experiments", "cli", "loadgen", "scenarios", 
 @pytest.mark.timeout(400)
 def test_the_walk_from_file_to_table(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "adding-a-policy.md").read_text(encoding="utf-8")
-    (source, line) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (diff,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
     commands = [
         command.partition("#")[0].strip()
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
@@ -31,9 +32,10 @@ def test_the_walk_from_file_to_table(tmp_path: Path) -> None:
     (tmp_path / "skyshore/policies/nearest.py").write_text(source, encoding="utf-8")
     registry = tmp_path / "skyshore/policies/registry.py"
     content = registry.read_text(encoding="utf-8")
-    imported = "from skyshore.policies.nearest import Nearest\nfrom skyshore.policies.one_tier"
-    content = content.replace("from skyshore.policies.one_tier", imported, 1)
-    registry.write_text(content.replace('    "random": RandomChoice,\n', f'    "random": RandomChoice,\n{line}', 1))
+    context = "".join(f"{line[1:]}\n" for line in diff.splitlines() if line[0] == " ")
+    added = "".join(f"{line[1:]}\n" for line in diff.splitlines())
+    assert context in content
+    registry.write_text(content.replace(context, added), encoding="utf-8")
 
     said = ""
     for command in commands:

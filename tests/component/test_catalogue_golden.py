@@ -31,7 +31,7 @@ def test_onnx_answers_what_the_tfjs_original_answered(name: str) -> None:
     except NotFetched as missing:
         pytest.skip(missing.message)
     golden = np.load(DATA / f"golden_{name}.npz")
-    source = DETECTORS[name].source
+    source = DETECTORS[name].input
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     frames = golden_picture(source.height, source.width).transpose(2, 0, 1)[None]

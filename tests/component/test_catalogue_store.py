@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from skyshore.catalogue import builders, store, table
+from skyshore.catalogue.entry import Client, Entry, Kind, Pin, Source
 from skyshore.catalogue.errors import CorruptFile, LicenceNotAccepted, NotFetched, SourceUnavailable
 from skyshore.catalogue.sources import download
-from skyshore.catalogue.table import Client, Entry, Kind, Pin, Source
 from skyshore.domain.errors import InvalidTask
 
 CONTENT = b"not really a clip " * 1000

@@ -35,10 +35,10 @@ from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.runtime.serve import GrpcService, grpc_server
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.worker.desk import ClassifyOffer, Desk
 from skyshore.worker.engines import EngineSet
+from skyshore.worker.executor import ServedClassifier, WorkerExecutor
 from skyshore.worker.servicer import SERVICE, WorkerServicer
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_batch, action_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_batch, action_clip
 
 
 def clip_frames(pictures: np.ndarray) -> list[ClipFrame]:
@@ -58,9 +58,9 @@ async def test_a_cloud_node_names_clips_over_grpc_and_charges_them() -> None:
         stack.push_async_callback(engine.close)
         arms = video_arms("sky", clip_speeds(VideoSpeed(CLIP_MODEL, "modelled:test", frame_s=0.002, slots=2)))
         meter = linear_meter(5.0, 30.0, 2, engine.ranks_cpu_s)
-        desk = Desk("sky", [ClassifyOffer(arm, engine) for arm in arms], meter, 5.0)
+        executor = WorkerExecutor("sky", [ServedClassifier(arm, engine) for arm in arms], meter, 5.0)
         service = GrpcService(
-            SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(desk)
+            SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(executor)
         )
         server = await stack.enter_async_context(grpc_server([service], "127.0.0.1:0"))
         client = GrpcWorkerClient(server.address)
@@ -79,8 +79,8 @@ async def test_a_cloud_node_names_clips_over_grpc_and_charges_them() -> None:
             found, outcome = [event async for event in ask(best, action)]
             assert isinstance(found, Classification)
             assert isinstance(outcome, WorkerOutcome)
-            right += found.labels[0] == action
-            assert sum(found.scores) == pytest.approx(1.0)
+            right += found.labels[0].label == action
+            assert sum(entry.score for entry in found.labels) == pytest.approx(1.0)
             assert outcome.frames == 8
             assert outcome.energy_source == "modelled:linear"
             assert outcome.idle_joules > 0
@@ -89,7 +89,7 @@ async def test_a_cloud_node_names_clips_over_grpc_and_charges_them() -> None:
             _ = [event async for event in ask(best, "meet", asyncio.Event(), deadline_s=0.5)]
         with pytest.raises(InvalidTask, match=r"serves video\.classify, not video\.detect"):
             _ = [event async for event in ask(best, "meet", kind=TaskKind.VIDEO_DETECT)]
-        assert desk.report().running == 0
+        assert executor.report().running == 0
 
 
 async def test_the_ranks_cpu_seconds_are_charged_also_those_of_ranks_that_died() -> None:
@@ -142,7 +142,7 @@ async def test_without_torch_a_node_says_so_and_offers_the_rest(
     monkeypatch.setattr(app, "start_onnx", others)
     async with AsyncExitStack() as stack:
         engines = await app.start_local(CloudNodeSettings(models="nanodet,space-time-actions"), stack)
-        assert (engines.name, engines.offers, asked) == ("onnx", (), ["nanodet"])
+        assert (engines.name, engines.served, asked) == ("onnx", (), ["nanodet"])
         with pytest.raises(ProfileError, match=r"needs torch; install skyshore\[cloud\]"):
             await app.start_local(CloudNodeSettings(models="space-time-actions"), stack)
 
@@ -154,12 +154,12 @@ async def test_a_node_told_of_the_model_offers_one_arm_per_encoding_measured_her
     )
     async with AsyncExitStack() as stack:
         engines = await app.start_local(settings, stack)
-        arms = [offer.arm for offer in engines.offers]
+        arms = [served.arm for served in engines.served]
         assert {arm.kind for arm in arms} == {TaskKind.VIDEO_CLASSIFY}
         assert {(arm.codec, arm.encode_quality) for arm in arms} == set(ACCURACY)
         assert engines.name == f"{engine} on 1 rank"
         assert all(0 < arm.frame_s < 60 for arm in arms)
         frames = list(encode_segment(clip_frames(np.zeros((8, 48, 48, 3), np.uint8)), Encoding(Codec.JPEG, 95), 4.0))
         task = Task("t", TaskKind.VIDEO_CLASSIFY, deadline_s=100.0)
-        events = engines.offers[0].engine.classify(task, SegmentInfo(0, 8, 48, 48), sent(frames))
+        events = engines.served[0].engine.classify(task, SegmentInfo(0, 8, 48, 48), sent(frames))
         assert len([event async for event in events]) == 2

@@ -1,4 +1,4 @@
-"""Clips in, verdicts out: batches, group size, and the same answer however many ranks worked on it."""
+"""Clips in, labels out: batches, group size, and the same answer however many ranks worked on it."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from cloud_node.dsp.cost import Fabric
 from cloud_node.dsp.group import GroupSettings, RankGroup
 from cloud_node.dsp.launcher import ForkLauncher
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_clip
 
 SLOW_LINK = Fabric(flops_per_s=50e9, bytes_per_s=1e5, alpha_s=1e-2)
 SLOW_RANKS = Fabric(flops_per_s=1e6, bytes_per_s=1e9)
@@ -41,11 +41,11 @@ async def test_one_rank_or_two_or_a_batch_give_the_same_scores(engine: EngineKin
             async with ClipClassifier(group, settings, fabric) as classifier:
                 singly = [await classifier.classify(frames, 100.0) for frames in clips]
                 together = await asyncio.gather(*(classifier.classify(frames, 100.0) for frames in clips))
-            assert {verdict.ranks for verdict in singly} == sizes
-            assert all(verdict.batch == 1 for verdict in singly)
-            assert max(verdict.batch for verdict in together) > 1
-            scores[name] = [dict(zip(v.labels, v.scores, strict=True)) for v in (*singly, *together)]
-            right = [verdict.labels[0] == action for verdict, action in zip(singly, ACTIONS, strict=True)]
+            assert {answer.found.ranks for answer in singly} == sizes
+            assert all(answer.found.batch == 1 for answer in singly)
+            assert max(answer.found.batch for answer in together) > 1
+            scores[name] = [dict(answer.found.labels) for answer in (*singly, *together)]
+            right = [answer.found.labels[0].label == action for answer, action in zip(singly, ACTIONS, strict=True)]
             assert sum(right) >= len(ACTIONS) - 1
     for one, two in zip(scores["one"], scores["two"], strict=True):
         assert sum(one.values()) == pytest.approx(1.0)
@@ -68,8 +68,8 @@ async def test_measured_ranks_serve_late_bad_and_interrupted_clips() -> None:
 
         assert group._generation is not None
         os.kill(group._generation.pids[0], signal.SIGKILL)
-        verdict = await classifier.classify(clip("drive_left"), 100.0)
-        assert verdict.labels[0] == "drive_left"
+        answer = await classifier.classify(clip("drive_left"), 100.0)
+        assert answer.found.labels[0].label == "drive_left"
         async with asyncio.timeout(60):
             while group.rebuilds != 1:  # noqa: ASYNC110 - a figure to read; the other rank may have served the clip
                 await asyncio.sleep(0.01)

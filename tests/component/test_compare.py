@@ -22,14 +22,13 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 from pyarrow import parquet
 
-from experiments.bundle import Bundle
-from experiments.cell import Cell
-from experiments.experiment import Experiment, sweep
-from experiments.inputs import Inputs
-from experiments.processes import Failed, Finished, run_in_processes
-from experiments.references import FIXED, FORESIGHT, REFERENCES
-from experiments.run import finish, pending, run_cells
-from experiments.verify import verify
+from experiments.plan.bundle import Bundle
+from experiments.plan.cell import FIXED, FORESIGHT, REFERENCES, Cell
+from experiments.plan.experiment import Experiment
+from experiments.plan.inputs import Inputs
+from experiments.run.processes import Failed, Finished, run_in_processes
+from experiments.run.sweep import finish, pending, run_cells, sweep
+from experiments.run.verify import verify
 
 pytestmark = pytest.mark.timeout(180)
 SCENARIO = """
@@ -329,7 +328,7 @@ async def test_mistakes_are_one_sentence(scenario, tmp_path):
 
 
 def test_cells_of_a_pair_share_requests_whatever_the_policy(scenario):
-    from experiments.cell import plan
+    from experiments.plan.cell import plan
 
     one, other = (plan(Cell(scenario, policy, 3, 1.5)).schedule.sha256 for policy in ("random", "cs_ucb"))
     assert one == other != plan(Cell(scenario, "random", 4, 1.5)).schedule.sha256

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install -e '.[sim]'")
 pytest.importorskip("ray", reason="ray is not installed: pip install -e '.[ray]'")
 
-from experiments.bundle import Bundle
-from experiments.experiment import Experiment
-from experiments.inputs import Inputs
-from experiments.processes import Event, Failed, Finished, run_in_processes
-from experiments.ray_cluster import run_on_ray
-from experiments.run import finish, pending, run_cells
+from experiments.plan.bundle import Bundle
+from experiments.plan.experiment import Experiment
+from experiments.plan.inputs import Inputs
+from experiments.run.processes import Event, Failed, Finished, run_in_processes
+from experiments.run.ray_cluster import run_on_ray
+from experiments.run.sweep import finish, pending, run_cells
 
 # Ray leaves sockets and files to its own end, and warns of its future defaults.
 pytestmark = [pytest.mark.timeout(240), pytest.mark.filterwarnings("default")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from experiments.decision_table import SCHEMA
+from experiments.figures.decision_table import SCHEMA
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.queue_model import QueueModel, Run, digest_fleet, llm_arrivals

@@ -1,4 +1,4 @@
-"""An emulated node that turns out slower than it says: by its file, and by the launcher's door."""
+"""An emulated node that turns out slower than it says: by its file, and by the launcher's control socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.launcher.door import door
+from cli.launcher.control_socket import control_socket
 from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.log_view import LogView
 from cli.launcher.nodes import DRIFT_FILE
@@ -60,7 +60,7 @@ def test_an_engine_follows_its_file_and_recovers(tmp_path: Path) -> None:
     run_in_virtual_time(run())
 
 
-async def test_the_launchers_door_slows_emulated_nodes_only_and_refuses_in_words(tmp_path: Path) -> None:
+async def test_the_control_socket_slows_emulated_nodes_only_and_refuses_in_words(tmp_path: Path) -> None:
     file = tmp_path / "a.drift"
     file.write_text("9\n")
     sleep = (sys.executable, "-c", "import time; time.sleep(60)")
@@ -76,28 +76,28 @@ async def test_the_launchers_door_slows_emulated_nodes_only_and_refuses_in_words
         await child.start()
     watching = asyncio.create_task(supervisor.watch())
     try:
-        async with door(supervisor) as path:
+        async with control_socket(supervisor) as path:
             reader, writer = await asyncio.open_unix_connection(path)
 
-            async def ask(**wish: object) -> str:
-                writer.write(json.dumps(wish).encode() + b"\n")
+            async def ask(**command: object) -> str:
+                writer.write(json.dumps(command).encode() + b"\n")
                 return str(json.loads(await reader.readline()).get("error", ""))
 
-            assert await ask(do="drift", process="a", slowdown=2.5) == ""
+            assert await ask(effect="slow_node", node="a", slowdown=2.5) == ""
             assert float(file.read_text()) == 2.5
-            assert "not emulated" in await ask(do="drift", process="b", slowdown=2)
-            assert "no process 'z'; there are a, b, core" in await ask(do="crash", process="z")
-            assert "no node" in await ask(do="crash", process="core")
-            assert "runs; crash it first" in await ask(do="boot", process="a")
-            assert "not a wish" in await ask(nothing=1)
-            assert "known are crash, boot, drift" in await ask(do="dance", process="a")
+            assert "not emulated" in await ask(effect="slow_node", node="b", slowdown=2)
+            assert "no process 'z'; the processes are a, b, core" in await ask(effect="stop_node", node="z")
+            assert "is not a node" in await ask(effect="stop_node", node="core")
+            assert "already runs; stop it first" in await ask(effect="start_node", node="a")
+            assert "not a command like" in await ask(nothing=1)
+            assert "'stop_node', 'start_node', 'slow_node'" in await ask(effect="dance", node="a")
             before = supervisor.children[0].pid
-            assert await ask(do="crash", process="a") == ""
+            assert await ask(effect="stop_node", node="a") == ""
             end_s = time.monotonic() + 30
             while supervisor.children[0].returncode is None:
                 assert time.monotonic() < end_s
                 await asyncio.sleep(0.01)
-            assert await ask(do="boot", process="a") == ""
+            assert await ask(effect="start_node", node="a") == ""
             assert supervisor.children[0].pid != before
             assert not watching.done(), "the end of a node ends nothing"
             writer.close()

@@ -10,10 +10,10 @@ import pytest
 
 from loadgen.payloads import ClipCut, payloads
 from skyshore.domain.errors import InvalidMedia, NodeUnavailable
+from skyshore.domain.job import TaskRecord
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.ports import TaskRecord
-from skyshore.wire.demand import KIND_TO_PROTO
+from skyshore.v1 import task_pb2
 from skyshore.workload.arrival import Arrival
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, World, world
@@ -74,7 +74,7 @@ async def test_a_clip_is_one_task_of_evenly_spaced_frames(tmp_path: Path, clip: 
         assert (outcome.status, outcome.quality, outcome.worker.frames) == (OutcomeStatus.OK, 0.9, 8)
         for path in ("annotated.mp4", "contact-sheet.png", "result?format=mot"):
             missing = await w.client.get(f"/v1/tasks/{task_id}/{path}")
-            assert (missing.status_code, "labels and no boxes" in missing.text) == (404, True)
+            assert (missing.status_code, "labels, not boxes" in missing.text) == (404, True)
 
 
 async def test_a_caller_that_waits_gets_the_labels_at_once(tmp_path: Path, clip: Path) -> None:
@@ -157,7 +157,7 @@ async def test_the_deadline_counts_from_acceptance_and_what_ended_the_task_is_to
         node.hold, node.fail_with = None, InvalidMedia("cannot decode")
         bad = await upload(w, clip, wait=20.0)
         assert (bad.status_code, bad.json()["error"]["code"]) == (422, "invalid_media")
-        assert {placed.task.kind for placed in w.scheduler.placed} == {KIND_TO_PROTO[TaskKind.VIDEO_CLASSIFY]}
+        assert {placed.task.kind for placed in w.scheduler.placed} == {task_pb2.TASK_KIND_VIDEO_CLASSIFY}
 
 
 async def test_what_the_load_generator_sends_is_taken_and_answered_as_it_reads_it(tmp_path: Path, clip: Path) -> None:

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, QueueFull
+from skyshore.domain.job import TaskState
 from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.links.framing import REPLY_BYTES, TOKEN_BYTES
-from skyshore.ports import TaskState
 from tests.fakes.gateway_services import FakeNode, World, world
 from tests.fakes.memory_store import MemoryStore
 

@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from gateway import records
 from gateway.records import RecordWriter
 from skyshore.domain.errors import NodeUnavailable
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.outcome import Outcome, OutcomeStatus
-from skyshore.ports import TaskRecord, TaskState
 from tests.fakes.memory_store import MemoryStore
 
 

@@ -13,12 +13,13 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway import jobs, segments
+from gateway import attempts
+from gateway.video import job_runner
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.ports import TaskRecord, TaskState
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, World, serving_http, serving_node, world
 from tests.fakes.memory_store import MemoryStore
@@ -203,7 +204,7 @@ async def test_failure_that_would_come_again_ends_the_task_at_once(tmp_path: Pat
 async def test_job_that_keeps_failing_is_buried_after_three_tries(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "WAIT_S", 0.02)
+    monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
     node = FakeNode("n", fail_with=Internal("engine broke"))
     async with world(tmp_path / "s", node, gateway_job_idle_s=0.3) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
@@ -216,7 +217,7 @@ async def test_job_that_keeps_failing_is_buried_after_three_tries(
 async def test_job_that_takes_long_is_kept_by_renewing_it(
     tmp_path: Path, clip: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "BLOCK_S", 0.1)
+    monkeypatch.setattr(job_runner, "BLOCK_S", 0.1)
     store = RedisStore(valkey_url)
     node = FakeNode("n", hold=asyncio.Event())
     async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=1.2, gateway_segment_s=5.0) as w:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from cli.main import GROUPS
+
 SYSTEM = ("up", "down", "status", "nodes")
 REST = (
     *(
@@ -93,14 +95,14 @@ NO_TEXT = b"\x00\xff\xfe a clip, say"
     ("arguments", "said"),
     [
         (["simulate", "none.toml"], "cannot read .*none.toml: No such file"),
-        (["simulate", "clip.mp4"], "cannot read .*clip.mp4: it is no text file"),
+        (["simulate", "clip.mp4"], "cannot read .*clip.mp4: it is not a text file"),
         (["simulate", "."], "cannot read .*: Is a directory"),
         (["compare", "demo.toml", "--loads", "nan"], "a load is a factor above 0"),
         (["simulate", "demo.toml", "--out", "file/out"], "file/out.*: Not a directory"),
         (["evaluate", "random", "--on", "none.parquet"], "none.parquet"),
-        (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is no address of a gateway"),
-        (["traces", "show", "clip.mp4"], "clip.mp4 is no text file"),
-        (["traces", "check", "file"], "file: line 1 is no schedule header"),
+        (["replay", "a.jsonl", "--url", "nonsense"], "'nonsense' is not a gateway address"),
+        (["traces", "show", "clip.mp4"], "clip.mp4 is not a text file"),
+        (["traces", "check", "file"], "file: line 1 is not a schedule header"),
     ],
 )
 def test_what_the_user_got_wrong_is_one_sentence_and_no_traceback(
@@ -125,9 +127,7 @@ def test_a_schedule_of_no_length_or_no_end_is_refused(seconds: str, tmp_path: Pa
 
 
 def test_every_option_says_what_it_is_for() -> None:
-    groups = [
-        import_module(f"cli.{name}").app for name in ("models", "traces", "train", "profile", "decisions", "policy")
-    ]
+    groups = [import_module(module).app for module, _, _ in GROUPS.values()]
     commands = [typer.main.get_command(each) for each in (import_module("cli.main").app, *groups)]
     options = [
         (command.name, option.name)

@@ -155,7 +155,7 @@ async def test_a_lost_node_is_told_and_the_watch_goes_on_until_an_essential_chil
     await supervisor.stop()
 
 
-def test_a_taken_port_is_replaced_and_told_unless_it_was_asked_for() -> None:
+def test_a_taken_port_is_replaced_with_a_note_unless_it_was_asked_for() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -164,8 +164,8 @@ def test_a_taken_port_is_replaced_and_told_unless_it_was_asked_for() -> None:
         chosen = ports.choose("gateway", port)
         assert chosen != port
         assert ports.moved == [f"gateway: port {port} is taken, using {chosen}"]
-        with pytest.raises(LaunchFailed, match=f"port {port} for gateway is taken"):
-            Ports().insist("gateway", port)
+        with pytest.raises(LaunchFailed, match=f"port {port} for gateway is in use"):
+            Ports().require("gateway", port)
 
 
 def state(launcher: ProcessId) -> SystemState:

@@ -69,12 +69,12 @@ def seconds(sender: str, receiver: str, address: str, size: int) -> float:
     return float(sent.stdout)
 
 
-def test_a_rate_is_kept_both_ways_within_five_percent(tmp_path: Path) -> None:
+def test_a_rate_is_kept_in_both_directions_within_five_percent(tmp_path: Path) -> None:
     if reason := why_not(netem=False):
         pytest.skip(reason)
     file = tmp_path / "links.json"
-    way = {"rate_bytes_per_s": RATE}
-    file.write_text(json.dumps([{"name": "n", "target": "x:1", "up": way, "down": {"rate_bytes_per_s": RATE / 2}}]))
+    up = {"rate_bytes_per_s": RATE}
+    file.write_text(json.dumps([{"name": "n", "target": "x:1", "up": up, "down": {"rate_bytes_per_s": RATE / 2}}]))
     size = 2_500_000
     with two_spaces() as (gateway, node):
         free_s = seconds(gateway, node, "10.77.0.2", size)
@@ -84,13 +84,13 @@ def test_a_rate_is_kept_both_ways_within_five_percent(tmp_path: Path) -> None:
         down_s = min(seconds(node, gateway, "10.77.0.1", size) for _ in range(2))
         subprocess.run([*shaped, "--remove"], check=True)
         freed_s = seconds(gateway, node, "10.77.0.2", size)
-    # Headers of 66 bytes in 1514 are the link's as well.
+    # The link carries headers too: 66 of 1514 bytes.
     assert up_s == pytest.approx(1.045 * size / RATE, rel=0.05)
     assert down_s == pytest.approx(1.045 * 2 * size / RATE, rel=0.05)
     assert max(free_s, freed_s) < 0.5 * up_s
 
 
-def test_delay_is_netems_where_the_kernel_has_it() -> None:
+def test_delay_uses_netem_where_the_kernel_has_it() -> None:
     settings = LinkSettings(down=Direction(delay_s=0.03, jitter_s=0.002, loss=0.01))
     assert needs_netem(settings)
     (command,) = commands(settings, "eth0")
@@ -105,13 +105,13 @@ def test_delay_is_netems_where_the_kernel_has_it() -> None:
         assert time.monotonic() - began_s > 0.05
 
 
-def test_rate_and_delay_are_chained_and_the_way_up_is_shaped_on_its_own_device() -> None:
-    way = Direction(rate_bytes_per_s=1e6, delay_s=0.01)
-    said = [" ".join(command) for command in commands(LinkSettings(up=way, down=way), "eth9")]
-    assert said[0].startswith("tc qdisc add dev eth9 root handle 1: tbf rate 8000000bit burst 5000")
-    assert said[1].startswith("tc qdisc add dev eth9 parent 1: handle 2: netem")
-    assert f"redirect dev {IFB}" in said[5]
-    assert said[6].startswith(f"tc qdisc add dev {IFB} root handle 1: tbf")
+def test_rate_and_delay_are_chained_and_the_up_direction_is_shaped_on_its_own_device() -> None:
+    direction = Direction(rate_bytes_per_s=1e6, delay_s=0.01)
+    lines = [" ".join(command) for command in commands(LinkSettings(up=direction, down=direction), "eth9")]
+    assert lines[0].startswith("tc qdisc add dev eth9 root handle 1: tbf rate 8000000bit burst 5000")
+    assert lines[1].startswith("tc qdisc add dev eth9 parent 1: handle 2: netem")
+    assert f"redirect dev {IFB}" in lines[5]
+    assert lines[6].startswith(f"tc qdisc add dev {IFB} root handle 1: tbf")
 
 
 def test_what_tc_cannot_do_is_left_to_the_relay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,4 +126,4 @@ def test_what_tc_cannot_do_is_left_to_the_relay(tmp_path: Path, capsys: pytest.C
     file = tmp_path / "links.json"
     file.write_text('[{"name": "a", "target": "x:1"}]')
     assert main([str(file), "b", "--dry-run"]) == 1
-    assert "there are a" in capsys.readouterr().err
+    assert "the file has a" in capsys.readouterr().err

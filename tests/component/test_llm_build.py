@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.catalogue.errors import CatalogueError, CorruptFile, UnsupportedGraph
 from skyshore.catalogue.gguf_file import GgufFile
-from skyshore.catalogue.llama_build import Precision, build
-from skyshore.catalogue.llama_linear import pack_nibbles, quantise_blocks, repack_gguf_nibbles
-from skyshore.catalogue.llama_tokenizer import merges_from_scores
+from skyshore.catalogue.llama.build import Precision, build
+from skyshore.catalogue.llama.linear import pack_nibbles, quantise_blocks, repack_gguf_nibbles
+from skyshore.catalogue.llama.tokenizer import merges_from_scores
 from skyshore.domain.errors import Internal, InvalidTask, NotFound
 from skyshore.domain.llm import ChatMessage
 from skyshore.engines.llm.decoder import Decoder

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.domain.errors import (
     DeadlineExceeded,
     Internal,

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from skyshore.catalogue.errors import NotFetched
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.catalogue.store import ready
 from skyshore.engines.llm.decoder import Decoder
 from skyshore.nodemodel.document import profile_from_document
 from skyshore.worker.llm_profile import (
     DECODE_STEPS,
-    Cell,
     PrecisionProfile,
+    SpeedPoint,
     TextQuality,
     measure,
     text_quality,
@@ -86,8 +86,8 @@ def test_perplexity_is_that_of_the_definition_and_rounding_costs_agreement(folde
 
 def test_the_line_through_the_cells_gives_their_times_back() -> None:
     cells = tuple(
-        [Cell("prefill", 1, context, 0.01 * (1 + context // 257) + context * 2e-3, 0.0) for context in (128, 512)]
-        + [Cell("decode", batch, 128, 0.01 + 0.003 * batch, 0.0) for batch in (1, 4, 16)]
+        [SpeedPoint("prefill", 1, context, 0.01 * (1 + context // 257) + context * 2e-3, 0.0) for context in (128, 512)]
+        + [SpeedPoint("decode", batch, 128, 0.01 + 0.003 * batch, 0.0) for batch in (1, 4, 16)]
     )
     found = PrecisionProfile("m", "int4", 1, cells, TextQuality(20.0, 0.7, 100), "measured:test", 12.0, 64)
     speed = to_speed(found, 0.5, slots=4, kv_tokens=300, context_tokens=100, source="measured:test")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from skyshore.adapters.tokenizer import Tokenizer
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.catalogue.store import cache_dir
 from skyshore.domain.llm import ChatMessage, LlmInput, Sampling, TokenChunk
 from skyshore.domain.task import Task, TaskKind

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skyshore.catalogue.llama_build import build
+from skyshore.catalogue.llama.build import build
 from skyshore.domain.llm import LlmInput, Sampling
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bundle import Bundle
-from experiments.cell import CellResult, Driver
-from experiments.experiment import Experiment
-from experiments.figures import FIGURES
-from experiments.inputs import Inputs
+from experiments.plan.bundle import Bundle
+from experiments.plan.cell import CellResult, Driver
+from experiments.plan.experiment import Experiment
+from experiments.plan.inputs import Inputs
 from scripts import make_papers
 from scripts.papers_page import NAMES, page, verdict
+from skyshore.report.figures import FIGURES
 
 PAPERS = Path(__file__).parents[2] / "scenarios" / "papers"
 

@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
-from skyshore.adapters import mux_client
-from skyshore.adapters.mux_client import STREAM_WINDOW, MuxChannel
 from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidTask, NodeUnavailable, QueueFull
-from skyshore.runtime.mux import MAX_CALLS
+from skyshore.mux import client as mux_client
+from skyshore.mux.client import STREAM_WINDOW, MuxChannel
+from skyshore.mux.server import MAX_CALLS
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
 from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc, scheduler_service_pb2_grpc
 from skyshore.v1.outcome_pb2 import DecisionRecord

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyshore.runtime.coalescer import Coalescer
+from skyshore.mux.coalescer import Coalescer
 from skyshore.v1.mux_service_pb2 import CallFrame, CallStart
 
 

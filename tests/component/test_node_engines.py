@@ -20,8 +20,8 @@ from skyshore.engines.llm.settings import KV_BUDGET_BYTES
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.worker import onnx_engines
-from skyshore.worker.desk import ClassifyOffer, Desk, VideoOffer
 from skyshore.worker.engines import start_emulated
+from skyshore.worker.executor import ServedClassifier, ServedDetector, WorkerExecutor
 from skyshore.worker.measure import measure_llm, measure_video
 from skyshore.worker.onnx_engines import start_onnx
 from skyshore.worker.settings import NodeSettings
@@ -114,7 +114,7 @@ async def test_a_profile_file_makes_the_arms_and_a_bad_one_is_refused(tmp_path):
     settings = EdgeNodeSettings(id="e", engine="emulated", profile=str(path), slowdown=2.0)
     async with AsyncExitStack() as stack:
         engines = await start_emulated(settings, stack)
-    (arm,) = [offer.arm for offer in engines.offers]
+    (arm,) = [served.arm for served in engines.served]
     assert (arm.arm_id, arm.model, arm.slots, arm.quality) == ("e/talker:q8", "talker", 3, 0.4)
     assert arm.decode_tokens_per_s == pytest.approx(25.0)
     assert engines.name == "emulated (lab, 2x slower)"
@@ -129,18 +129,20 @@ async def test_an_emulated_node_offers_the_clip_classifier_and_names_clips_in_it
     settings = EdgeNodeSettings(id="e", engine="emulated", models="nanodet,space-time-actions", profile="t4")
     async with AsyncExitStack() as stack:
         engines = await start_emulated(settings, stack)
-        offers = [offer for offer in engines.offers if isinstance(offer, ClassifyOffer)]
-        assert {offer.arm.model for offer in offers} == {"space-time-actions"}
-        assert all(isinstance(offer, VideoOffer) for offer in engines.offers if offer not in offers)
-        desk = Desk("e", engines.offers, engines.meter, engines.idle_watts)
-        arm = offers[0].arm
+        classifiers = [served for served in engines.served if isinstance(served, ServedClassifier)]
+        assert {served.arm.model for served in classifiers} == {"space-time-actions"}
+        assert all(isinstance(served, ServedDetector) for served in engines.served if served not in classifiers)
+        executor = WorkerExecutor("e", engines.served, engines.meter, engines.idle_watts)
+        arm = classifiers[0].arm
 
         async def frames():
             for index in range(8):
                 yield EncodedFrame(index, index / 4, b"x")
 
         task = Task("t", TaskKind.VIDEO_CLASSIFY, deadline_s=10.0)
-        found, outcome = [e async for e in desk.execute_segment(task, arm.arm_id, SegmentInfo(0, 8, 48, 48), frames())]
+        found, outcome = [
+            e async for e in executor.execute_segment(task, arm.arm_id, SegmentInfo(0, 8, 48, 48), frames())
+        ]
     assert isinstance(found, Classification)
     assert outcome.compute_s == pytest.approx(8 * arm.frame_s)
     assert outcome.inference_joules > 0
@@ -152,17 +154,17 @@ async def test_a_real_node_says_what_it_has_room_for_and_a_profile_only_how_fast
     speed = {"model": "mine:int8", "source": "measured:lab", "iteration_s": 0.02, "slots": 64, "kv_tokens": 9}
     path = tmp_path / "profile.json"
     path.write_text(json.dumps({"name": "lab", "source": "measured:lab", "llm": [speed]}))
-    told = []
-    monkeypatch.setattr(onnx_engines, "_told", told.append)
+    logged = []
+    monkeypatch.setattr(onnx_engines, "_log_speed", logged.append)
     settings = NodeSettings(engine="onnx", id="n", models="mine:int8", profile=str(path), slots=3)
     async with AsyncExitStack() as stack:
-        (offer,) = (await start_onnx(settings, stack)).offers
-        engine = offer.engine
+        (served,) = (await start_onnx(settings, stack)).served
+        engine = served.engine
         assert engine.load().capacity > 3
-    (shown,) = told
+    (shown,) = logged
     assert (shown.slots, shown.context_tokens, shown.source) == (3, 2048, "measured:lab")
     assert shown.kv_tokens == KV_BUDGET_BYTES // engine._steps._decoder.kv.bytes_per_token
-    assert (offer.arm.slots, offer.arm.decode_tokens_per_s) == (3, pytest.approx(50.0))
+    assert (served.arm.slots, served.arm.decode_tokens_per_s) == (3, pytest.approx(50.0))
 
 
 @pytest.mark.timeout(180)
@@ -175,7 +177,7 @@ async def test_real_engines_offer_measured_arms_and_answer():
     settings = EdgeNodeSettings(id="e", models="smollm2-135m:int4,ssd-mobilenet", slots=2, energy="modelled")
     async with AsyncExitStack() as stack:
         engines = await start_onnx(settings, stack)
-        arms = {offer.arm.arm_id: offer for offer in engines.offers}
+        arms = {served.arm.arm_id: served for served in engines.served}
         assert set(arms) == {"e/smollm2-135m:int4", "e/ssd-mobilenet@300/jpeg85", "e/ssd-mobilenet@300/jpeg50"}
         llm = arms["e/smollm2-135m:int4"]
         assert 0 < llm.arm.decode_tokens_per_s < 100_000

@@ -15,7 +15,7 @@ from skyshore.domain.llm import LlmInput, Sampling
 from skyshore.domain.task import Task, TaskKind
 from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.wire.demand import llm_to_proto, task_to_proto
+from skyshore.wire.pairs import LLM_INPUT, TASK
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ async def listed(store: RedisStore, count: int, within_s: float = 100.0):
 def slow_answer(stub, arm_id: str):
     task = Task("t", TaskKind.LLM, deadline_s=100)
     llm = LlmInput(prompt="tide", sampling=Sampling(max_tokens=40, ignore_eos=True))
-    return stub.Execute(pb.ExecuteRequest(task=task_to_proto(task), arm_id=arm_id, llm=llm_to_proto(llm)))
+    return stub.Execute(pb.ExecuteRequest(task=TASK.to_proto(task), arm_id=arm_id, llm=LLM_INPUT.to_proto(llm)))
 
 
 async def test_sigterm_finishes_the_answer_and_leaves_the_registry_sigkill_lets_the_lease_lapse(valkey_url):

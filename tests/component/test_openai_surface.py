@@ -12,13 +12,10 @@ from typing import Any
 import pytest
 
 from skyshore.adapters.tokenizer import Tokenizer
-from skyshore.catalogue.llama_build import build
-from skyshore.domain.outcome import WorkerOutcome
+from skyshore.catalogue.llama.build import build
 from skyshore.engines.llm.engine import OnnxLlmEngine
 from skyshore.engines.llm.settings import LlmEngineSettings
-from skyshore.v1 import worker_service_pb2
-from skyshore.wire.demand import llm_from_proto, task_from_proto
-from skyshore.wire.result import chunk_to_proto, worker_outcome_to_proto
+from skyshore.wire.pairs import LLM_EVENT, LLM_INPUT, TASK
 from tests.data.llm_tiny_gguf import TinyLlama, write_tiny_gguf
 from tests.fakes.gateway_services import FakeNode, world
 
@@ -37,11 +34,8 @@ class RealNode(FakeNode):
 
     async def Execute(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         assert self.engine
-        async for event in self.engine.generate(task_from_proto(request.task), llm_from_proto(request.llm)):
-            if isinstance(event, WorkerOutcome):
-                yield worker_service_pb2.ExecuteResponse(outcome=worker_outcome_to_proto(event))
-            else:
-                yield worker_service_pb2.ExecuteResponse(chunk=chunk_to_proto(event))
+        async for event in self.engine.generate(TASK.from_proto(request.task), LLM_INPUT.from_proto(request.llm)):
+            yield LLM_EVENT.to_proto(event)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.models import app
+from skyshore.catalogue.entry import Kind
 from skyshore.catalogue.errors import NotFetched, UnknownEntry
 from skyshore.catalogue.store import add_own, kind_of, ready
-from skyshore.catalogue.table import Kind
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.llm import LlmInput, Sampling
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
-from skyshore.worker.desk import LlmOffer
+from skyshore.worker.executor import ServedLlm
 from skyshore.worker.onnx_engines import start_onnx
 from skyshore.worker.settings import NodeSettings
 from tests.data.llm_tiny_gguf import TinyLlama, write_tiny_gguf
@@ -40,12 +40,12 @@ async def test_a_node_offers_the_users_own_model(cache: Path, tmp_path: Path) ->
     assert kind_of("mine-1b") is Kind.LLM
     settings = NodeSettings(engine="onnx", id="n", models="mine-1b:int8", slots=2)
     async with AsyncExitStack() as stack:
-        (offer,) = (await start_onnx(settings, stack)).offers
-        assert isinstance(offer, LlmOffer)
-        assert offer.arm.model.startswith("mine-1b")
-        assert (offer.arm.slots, offer.arm.context_tokens) == (2, 2048)
+        (served,) = (await start_onnx(settings, stack)).served
+        assert isinstance(served, ServedLlm)
+        assert served.arm.model.startswith("mine-1b")
+        assert (served.arm.slots, served.arm.context_tokens) == (2, 2048)
         request = LlmInput(prompt_token_ids=(5, 6, 7), sampling=Sampling(max_tokens=4, temperature=0, ignore_eos=True))
-        events = [event async for event in offer.engine.generate(Task("t", TaskKind.LLM), request)]
+        events = [event async for event in served.engine.generate(Task("t", TaskKind.LLM), request)]
         assert isinstance(events[-1], WorkerOutcome)
         assert events[-1].output_tokens == 4
 

@@ -8,12 +8,12 @@ import pytest
 
 from services.scheduler.app import scheduler
 from services.scheduler.settings import SchedulerSettings
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.domain.errors import QueueFull
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.placement import Placement
+from skyshore.mux.client import MuxChannel
 from tests.fakes.small_fleet import LLM_PROFILE, llm_arm, llm_task, node, outcome, status
 
 POLICY = "skyshore"

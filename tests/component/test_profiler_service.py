@@ -10,8 +10,7 @@ import pytest
 
 from services.profiler.app import load_tokenizer, profiler
 from services.profiler.settings import ProfilerSettings
-from services.profiler.tokens import ByteGuess, PromptTokenizer
-from skyshore.adapters.mux_client import MuxChannel
+from services.profiler.tokens import ByteEstimate, PromptTokenizer
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.tokenizer import Tokenizer
@@ -21,6 +20,7 @@ from skyshore.domain.errors import InvalidMedia, InvalidTask
 from skyshore.domain.llm import ChatMessage, LlmInput, Sampling
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.profile import TaskProfile
+from skyshore.mux.client import MuxChannel
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.small_fleet import llm_task, outcome, video_task
 
@@ -30,7 +30,7 @@ HELLO = LlmInput(messages=(ChatMessage("user", "Why is the sky blue?"),), sampli
 @asynccontextmanager
 async def live(store, tokenizer: PromptTokenizer | None = None) -> AsyncIterator[MuxProfilerClient]:
     settings = ProfilerSettings(profiler_listen="127.0.0.1:0")
-    async with profiler(settings, store, tokenizer or ByteGuess()) as server:
+    async with profiler(settings, store, tokenizer or ByteEstimate()) as server:
         channel = MuxChannel(server.address)
         yield MuxProfilerClient(channel)
         await channel.close()
@@ -55,11 +55,11 @@ async def test_prompts_are_counted_by_the_models_own_tokenizer():
             await client.profile_llm(llm_task("t4"), LlmInput(messages=(ChatMessage("bishop", "x"),)))
 
 
-def test_a_missing_model_is_said_and_guessed(monkeypatch, tmp_path, capsys):
+def test_without_model_files_prompt_tokens_are_estimated_with_a_warning(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SKYSHORE_MODELS", str(tmp_path))
     tokenizer = load_tokenizer("smollm2-135m")
-    assert isinstance(tokenizer, ByteGuess)
-    assert "guessed" in capsys.readouterr().out
+    assert isinstance(tokenizer, ByteEstimate)
+    assert "estimated" in capsys.readouterr().out
     assert len(tokenizer.encode("ab" * 50)) == 25
 
 

@@ -162,13 +162,13 @@ async def test_every_figure_of_a_streamed_answer_is_noted() -> None:
     schedule = schedule_of([llm(0.0)], 0.1)
     async with serving(behaviour) as url:
         (record,) = (await played(schedule, url)).records()
-    assert (record.node_id, record.policy) == ("edge-1", "least_loaded")
-    assert (record.prompt_tokens, record.output_tokens) == (5, 4)
-    assert record.tpot_s is not None
+    assert (record.outcome.node_id, record.policy) == ("edge-1", "least_loaded")
+    assert (record.worker.prompt_tokens, record.worker.output_tokens) == (5, 4)
+    assert record.tpot_s is not None and record.ttft_s is not None
     assert record.tpot_s == pytest.approx((record.latency_s - record.ttft_s) / 3)
     assert record.tpot_s >= 0.099 / 3
     assert record.ttft_s < record.latency_s
-    assert (record.queue_s, record.joules, record.energy_source) == (0.003, 0.5, "modelled:x")
+    assert (record.worker.queue_s, record.joules, record.energy_source) == (0.003, 0.5, "modelled:x")
     assert record.sent_bytes > 50
     assert record.received_bytes > 50
     assert behaviour.requests[0]["x-skyshore-deadline-s"] == "5"
@@ -181,8 +181,8 @@ async def test_a_video_request_is_uploaded_followed_and_its_result_fetched() -> 
     async with serving(behaviour) as url:
         (record,) = (await played(schedule, url, {ClipCut("c", 0, 3, 3.0): b"VIDEO" * 50_000})).records()
     assert record.status is OutcomeStatus.OK
-    assert record.frames == 3
-    assert (record.node_id, record.tier, record.policy) == ("cloud-1,edge-1", "cloud,edge", "least_loaded")
+    assert record.worker.frames == 3
+    assert (record.outcome.node_id, record.tier, record.policy) == ("cloud-1,edge-1", "cloud,edge", "least_loaded")
     assert (record.link_bytes, record.joules, record.energy_source) == (730, 2.5, "measured:rapl")
     assert behaviour.uploads["r000000"].count(b"VIDEO") == 50_000
 
@@ -244,7 +244,7 @@ async def test_a_stopped_run_leaves_a_valid_partial_result(tmp_path: Path) -> No
     assert statuses == {"ok", "cancelled"}
     assert whole["interrupted"] is True
     assert whole["played_s"] < 100
-    assert whole["all"]["requests"] == sum(row["status"] == "ok" for row in rows)
+    assert whole["all"]["figures"]["requests"] == sum(row["status"] == "ok" for row in rows)
     assert whole["schedule"]["sha256"] == schedule.sha256
 
 
@@ -258,8 +258,8 @@ async def test_a_whole_run_is_audited_and_grouped(tmp_path: Path) -> None:
     assert {finding.check for finding in result.audit.findings} >= {"share never sent", "p99 lag (s)", "rate error"}
     assert {summary.group for summary in result.groups["class"]} == {"interactive", "batch"}
     assert [summary.group for summary in result.groups["node"]] == ["edge-1"]
-    assert result.whole.attainment == 1.0
-    assert result.whole.joules == {"modelled:x": 5.0}
+    assert result.whole.figures["attainment"] == 1.0
+    assert result.whole.joules_by_source == {"modelled:x": 5.0}
     assert result.client_cpu_share > 0
     titles = [table.title for table in result.tables()]
     assert "least_loaded" in titles[0]

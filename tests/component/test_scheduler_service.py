@@ -12,17 +12,16 @@ import pytest
 
 from services.scheduler.app import scheduler
 from services.scheduler.settings import SchedulerSettings
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, QueueFull
 from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
+from skyshore.mux.client import MuxChannel
 from skyshore.scheduling.log import replay
 from skyshore.v1 import scheduler_service_pb2 as pb
 from skyshore.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
-from skyshore.wire.demand import profile_to_proto, task_to_proto
-from skyshore.wire.result import outcome_to_proto
+from skyshore.wire.pairs import OUTCOME, PROFILE, TASK
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.small_fleet import LLM_PROFILE, llm_task, node, outcome, status
 
@@ -110,7 +109,7 @@ async def test_a_caller_outside_may_report_an_outcome(valkey_url):
         await live_.store.register_node(node("a"), status("a", capacity=1), lease_s=30.0)
         await until(lambda: placed(live_.client, "t1"))
         report = outcome("t1", "a/smollm2", "a", status=OutcomeStatus.FAILED)
-        await stub.ReportOutcome(pb.ReportOutcomeRequest(outcome=outcome_to_proto(report)))
+        await stub.ReportOutcome(pb.ReportOutcomeRequest(outcome=OUTCOME.to_proto(report)))
         await until(lambda: placed(live_.client, "t2"))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.ReportOutcome(pb.ReportOutcomeRequest())
@@ -273,7 +272,7 @@ async def test_two_thousand_placements_leave_nothing_behind(valkey_url):
 
 async def test_plain_unary_callers_see_the_status_of_the_table(valkey_url):
     async with live(valkey_url) as live_, grpc.aio.insecure_channel(live_.address) as channel:
-        request = pb.PlaceRequest(task=task_to_proto(llm_task("t")), profile=profile_to_proto(LLM_PROFILE))
+        request = pb.PlaceRequest(task=TASK.to_proto(llm_task("t")), profile=PROFILE.to_proto(LLM_PROFILE))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await SchedulerServiceStub(channel).Place(request)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

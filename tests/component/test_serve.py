@@ -9,10 +9,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from skyshore.domain.errors import QueueFull
-from skyshore.runtime import status
 from skyshore.runtime.serve import GrpcService, grpc_server
 from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc as pb_grpc
+from skyshore.wire import status
 
 
 class Worker(pb_grpc.WorkerServiceServicer):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cell import Cell
-from experiments.simulated import run_simulated
+from experiments.plan.cell import Cell
+from experiments.run.simulated import run_simulated
 
 CDIO = Path(__file__).parents[2] / "scenarios" / "papers" / "cdio.toml"
 

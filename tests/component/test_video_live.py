@@ -14,14 +14,14 @@ import pytest
 
 from cli import detect
 from cli.connection import GatewayApi
-from cli.detect import Wishes, detect_clip, detect_live
+from cli.detect import DetectOptions, detect_clip, detect_live
 from skyshore.adapters.video_decode import Picture
 from skyshore.adapters.video_live import Camera, LiveFrames, open_camera
 from skyshore.domain.errors import InvalidMedia, InvalidTask, NotFound, SkyshoreError
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, serving_http, world
 
-WISHES = Wishes("", "standard", "", 0.3)
+OPTIONS = DetectOptions("", "standard", "", 0.3)
 
 
 def shade(number: int) -> Picture:
@@ -114,20 +114,20 @@ async def test_a_clip_through_the_system_from_the_command_line(
     clip = make_clip(tmp_path / "clip.mp4")
     async with world(tmp_path / "s", FakeNode("n"), gateway_segment_s=0.5) as w, serving_http(w.deps) as port:
         api = GatewayApi(f"http://127.0.0.1:{port}")
-        await asyncio.to_thread(detect_clip, api, clip, WISHES, tmp_path / "out", as_mot=False)
+        await asyncio.to_thread(detect_clip, api, clip, OPTIONS, tmp_path / "out", as_mot=False)
         frames = printed_frames(capsys.readouterr().out)
         assert [frame["frame_index"] for frame in frames] == list(range(20))
         assert frames[0]["detections"][0]["label"] == "person"
         assert {path.name for path in (tmp_path / "out").iterdir()} == {"annotated.mp4", "contact-sheet.png"}
-        await asyncio.to_thread(detect_clip, api, clip, WISHES, None, as_mot=True)
+        await asyncio.to_thread(detect_clip, api, clip, OPTIONS, None, as_mot=True)
         assert "1,-1,1.00,2.00,29.00,38.00,0.9000,-1,-1,-1\n2,-1,1.00," in capsys.readouterr().out
         bad = tmp_path / "bad.mp4"
         bad.write_bytes(b"no video")
         with pytest.raises(SkyshoreError, match="no video file") as refused:
-            await asyncio.to_thread(detect_clip, api, bad, WISHES, None, as_mot=False)
+            await asyncio.to_thread(detect_clip, api, bad, OPTIONS, None, as_mot=False)
         assert refused.value.code == "invalid_media"
         with pytest.raises(SkyshoreError) as refused:
-            await asyncio.to_thread(detect_clip, api, clip, Wishes("", "royal", "", 0.3), None, as_mot=False)
+            await asyncio.to_thread(detect_clip, api, clip, DetectOptions("", "royal", "", 0.3), None, as_mot=False)
         assert refused.value.code == InvalidTask.code
 
 
@@ -139,14 +139,14 @@ async def test_a_camera_through_the_system_keeps_its_own_frame_numbers(
         api = GatewayApi(f"http://127.0.0.1:{port}")
 
         def watch() -> None:
-            detect_live(api, str(folder), WISHES, fps=20.0, piece_s=0.25, in_flight=8, as_mot=False)
+            detect_live(api, str(folder), OPTIONS, fps=20.0, piece_s=0.25, in_flight=8, as_mot=False)
 
         await asyncio.to_thread(watch)
     printed = capsys.readouterr()
     frames = printed_frames(printed.out)
     assert [frame["frame_index"] for frame in frames] == list(range(20))
     assert [frame["timestamp_s"] for frame in frames] == [pytest.approx(n / 20, abs=1e-4) for n in range(20)]
-    assert "20 frames sent, 0 dropped" in printed.err
+    assert "20 frames sent; dropped: 0 (system busy)" in printed.err
 
 
 async def test_a_camera_before_a_busy_system_drops_pieces_and_says_so(
@@ -174,7 +174,7 @@ async def test_a_camera_before_a_busy_system_drops_pieces_and_says_so(
         api = GatewayApi(f"http://127.0.0.1:{port}")
 
         def watch() -> None:
-            detect_live(api, str(folder), WISHES, fps=20.0, piece_s=0.25, in_flight=1, as_mot=False)
+            detect_live(api, str(folder), OPTIONS, fps=20.0, piece_s=0.25, in_flight=1, as_mot=False)
 
         watching = asyncio.create_task(asyncio.to_thread(watch))
         assert await asyncio.to_thread(over.wait, 100)
@@ -184,4 +184,4 @@ async def test_a_camera_before_a_busy_system_drops_pieces_and_says_so(
         await watching
     printed = capsys.readouterr()
     assert [frame["frame_index"] for frame in printed_frames(printed.out)] == [0, 1, 2, 3, 4]
-    assert "5 frames sent, 15 dropped while the system was busy" in printed.err
+    assert "5 frames sent; dropped: 15 (system busy)" in printed.err

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cli import profile as profile_command
+from cli.profile import video as profile_command
 from skyshore.adapters.video_decode import open_decoder
 from skyshore.adapters.video_encode import Encoding
 from skyshore.adapters.video_source import ClipFrame
@@ -22,15 +22,15 @@ from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import clip as catalogue_clip
 from skyshore.catalogue.store import ready
 from skyshore.domain.errors import InvalidTask
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
 from skyshore.domain.video import Codec, Detection, EncodedFrame, FrameDetections, SegmentInfo
 from skyshore.nodemodel.document import profile_from_document, profile_to_document
 from skyshore.nodemodel.speed import NodeProfile, VideoSpeed
-from skyshore.ports import EngineLoad
 from skyshore.worker import video_profile
-from skyshore.worker.desk import VideoOffer
 from skyshore.worker.engines import start_emulated
+from skyshore.worker.executor import ServedDetector
 from skyshore.worker.settings import NodeSettings
 from skyshore.worker.video_profile import (
     Judge,
@@ -151,7 +151,7 @@ def test_a_knob_that_changes_nothing_or_cannot_be_had_is_not_offered(monkeypatch
     assert {e.frame_stride for e in feasible_encodings(clip, (0,), (85,), (), (1, 4, 16, 50))} == {1, 4}
     monkeypatch.setattr(video_profile, "h264_encoder", lambda: None)
     assert {e.codec for e in feasible_encodings(clip, (0,), (85,), (23, 33), (1,))} == {Codec.JPEG}
-    with pytest.raises(InvalidTask, match="no knob is left"):
+    with pytest.raises(InvalidTask, match="no encoding is possible"):
         feasible_encodings(clip, (0,), (), (23,), (1,))
     with pytest.raises(InvalidTask, match="strides must be"):
         feasible_encodings(clip, (0,), (85,), (), (0, 1))
@@ -177,11 +177,11 @@ async def test_an_emulated_node_offers_the_measured_arms_each_at_its_own_pace(tm
     file.write_text(json.dumps(profile_to_document(NodeProfile("n", "measured:t", 5.0, (), speeds))))
     async with AsyncExitStack() as stack:
         node = await start_emulated(NodeSettings(engine="emulated", id="n", profile=str(file)), stack)
-        offers = [offer for offer in node.offers if isinstance(offer, VideoOffer)]
-        assert [offer.arm.arm_id for offer in offers] == ["n/nanodet@source/jpeg85", "n/nanodet@160/jpeg85"]
-        (engine,) = {id(offer.engine): offer.engine for offer in offers}.values()
+        detectors = [served for served in node.served if isinstance(served, ServedDetector)]
+        assert [served.arm.arm_id for served in detectors] == ["n/nanodet@source/jpeg85", "n/nanodet@160/jpeg85"]
+        (engine,) = {id(served.engine): served.engine for served in detectors}.values()
         assert engine.load().capacity == 4, "two arms of one model share its slots"
-        slow, fast = [await _compute_s(engine, offer.arm.arm_id) for offer in offers]
+        slow, fast = [await _compute_s(engine, served.arm.arm_id) for served in detectors]
         assert (slow, fast) == (pytest.approx(0.2), pytest.approx(0.02))
 
 

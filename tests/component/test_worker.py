@@ -20,13 +20,12 @@ from skyshore.engines.emulated.video import EmulatedVideoEngine
 from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
-from skyshore.runtime.status import from_rpc_error
 from skyshore.v1 import worker_service_pb2 as pb
 from skyshore.v1 import worker_service_pb2_grpc
-from skyshore.wire.demand import frame_to_proto, llm_to_proto, segment_to_proto, task_to_proto
-from skyshore.wire.result import chunk_from_proto, worker_outcome_from_proto
-from skyshore.worker.desk import Desk, LlmOffer, VideoOffer
-from skyshore.worker.registration import FAREWELL_S, Registration, registered
+from skyshore.wire.pairs import FRAME, LLM_INPUT, SEGMENT, TASK, TOKEN_CHUNK, WORKER_OUTCOME
+from skyshore.wire.status import from_rpc_error
+from skyshore.worker.executor import ServedDetector, ServedLlm, WorkerExecutor
+from skyshore.worker.registration import STOP_TIMEOUT_S, Registration, registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from tests.fakes.virtual_time import run_in_virtual_time
 
@@ -47,31 +46,35 @@ VIDEO = VideoSpeed("watcher", "modelled:test", 0.5, frame_s=0.005, slots=1, queu
 class Running:
     """A node and a plain stub to it."""
 
-    def __init__(self, desk: Desk, server: RunningServer, stub: worker_service_pb2_grpc.WorkerServiceStub) -> None:
-        self.desk, self.server, self.stub = desk, server, stub
+    def __init__(
+        self, executor: WorkerExecutor, server: RunningServer, stub: worker_service_pb2_grpc.WorkerServiceStub
+    ) -> None:
+        self.executor, self.server, self.stub = executor, server, stub
 
     def ask(self, *, tokens: int = 20, deadline_s: float = 100.0, arm: str = "n/talker", prompt: str = "ebb and flow"):
         task = Task("t", TaskKind.LLM, deadline_s=deadline_s)
         llm = LlmInput(prompt=prompt, sampling=Sampling(max_tokens=tokens, ignore_eos=True))
-        return self.stub.Execute(pb.ExecuteRequest(task=task_to_proto(task), arm_id=arm, llm=llm_to_proto(llm)))
+        return self.stub.Execute(pb.ExecuteRequest(task=TASK.to_proto(task), arm_id=arm, llm=LLM_INPUT.to_proto(llm)))
 
 
 @asynccontextmanager
 async def node() -> AsyncIterator[Running]:
     talker = await EmulatedLlmEngine.start(LLM)
     watcher = EmulatedVideoEngine(VIDEO)
-    offers = [LlmOffer(llm_arm("n", LLM), talker), *(VideoOffer(arm, watcher) for arm in video_arms("n", [VIDEO]))]
+    served = [ServedLlm(llm_arm("n", LLM), talker), *(ServedDetector(arm, watcher) for arm in video_arms("n", [VIDEO]))]
     meter = ModelledMeter("nodemodel", 5.0, lambda: talker.busy_joules() + watcher.busy_joules())
-    desk = Desk("n", offers, meter, 5.0)
-    service = GrpcService(SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(desk))
+    executor = WorkerExecutor("n", served, meter, 5.0)
+    service = GrpcService(
+        SERVICE, worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(executor)
+    )
     try:
         async with (
             grpc_server([service], "127.0.0.1:0") as server,
             grpc.aio.insecure_channel(server.address) as channel,
         ):
-            yield Running(desk, server, worker_service_pb2_grpc.WorkerServiceStub(channel))
+            yield Running(executor, server, worker_service_pb2_grpc.WorkerServiceStub(channel))
     finally:
-        await desk.close()
+        await executor.close()
 
 
 async def finished(call) -> tuple[str, list, object]:
@@ -79,9 +82,9 @@ async def finished(call) -> tuple[str, list, object]:
     chunks, outcome = [], None
     async for response in call:
         if response.WhichOneof("event") == "chunk":
-            chunks.append(chunk_from_proto(response.chunk))
+            chunks.append(TOKEN_CHUNK.from_proto(response.chunk))
         else:
-            outcome = worker_outcome_from_proto(response.outcome)
+            outcome = WORKER_OUTCOME.from_proto(response.outcome)
     return "".join(chunk.text for chunk in chunks), chunks, outcome
 
 
@@ -114,17 +117,17 @@ async def test_a_segment_comes_back_frame_by_frame_in_order():
         task = Task("t", TaskKind.VIDEO_DETECT, deadline_s=100)
 
         async def parts() -> AsyncIterator[pb.ExecuteSegmentRequest]:
-            info = segment_to_proto(SegmentInfo(0, 8, 640, 480, classes=("boat",)))
-            header = pb.SegmentHeader(task=task_to_proto(task), arm_id="n/watcher@source/jpeg85", info=info)
+            info = SEGMENT.to_proto(SegmentInfo(0, 8, 640, 480, classes=("boat",)))
+            header = pb.SegmentHeader(task=TASK.to_proto(task), arm_id="n/watcher@source/jpeg85", info=info)
             yield pb.ExecuteSegmentRequest(header=header)
             for index in range(8):
-                yield pb.ExecuteSegmentRequest(frame=frame_to_proto(EncodedFrame(index, index / 25, b"x")))
+                yield pb.ExecuteSegmentRequest(frame=FRAME.to_proto(EncodedFrame(index, index / 25, b"x")))
 
         responses = [response async for response in n.stub.ExecuteSegment(parts())]
     assert [r.detections.frame_index for r in responses[:-1]] == list(range(8))
     labels = {d.label for r in responses[:-1] for d in r.detections.detections}
     assert labels == {"boat"}
-    outcome = worker_outcome_from_proto(responses[-1].outcome)
+    outcome = WORKER_OUTCOME.from_proto(responses[-1].outcome)
     assert outcome.frames == 8
     assert outcome.inference_joules == pytest.approx(8 * 0.005 * 20, rel=0.2)
 
@@ -134,12 +137,12 @@ async def test_cancelling_frees_the_slot_within_a_step():
         calls = [n.ask(tokens=5000) for _ in range(2)]
         for call in calls:
             await call.read()
-        assert n.desk.report().running == 2
+        assert n.executor.report().running == 2
         calls[0].cancel()
-        await until(lambda: n.desk.report().running == 1)
+        await until(lambda: n.executor.report().running == 1)
         assert (await finished(n.ask(tokens=3)))[2].output_tokens == 3
         calls[1].cancel()
-        await until(lambda: n.desk.report().running == 0)
+        await until(lambda: n.executor.report().running == 0)
 
 
 async def test_a_deadline_that_passes_while_generating_or_waiting_is_told_and_frees_the_room():
@@ -154,7 +157,7 @@ async def test_a_deadline_that_passes_while_generating_or_waiting_is_told_and_fr
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await finished(n.ask(deadline_s=0.1))
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert n.desk.report().queued == 0
+        assert n.executor.report().queued == 0
         for hog in hogs:
             hog.cancel()
 
@@ -162,7 +165,7 @@ async def test_a_deadline_that_passes_while_generating_or_waiting_is_told_and_fr
 async def test_one_task_too_many_is_refused_with_a_time_to_come_back():
     async with node() as n:
         hogs = [n.ask(tokens=5000) for _ in range(3)]
-        await until(lambda: (n.desk.report().running, n.desk.report().queued) == (2, 1))
+        await until(lambda: (n.executor.report().running, n.executor.report().queued) == (2, 1))
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await finished(n.ask())
         error = from_rpc_error(raised.value)
@@ -191,7 +194,7 @@ async def test_draining_finishes_streams_and_refuses_new_ones():
     async with node() as n:
         call = aiter(n.ask(tokens=60))
         await anext(call)
-        n.desk.draining = True
+        n.executor.draining = True
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await finished(n.ask())
         assert isinstance(from_rpc_error(raised.value), NodeUnavailable)
@@ -203,12 +206,12 @@ async def test_draining_finishes_streams_and_refuses_new_ones():
 
 async def test_energy_of_many_tasks_and_idle_time_adds_up_to_the_meter():
     async with node() as n:
-        meter, ledger = n.desk._meter, n.desk._ledger
+        meter, ledger = n.executor._meter, n.executor._ledger
 
         def settled() -> tuple[float, float]:
             """The meter just before and just after the ledger is brought up to date: idle watts flow meanwhile."""
             earlier = meter.joules()
-            n.desk.report()
+            n.executor.report()
             return earlier, meter.joules()
 
         begins, before = settled(), ledger.unassigned_joules
@@ -235,13 +238,13 @@ async def test_the_lease_is_kept_given_back_and_lapses_by_itself(valkey_url):
     store = RedisStore(valkey_url)
     try:
         async with node() as n:
-            async with registered(shown(), n.desk.report, store):
+            async with registered(shown(), n.executor.report, store):
                 await listed(store, lambda nodes: len(nodes) == 1)
-                n.desk.draining = True
+                n.executor.draining = True
                 await listed(store, lambda nodes: nodes[0][1].draining)
             assert await store.nodes() == []
             # A node that dies says no farewell: its lease runs out.
-            await Registration(shown(), n.desk.report, store).renew()
+            await Registration(shown(), n.executor.report, store).renew()
             assert len(await store.nodes()) == 1
             await listed(store, lambda nodes: not nodes)
     finally:
@@ -259,10 +262,10 @@ def test_a_store_that_never_answers_holds_up_no_farewell():
     async def stop() -> float:
         began_s = asyncio.get_running_loop().time()
         async with registered(shown(), lambda: NodeStatus("n"), Silent()) as registration:  # type: ignore[arg-type]
-            await registration.renew(FAREWELL_S)
+            await registration.renew(STOP_TIMEOUT_S)
         return asyncio.get_running_loop().time() - began_s
 
-    assert run_in_virtual_time(stop()) == pytest.approx(2 * FAREWELL_S)
+    assert run_in_virtual_time(stop()) == pytest.approx(2 * STOP_TIMEOUT_S)
 
 
 async def test_a_store_that_is_away_is_logged_once_and_found_again():
@@ -277,7 +280,7 @@ async def test_a_store_that_is_away_is_logged_once_and_found_again():
     notes: list[bool] = []
     store = Flaky()
     async with node() as n:
-        registration = Registration(shown(), n.desk.report, store)
+        registration = Registration(shown(), n.executor.report, store)
         noted = registration._note
         registration._note = lambda reached, why: (notes.append(reached != registration._reached), noted(reached, why))
         await registration.renew()

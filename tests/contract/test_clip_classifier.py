@@ -19,7 +19,7 @@ from skyshore.engines.emulated.video import EmulatedVideoEngine
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.ports import ClipClassifierEngine
 from skyshore.worker.slowdown import SlowedClipClassifier
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_clip
 
 SPEED = VideoSpeed("space-time-actions", "modelled:test", frame_s=0.002, slots=1, queue=2, kind=TaskKind.VIDEO_CLASSIFY)
 ROOM = 3
@@ -86,12 +86,13 @@ async def until(condition: Any) -> None:
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_one_verdict_then_one_outcome(engine: ClipClassifierEngine, codec: Codec) -> None:
+async def test_one_classification_then_one_outcome(engine: ClipClassifierEngine, codec: Codec) -> None:
     found, outcome = await drained(ask(engine, Sender(encoded(codec=codec)), codec=codec))
     assert isinstance(found, Classification)
-    assert sorted(found.labels) == sorted(ACTIONS)
-    assert list(found.scores) == sorted(found.scores, reverse=True)
-    assert sum(found.scores) == pytest.approx(1.0)
+    scores = [entry.score for entry in found.labels]
+    assert sorted(entry.label for entry in found.labels) == sorted(ACTIONS)
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1.0)
     assert found.ranks >= 1
     assert found.batch >= 1
     assert isinstance(outcome, WorkerOutcome)

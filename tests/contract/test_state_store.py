@@ -8,9 +8,10 @@ import pytest
 
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
+from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.node import Link
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import StateStore, TaskRecord, TaskState
+from skyshore.ports import StateStore
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.small_fleet import node, outcome, status
 

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed (extra [cloud])")
 
 from benchmarks.gateway_targets import CHAT, Processes, processes, start_own_system
-from skyshore.workload.synthetic_actions import ACTIONS
+from skyshore.workload.synthetic.actions import ACTIONS
 from tests.fakes.clips import make_action_clip
 
 pytestmark = pytest.mark.timeout(180)

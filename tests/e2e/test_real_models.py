@@ -40,22 +40,13 @@ def test_the_official_client_streams_a_chat(real: Skyshore) -> None:
 
 
 def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
-    import asyncio
-
     from rich.console import Console
 
-    from cli.demo_requests import detect
-    from loadgen.http1 import HttpClient
+    from cli.connection import GatewayApi
+    from cli.demo.requests import detect
     from skyshore.catalogue.store import clip
 
-    async def send() -> Any:
-        http = HttpClient(real.url)
-        try:
-            return await detect(http, clip("bikes"), 250, Console(stderr=True))
-        finally:
-            http.close()
-
-    detected = asyncio.run(send())
+    detected = detect(GatewayApi(real.url), clip("bikes"), 250, Console(stderr=True))
     labels = {box["label"] for frame in detected.result["frames"] for box in frame["detections"] if box["score"] > 0.5}
     assert len(detected.result["frames"]) == 250
     assert labels & {"person", "bicycle"}
@@ -86,8 +77,8 @@ def test_a_mixed_trace_is_served_by_real_models(real: Skyshore, tmp_path: Path) 
     result = real.json("replay", str(trace))
     assert result["all"]["errors"] == {}
     assert {group["group"] for group in result["by_kind"]} == {"llm", "video.detect"}
-    assert result["all"]["joules"], "every served request is charged its energy"
-    assert all(source.startswith(("measured:", "modelled:")) for source in result["all"]["joules"])
-    assert result["all"]["link_bytes"] > 0
+    assert result["all"]["joules_by_source"], "every served request is charged its energy"
+    assert all(source.startswith(("measured:", "modelled:")) for source in result["all"]["joules_by_source"])
+    assert result["all"]["figures"]["link_bytes"] > 0
     video = next(group for group in result["by_kind"] if group["group"] == "video.detect")
-    assert video["frames_per_s"] > 0
+    assert video["figures"]["frames_per_s"] > 0

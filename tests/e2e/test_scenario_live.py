@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from experiments.cell import Cell, Driver
-from experiments.live import run_live
-from experiments.outcome_table import OutcomeRow
-from experiments.simulated import run_simulated
+from experiments.plan.cell import Cell, Driver
+from experiments.run.live import run_live
+from experiments.run.simulated import run_simulated
 from skyshore.domain.placement import DecisionRecord
+from skyshore.report.request_record import RequestRecord
 from skyshore.scheduling.log import decode_log, replay
 
 pytestmark = pytest.mark.timeout(300)
@@ -83,11 +83,11 @@ def called(url: str, body: object | None = None) -> Any:
 def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     file, log = tmp_path / "live.toml", tmp_path / "events.jsonl"
     file.write_text(SCENARIO)
-    rows: list[OutcomeRow] = []
+    rows: list[RequestRecord] = []
     decided: list[str] = []
     result = run_live(
         Cell(file, "round_robin", 3, 1.0, Driver.LIVE),
-        on_row=rows.append,
+        on_record=rows.append,
         on_decision=lambda record: decided.append(record.task_id),
         event_log=log,
     )
@@ -97,21 +97,21 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     assert result.statuses == foreseen.statuses == {"ok": len(rows)}
     assert len(rows) > 30
     assert {row.service_class for row in rows} == {"quick"}
-    assert [row.prompt_tokens for row in rows] == [max(1, row.prompt_tokens) for row in rows]
+    assert all(row.worker.prompt_tokens >= 1 for row in rows)
     assert sorted(decided) == sorted(row.request_id for row in rows), "decisions carry the requests' own names"
 
-    near = [row.ttft_s or 0.0 for row in rows if row.node_id == "edge-2"]
-    far = [row.ttft_s or 0.0 for row in rows if row.node_id == "edge-1"]
+    near = [row.ttft_s or 0.0 for row in rows if row.outcome.node_id == "edge-2"]
+    far = [row.ttft_s or 0.0 for row in rows if row.outcome.node_id == "edge-1"]
     assert min(far) > 0.08 > min(near), "only edge-1 is behind 80 ms of round trip"
-    charged = {row.node_id for row in rows if row.transmission_joules > 0}
+    charged = {row.outcome.node_id for row in rows if row.outcome.transmission_joules > 0}
     assert charged == {"edge-1"}
     for figure in ("up_bytes", "down_bytes"):
         assert result.figures[figure] == pytest.approx(foreseen.figures[figure], rel=0.1), figure
     # Not that of the simulation: a machine that is busy for seconds may lose a node for a moment, and others stand in.
     # And nothing is charged before a link's first measurement, half a second after its first bytes.
     for row in rows:
-        if row.transmission_joules:
-            assert row.transmission_joules == pytest.approx((row.up_bytes + row.down_bytes) * 1e-3)
+        if row.outcome.transmission_joules:
+            assert row.outcome.transmission_joules == pytest.approx(row.link_bytes * 1e-3)
 
     lines = log.read_text().splitlines()
     (measured,) = {event.node_id for event in decode_log(lines)[1] if type(event).__name__ == "LinkChanged"}
@@ -119,7 +119,7 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     rtt_s = [event.link.rtt_s for event in decode_log(lines)[1] if type(event).__name__ == "LinkChanged"][-1]
     assert 0.08 <= rtt_s < 1.0, "as measured, not as set: 80 ms and what a busy machine adds"
     again = [dispatch.placement.arm.node_id for dispatch in replay(lines)]
-    lived = {row.request_id: row.node_id for row in rows}
+    lived = {row.request_id: row.outcome.node_id for row in rows}
     assert sorted(again) == sorted(lived.values()), "the log through a fresh core decides as the live one did"
 
 
@@ -128,8 +128,10 @@ def test_the_log_of_a_learning_policy_under_faults_decides_again_as_it_did(tmp_p
     file, log = tmp_path / "live.toml", tmp_path / "events.jsonl"
     file.write_text(SCENARIO + FAULTS)
     lived: list[DecisionRecord] = []
-    rows: list[OutcomeRow] = []
-    run_live(Cell(file, "skyshore", 3, 1.0, Driver.LIVE), on_row=rows.append, on_decision=lived.append, event_log=log)
+    rows: list[RequestRecord] = []
+    run_live(
+        Cell(file, "skyshore", 3, 1.0, Driver.LIVE), on_record=rows.append, on_decision=lived.append, event_log=log
+    )
     lines = log.read_text().splitlines()
     told = {type(event).__name__ for event in decode_log(lines)[1]}
     assert {"NodeLost", "LinkChanged", "TaskFinished"} <= told, "the faults reached the scheduler"

@@ -67,7 +67,7 @@ def test_status_shows_every_process_serving_and_every_node_alive(emulated: Skysh
     assert all("emulated" in node["engine"] for node in status["nodes"])
     table = emulated("status").stdout
     assert "serving" in table
-    assert "lease left" in table
+    assert "expires in" in table
 
 
 def test_reflection_lists_every_service(emulated: Skyshore) -> None:
@@ -168,7 +168,7 @@ def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves
         served.add(complete(skyshore.url)[1]["x-skyshore-node"])
     assert "edge-1" not in served
     status = skyshore.json("status", check=False)
-    assert {p["name"]: p["health"] for p in status["processes"]}["edge-1"] == "gone"
+    assert {p["name"]: p["health"] for p in status["processes"]}["edge-1"] == "ended"
     assert "edge-1 (pid" in (skyshore.state / "logs" / "launcher.log").read_text()
     skyshore("down")
     assert not [name for name, process in processes.items() if process.is_running()]

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from skyshore.workload.synthetic_actions import ActionSpec, action_clip
+from skyshore.workload.synthetic.actions import ActionSpec, action_clip
 
 
 def make_clip(

@@ -15,17 +15,17 @@ import uvicorn
 from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
-from skyshore.adapters.mux_client import MuxChannel
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.adapters.worker_client import WorkerPool
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, SkyshoreError
-from skyshore.domain.llm import FinishReason, TokenChunk, TokenLogprob
+from skyshore.domain.llm import FinishReason, TokenChunk, TokenLogprob, TopLogprob
 from skyshore.domain.node import Arm, Node, NodeStatus, Tier
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.task import TaskKind
-from skyshore.domain.video import Classification, Detection, FrameDetections
+from skyshore.domain.video import Classification, Detection, FrameDetections, LabelScore
+from skyshore.mux.client import MuxChannel
 from skyshore.ports import StateStore
 from skyshore.runtime.serve import GrpcService, grpc_server
 from skyshore.v1 import (
@@ -34,11 +34,11 @@ from skyshore.v1 import (
     profiler_service_pb2_grpc,
     scheduler_service_pb2,
     scheduler_service_pb2_grpc,
+    task_pb2,
     worker_service_pb2,
     worker_service_pb2_grpc,
 )
-from skyshore.wire import demand, fleet, result
-from skyshore.wire.demand import KIND_TO_PROTO
+from skyshore.wire.pairs import FRAME, FRAME_DETECTIONS, PLACEMENT, SEGMENT_EVENT, TASK, TOKEN_CHUNK, WORKER_OUTCOME
 from tests.fakes.memory_store import MemoryStore
 
 
@@ -112,15 +112,15 @@ class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
             for sent, word in enumerate(words):
                 await self._maybe(sent)
                 last = sent == len(words) - 1
-                lp = (TokenLogprob(word, -0.5, ((word, -0.5), ("x", -1.5))),) if logprobs else ()
+                lp = (TokenLogprob(word, -0.5, (TopLogprob(word, -0.5), TopLogprob("x", -1.5))),) if logprobs else ()
                 reason = (FinishReason.STOP if words == self.words else FinishReason.LENGTH) if last else None
                 chunk = TokenChunk(word, 1, lp, reason, 5 if last else 0, 2 if last else 0)
-                yield worker_service_pb2.ExecuteResponse(chunk=result.chunk_to_proto(chunk))
+                yield worker_service_pb2.ExecuteResponse(chunk=TOKEN_CHUNK.to_proto(chunk))
             await self._maybe(len(words))
             outcome = WorkerOutcome(
                 queue_s=0.004, prompt_tokens=5, output_tokens=len(words), energy_source="modelled:test"
             )
-            yield worker_service_pb2.ExecuteResponse(outcome=result.worker_outcome_to_proto(outcome))
+            yield worker_service_pb2.ExecuteResponse(outcome=WORKER_OUTCOME.to_proto(outcome))
         finally:
             self.running -= 1
 
@@ -135,18 +135,18 @@ class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
                     self.segments.append(header)
                     continue
                 await self._maybe(sent)
-                frame = demand.frame_from_proto(message.frame)
+                frame = FRAME.from_proto(message.frame)
                 self.frame_bytes += len(frame.data)
                 sent += 1
-                if header.task.kind == KIND_TO_PROTO[TaskKind.VIDEO_CLASSIFY]:
+                if header.task.kind == task_pb2.TASK_KIND_VIDEO_CLASSIFY:
                     continue
                 box = Detection("person", 0.9, 1.0, 2.0, 30.0, 40.0)
                 found = FrameDetections(frame.frame_index, frame.timestamp_s, (box,))
-                yield worker_service_pb2.ExecuteSegmentResponse(detections=result.detections_to_proto(found))
-            if header and header.task.kind == KIND_TO_PROTO[TaskKind.VIDEO_CLASSIFY]:
-                yield result.segment_event_to_proto(Classification(("meet", "part"), (0.75, 0.25), 2, 3))
+                yield worker_service_pb2.ExecuteSegmentResponse(detections=FRAME_DETECTIONS.to_proto(found))
+            if header and header.task.kind == task_pb2.TASK_KIND_VIDEO_CLASSIFY:
+                yield SEGMENT_EVENT.to_proto(Classification((LabelScore("meet", 0.75), LabelScore("part", 0.25)), 2, 3))
             outcome = WorkerOutcome(frames=sent, energy_source="modelled:test")
-            yield worker_service_pb2.ExecuteSegmentResponse(outcome=result.worker_outcome_to_proto(outcome))
+            yield worker_service_pb2.ExecuteSegmentResponse(outcome=WORKER_OUTCOME.to_proto(outcome))
         finally:
             self.running -= 1
 
@@ -167,7 +167,7 @@ class Scheduler(scheduler_service_pb2_grpc.SchedulerServiceServicer):
             raise self.fail_with
         if not self.nodes:
             raise NodeUnavailable("no node is alive", retry_after_s=2.0)
-        task, profile = demand.task_from_proto(request.task), request.profile
+        task, profile = TASK.from_proto(request.task), request.profile
         if task.model not in ("", "tiny", "boxes", "actions"):
             raise NoFeasibleArm(f"no live node runs model '{task.model}'", param="model")
         if profile.prompt_tokens > self.nodes[0].context_tokens:
@@ -175,7 +175,7 @@ class Scheduler(scheduler_service_pb2_grpc.SchedulerServiceServicer):
         for node in self.nodes:
             if node.node_id not in request.avoid_node_ids:
                 self.per_node[node.node_id] += 1
-                return fleet.placement_to_proto(
+                return PLACEMENT.to_proto(
                     Placement(task.task_id, node.arm(task.kind), node.tier, node.address, self.policy)
                 )
         raise NodeUnavailable("every node just failed it", retry_after_s=2.0)

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from skyshore.domain.errors import NodeUnavailable, NotFound
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.domain.job import Job, TaskRecord
+from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import Job, TaskRecord
 
 
 @dataclass
@@ -58,11 +58,11 @@ class MemoryStore:
         await self.ping()
         self._nodes.pop(node_id, None)
 
-    async def nodes(self) -> list[tuple[Node, NodeStatus]]:
+    async def nodes(self) -> list[NodeReport]:
         await self.ping()
         now_s = self.now_s()
         self._nodes = {name: entry for name, entry in self._nodes.items() if entry[2] > now_s}
-        return [(node, status) for node, status, _ in self._nodes.values()]
+        return [NodeReport(node, status) for node, status, _ in self._nodes.values()]
 
     async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
         await self.ping()

@@ -42,7 +42,7 @@ def test_detections_are_judged_under_the_annotations_names():
     ("line", "said"),
     [
         ("1,1,10,20,30", "5 fields"),
-        ("0,1,10,20,30,40,1,-1,-1,-1", "frames count from 1"),
+        ("0,1,10,20,30,40,1,-1,-1,-1", "the first frame is 1"),
         ("1,1,10,20,-3,40,1,-1,-1,-1", "width"),
         ("1,1,nan,20,3,40,1,-1,-1,-1", "finite"),
         ("one,1,10,20,3,40,1,-1,-1,-1", "line 1"),

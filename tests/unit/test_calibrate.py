@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.calibrate import ENGINE, calibrate, fit_nodes
-from experiments.cell import Cell
-from experiments.outcome_table import OutcomeRow
-from experiments.simulated import run_simulated
-from simulator.build import profile_of
+from experiments.fit.calibrate import ENGINE, calibrate, fit_nodes
+from experiments.plan.cell import Cell
+from experiments.run.simulated import run_simulated
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.nodemodel.calibration import (
@@ -24,7 +22,9 @@ from skyshore.nodemodel.calibration import (
 )
 from skyshore.nodemodel.document import ProfileError
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
+from skyshore.report.request_record import RequestRecord
 from skyshore.scenario import Scenario, read_scenario
+from skyshore.scenario.files import profile_of
 
 TRUE = LlmSpeed(
     "chat:int4",
@@ -75,15 +75,16 @@ def scenario(
     return path
 
 
-def lived(path: Path, seed: int = 1, *, late_s: float = 0.0) -> list[OutcomeRow]:
+def lived(path: Path, seed: int = 1, *, late_s: float = 0.0) -> list[RequestRecord]:
     """Rows as a live run of the scenario would give them, `late_s` later at the client."""
-    rows: list[OutcomeRow] = []
-    run_simulated(Cell(path, "least_loaded", seed), on_row=rows.append)
-    return [
-        replace(row, latency_s=row.latency_s + late_s, ttft_s=row.ttft_s + late_s)
-        for row in rows
-        if row.latency_s is not None and row.ttft_s is not None
-    ]
+    rows: list[RequestRecord] = []
+    run_simulated(Cell(path, "least_loaded", seed), on_record=rows.append)
+    return [later(row, late_s) for row in rows if row.answered]
+
+
+def later(record: RequestRecord, late_s: float) -> RequestRecord:
+    seen = record.outcome
+    return replace(record, outcome=replace(seen, latency_s=seen.latency_s + late_s, ttft_s=seen.ttft_s + late_s))
 
 
 def parsed(path: Path) -> Scenario:
@@ -124,7 +125,7 @@ def test_nodes_that_hold_each_other_up_are_told_from_slow_ones(tmp_path: Path) -
     for name, nodes in (("told", found), ("alone", replace(found, contention=0.0))):
         (tmp_path / f"{name}.json").write_text(json.dumps(calibration_to_document(nodes)))
         figures[name] = run_simulated(Cell(scenario(tmp_path, calibration=f"{name}.json", count=2), "least_loaded", 2))
-    p50, p95 = (float(np.quantile([row.latency_s or 0.0 for row in then], share)) for share in (0.5, 0.95))
+    p50, p95 = (float(np.quantile([row.latency_s for row in then], share)) for share in (0.5, 0.95))
     assert figures["told"].figures["latency_p50_s"] == pytest.approx(p50, rel=0.05)
     assert figures["told"].figures["latency_p95_s"] == pytest.approx(p95, rel=0.1)
     assert (figures["alone"].figures["latency_p95_s"] or 0.0) < 0.85 * p95, "without contention it is too fast"
@@ -133,11 +134,7 @@ def test_nodes_that_hold_each_other_up_are_told_from_slow_ones(tmp_path: Path) -
 def test_the_spread_of_the_overheads_reaches_the_tail_of_the_prediction(tmp_path: Path) -> None:
     """Known truth: one answer in five is 200 ms late on its way. A median knows nothing of that."""
     path = scenario(tmp_path, engine="emulated")
-    rows = [
-        replace(row, ttft_s=row.ttft_s + 0.2, latency_s=row.latency_s + 0.2) if number % 5 == 0 else row
-        for number, row in enumerate(lived(path))
-        if row.ttft_s is not None and row.latency_s is not None
-    ]
+    rows = [later(row, 0.2) if number % 5 == 0 else row for number, row in enumerate(lived(path))]
     found = calibrate(rows, parsed(path), tmp_path, "measured: test")
     assert found.overheads.request_s < 0.01
     tails = {}
@@ -166,7 +163,7 @@ def test_a_simulation_with_the_calibration_predicts_another_run(tmp_path: Path) 
     plain = run_simulated(Cell(scenario(tmp_path, speed=guessed), "least_loaded", 2)).figures
     told = run_simulated(Cell(scenario(tmp_path, speed=guessed, calibration="fitted.json"), "least_loaded", 2)).figures
     then = lived(real, seed=2, late_s=0.05)
-    p50 = sorted(row.latency_s or 0.0 for row in then)[len(then) // 2]
+    p50 = sorted(row.latency_s for row in then)[len(then) // 2]
     ttft = sorted(row.ttft_s or 0.0 for row in then)[len(then) // 2]
     joules = sum(row.joules for row in then)
     assert told["latency_p50_s"] == pytest.approx(p50, rel=0.05)
@@ -188,9 +185,8 @@ def test_a_node_that_answered_little_keeps_what_is_stated(tmp_path: Path) -> Non
     found = calibrate(lived(path)[:5], parsed(path), tmp_path, "measured: test")
     assert found.nodes["edge"].llm[0].iteration_s == TRUE.iteration_s
     with pytest.raises(InvalidTask, match="no answers"):
-        calibrate(
-            [replace(row, status=OutcomeStatus.FAILED) for row in lived(path)], parsed(path), tmp_path, "measured: test"
-        )
+        failed = [replace(row, outcome=replace(row.outcome, status=OutcomeStatus.FAILED)) for row in lived(path)]
+        calibrate(failed, parsed(path), tmp_path, "measured: test")
 
 
 def test_a_calibration_is_read_as_it_was_written_and_a_damaged_one_refused(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from skyshore.catalogue.coco import COCO_80, COCO_91
+from skyshore.catalogue.entry import Client, Entry, Kind
 from skyshore.catalogue.errors import UnknownEntry
-from skyshore.catalogue.table import ENTRIES, Client, Entry, Kind, entry
+from skyshore.catalogue.table import ENTRIES, entry
 
 
 @pytest.mark.parametrize("item", ENTRIES.values(), ids=lambda e: e.name)

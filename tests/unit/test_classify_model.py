@@ -14,7 +14,7 @@ from cloud_node.classify.model import CHANNELS_IN, SPACE, TIME, ModelConfig, Row
 from cloud_node.classify.train import Clips, TrainSettings, augment, draw, fit, one_frame, score  # noqa: E402
 from cloud_node.classify.weights import SHIPPED, ModelCard, load, save  # noqa: E402
 from skyshore.domain.errors import NotFound  # noqa: E402
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_clip  # noqa: E402
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_clip  # noqa: E402
 
 TINY = ModelConfig(frames=4, height=24, width=24, patch=12, channels=16, heads=2, pairs=1)
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.fleet import SystemOptions, plan_system
 from cli.launcher.process import ProcessSpec
-from cli.traces import app as traces
+from cli.traces.commands import app as traces
 from skyshore.domain.errors import InvalidTask, NotFound
 
 
@@ -45,8 +45,8 @@ def test_another_camera_leaves_the_llm_requests_as_they_were(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["--llm", "poison rate=1"], InvalidTask, "no source of LLM requests 'poison'; known are poisson"),
-        (["--llm", "poisson rat=1"], InvalidTask, "--llm poisson: rat: .*known words are .*rate"),
+        (["--llm", "poison rate=1"], InvalidTask, "no source of LLM requests 'poison'; the sources are poisson"),
+        (["--llm", "poisson rat=1"], InvalidTask, "--llm poisson: rat: .*known options are .*rate"),
         (["--llm", "poisson rate=fast"], InvalidTask, "--llm poisson: rate: "),
         (["--llm", "poisson rate=0"], InvalidTask, "rate_per_s must be above 0"),
         (["--cameras", "fps=0.1"], InvalidTask, "at least one frame"),
@@ -86,15 +86,15 @@ def test_a_missing_model_is_told_and_a_node_without_any_is_left_out(tmp_path: Pa
         ("edge-2", "ssd-mobilenet"),
     ]
     notes = "\n".join(plan.notes)
-    assert "edge-1 does without smollm2-135m:int4: run `skyshore models fetch`" in notes
-    assert "cloud-1 is left out" in notes
+    assert "edge-1 runs without smollm2-135m:int4: run `skyshore models fetch`" in notes
+    assert "cloud-1 is not started" in notes
 
 
 def test_the_clip_classifier_is_offered_where_torch_is_and_missed_aloud_where_it_is_not(tmp_path: Path) -> None:
     with_torch = specs_of(tmp_path, {"nanodet", "space-time-actions"})
     assert with_torch["cloud-1"].env["SKYSHORE_NODE_MODELS"] == "nanodet,space-time-actions"
     plan = plan_system(SystemOptions(tmp_path, redis_url="redis://r/0"), {"nanodet"})
-    assert any("does without space-time-actions, which needs torch: .venv" in note for note in plan.notes)
+    assert any("runs without space-time-actions, which needs torch: .venv" in note for note in plan.notes)
     emulated = specs_of(tmp_path, set(), emulated=True)
     assert emulated["cloud-1"].env["SKYSHORE_NODE_MODELS"].endswith(",space-time-actions")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,57 +17,58 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 from pyarrow import parquet
 
-from experiments.cell import Cell, CellResult, Driver, at_load
-from experiments.comparison import compare
-from experiments.curves import BINS, CurveTally, Timeline
-from experiments.decision_table import DecisionWriter
-from experiments.figures import FIGURES, FigureTally
-from experiments.inputs import Inputs
-from experiments.outcome_table import SCHEMA, OutcomeRow, OutcomeWriter
-from experiments.references import FIXED, FORESIGHT
-from experiments.tables import comparison_tables, figure_text
+from experiments.figures.comparison import compare
+from experiments.figures.curves import BINS, CurveTally, Timeline
+from experiments.figures.decision_table import DecisionWriter
+from experiments.figures.outcome_table import SCHEMA, OutcomeWriter, read_records
+from experiments.plan.cell import FIXED, FORESIGHT, Cell, CellResult, Driver, at_load
+from experiments.plan.inputs import Inputs
+from experiments.report.tables import comparison_tables, figure_text
 from skyshore.domain.errors import NotFound
-from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import DecisionRecord
 from skyshore.domain.task import TaskKind
+from skyshore.report.figures import FIGURES, FigureTally
+from skyshore.report.request_record import RequestRecord
 from skyshore.report.statistics import percentile
 from skyshore.scenario import read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario.workload import make_schedule
 
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 
 
-def row(index: int = 0, latency_s: float | None = 1.0, **fields: object) -> OutcomeRow:
-    made = OutcomeRow(
-        request_id=f"r{index}",
-        kind=TaskKind.LLM,
-        service_class="interactive",
-        origin="",
-        t_intended_s=float(index),
-        deadline_s=2.0,
-        min_quality=0.5,
-        status=OutcomeStatus.OK if latency_s is not None else OutcomeStatus.FAILED,
-        latency_s=latency_s,
-        met_deadline=latency_s is not None and latency_s <= 2.0,
-        t_done_s=None if latency_s is None else index + latency_s,
-        ttft_s=None if latency_s is None else latency_s / 2,
-        tpot_s=0.01,
-        output_tokens=10,
-        up_bytes=100,
-        down_bytes=50,
-        transmission_joules=1.0,
-        inference_joules=2.0 if latency_s is not None else 0.0,
-        idle_joules=3.0 if latency_s is not None else 0.0,
-        energy_source="modelled:test",
-        quality=0.6,
-        node_id="edge-1",
-        arm_id="edge-1/m",
-        tier="edge",
+def row(index: int = 0, latency_s: float | None = 1.0, **fields: Any) -> RequestRecord:
+    answered = latency_s is not None
+    of_outcome = {name: fields.pop(name) for name in ("status", "quality", "arm_id") if name in fields}
+    outcome = Outcome(
+        **{
+            "task_id": f"r{index}",
+            "arm_id": "edge-1/m",
+            "node_id": "edge-1",
+            "status": OutcomeStatus.OK if answered else OutcomeStatus.FAILED,
+            "finished_at_s": float(index),
+            "latency_s": latency_s if answered else 0.7,
+            "deadline_s": 2.0,
+            "ttft_s": latency_s / 2 if answered else 0.0,
+            "up_bytes": 100,
+            "down_bytes": 50,
+            "transmission_joules": 1.0,
+            "quality": 0.6,
+            "service_class": "interactive",
+            "worker": WorkerOutcome(
+                output_tokens=10,
+                inference_joules=2.0 if answered else 0.0,
+                idle_joules=3.0 if answered else 0.0,
+                energy_source="modelled:test",
+            ),
+            **of_outcome,
+        }
     )
-    return replace(made, **fields)  # type: ignore[arg-type]
+    made = RequestRecord(f"r{index}", TaskKind.LLM, "interactive", "", float(index), 2.0, 0.5, outcome, "edge")
+    return replace(made, **fields)
 
 
-def tallied(*rows: OutcomeRow) -> dict[str, float | None]:
+def tallied(*rows: RequestRecord) -> dict[str, float | None]:
     tally = FigureTally()
     for each in rows:
         tally(each)
@@ -153,7 +155,8 @@ def test_rows_come_back_as_they_went_in_whatever_the_size_of_a_group(tmp_path: P
     assert parquet.ParquetFile(tmp_path / "o.parquet").num_row_groups == 3
     table = parquet.read_table(tmp_path / "o.parquet")
     assert table.schema == SCHEMA
-    assert [OutcomeRow(**each) for each in table.to_pylist()] == rows
+    read = read_records(tmp_path / "o.parquet")
+    assert [each.to_row() for each in read] == [each.to_row() for each in rows]
 
 
 def test_a_decision_is_written_with_its_outcome_and_one_that_was_taken_back_without(tmp_path: Path) -> None:

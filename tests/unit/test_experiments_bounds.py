@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bounds import met_bound
-from experiments.cell import Cell, plan
-from experiments.simulated import run_simulated
+from experiments.plan.cell import Cell, plan
+from experiments.run.bounds import met_bound
+from experiments.run.simulated import run_simulated
 
 PAPERS = Path(__file__).parents[2] / "scenarios" / "papers"
 

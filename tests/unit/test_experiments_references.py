@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install -e '.[sim]'")
 
-from experiments.bounds import met_bound, servers_of
-from experiments.cell import Cell, plan
-from experiments.foresight import rules
-from experiments.references import FIXED, FORESIGHT, PlacedBefore, best_placements
-from experiments.simulated import run_simulated
+from experiments.plan.cell import FIXED, FORESIGHT, Cell, plan
+from experiments.run.bounds import met_bound, servers_of
+from experiments.run.oracle_schedule import rules
+from experiments.run.references import PlacedBefore, best_placements
+from experiments.run.simulated import run_simulated
 from simulator.build import fleet
 from simulator.timeline import Timeline
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cell import Cell, CellResult, Driver
-from experiments.fidelity import fidelity
+from experiments.plan.cell import Cell, CellResult, Driver
+from experiments.report.fidelity import fidelity
 
 
 def result(driver: Driver, latency_s: float, *notes: str, seed: int = 1, load: float = 0.5) -> CellResult:

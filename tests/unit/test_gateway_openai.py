@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.errors import error_headers, error_object, invalid_task
-from gateway.openai_reply import ChatReply, Choice, CompletionReply, usage_of
-from gateway.openai_schema import MAX_CHOICES, ChatRequest, CompletionRequest
-from gateway.video_schema import DetectFields
+from gateway.llm.openai_reply import ChatReply, CompletionChoice, CompletionReply, usage_of
+from gateway.llm.openai_schema import MAX_CHOICES, ChatRequest, CompletionRequest
+from gateway.video.schema import DetectFields
 from skyshore.domain.errors import NodeUnavailable, PromptTooLong, QueueFull
 from skyshore.domain.llm import ChatMessage, FinishReason, TokenChunk, TokenLogprob
 
@@ -104,7 +104,7 @@ def test_stream_and_whole_answer_say_the_same(parts: list[tuple[str, int]]) -> N
     chunks = [TokenChunk(text, count, (TokenLogprob(text, -1.0),)) for text, count in parts]
     chunks.append(TokenChunk("", 0, (), FinishReason.STOP, 9, 4))
     for reply in (ChatReply, CompletionReply):
-        choice, streamed, offsets = Choice(0), "", []
+        choice, streamed, offsets = CompletionChoice(0), "", []
         for chunk in chunks:
             delta = reply.delta(choice, chunk)
             streamed += delta["text"] if reply is CompletionReply else delta["delta"].get("content", "")
@@ -121,7 +121,7 @@ def test_stream_and_whole_answer_say_the_same(parts: list[tuple[str, int]]) -> N
 
 
 def test_usage_counts_each_prompt_once() -> None:
-    choices = [Choice(index, prompt_tokens=10 + index // 2, output_tokens=1) for index in range(4)]
+    choices = [CompletionChoice(index, prompt_tokens=10 + index // 2, output_tokens=1) for index in range(4)]
     assert usage_of(choices, prompts=2)["prompt_tokens"] == 10 + 11
     assert usage_of(choices, prompts=2)["total_tokens"] == 25
 

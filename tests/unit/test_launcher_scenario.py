@@ -12,7 +12,7 @@ from cli.launcher.process import ProcessSpec
 from services.links.app import read_links
 from skyshore.domain.errors import NotFound
 from skyshore.scenario import InvalidScenario, read_scenario
-from skyshore.scenario_links import link_settings
+from skyshore.scenario.links import link_settings
 
 SCENARIO = """
 name = "small"
@@ -68,8 +68,8 @@ def file(tmp_path: Path) -> Path:
 
 def planned(file: Path, **options: object) -> tuple[SystemPlan, dict[str, ProcessSpec]]:
     state = file.parent / "state"
-    wishes = SystemOptions(state, file, any_ports=True, redis_url="redis://127.0.0.1:1/0", **options)  # type: ignore[arg-type]
-    plan = plan_system(wishes, {"smollm2-135m"})
+    system = SystemOptions(state, file, any_ports=True, redis_url="redis://127.0.0.1:1/0", **options)  # type: ignore[arg-type]
+    plan = plan_system(system, {"smollm2-135m"})
     return plan, {spec.name: spec for stage in plan.stages for spec in stage}
 
 
@@ -136,7 +136,7 @@ def test_a_scenario_that_is_not_there_or_wrong_is_told(file: Path, tmp_path: Pat
     with pytest.raises(NotFound, match=r"cannot read .*none\.toml: No such file"):
         planned(tmp_path / "none.toml")
     (tmp_path / "clip.toml").write_bytes(b"\x00\xff\xfe")
-    with pytest.raises(NotFound, match="it is no text file"):
+    with pytest.raises(NotFound, match="it is not a text file"):
         planned(tmp_path / "clip.toml")
     file.write_text(SCENARIO.replace("tier = ", "tear = "))
     with pytest.raises(InvalidScenario, match="did you mean 'tier'"):

@@ -7,8 +7,9 @@ import pytest
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 from skyshore.nodemodel.arms import video_arms
+from skyshore.nodemodel.detectors import VISION_SHAPES
 from skyshore.nodemodel.document import ProfileError, profile_from_document, profile_to_document
-from skyshore.nodemodel.hardware import HARDWARE, LLM_SHAPES, VISION_SHAPES, llm_speed, modelled_profile
+from skyshore.nodemodel.hardware import HARDWARE, LLM_SHAPES, llm_speed, modelled_profile
 from skyshore.nodemodel.quality import llm_quality, vision_quality
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from cli.main import GROUPS
 from cli.main import app as main
 from skyshore.catalogue.table import ENTRIES
 
@@ -17,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)\s]+)\)")
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
-GROUPS = ("models", "traces", "train", "profile", "decisions", "policy")
 SOURCE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|toml|proto|json|sh))`")
 
 
@@ -93,7 +93,7 @@ def test_every_command_that_a_page_shows_can_be_typed(page: str, words: list[str
     command = typer.main.get_command(main).commands[name]  # type: ignore[attr-defined]
     if name in GROUPS and rest:
         name, *rest = rest
-        command = typer.main.get_command(import_module(f"cli.{words[0]}").app)
+        command = typer.main.get_command(import_module(GROUPS[words[0]][0]).app)
         command = command.commands[name]  # type: ignore[attr-defined]
     if rest:  # a bare name in prose is a mention
         command.make_context(name, rest)

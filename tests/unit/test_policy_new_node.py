@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cell import Cell
-from experiments.outcome_table import OutcomeRow
-from experiments.simulated import run_simulated
+from experiments.plan.cell import Cell
+from experiments.run.simulated import run_simulated
+from skyshore.report.request_record import RequestRecord
 
 SCENARIO = """
 name = "joining"
@@ -36,10 +36,10 @@ for_s = 30
 
 @pytest.mark.parametrize("policy", ["skyshore", "cs_ucb", "linucb", "primal_dual", "cdio"])
 def test_a_node_that_joins_late_gets_work_and_keeps_deadlines(policy: str, tmp_path: Path) -> None:
-    rows: list[OutcomeRow] = []
+    rows: list[RequestRecord] = []
     (tmp_path / "joining.toml").write_text(SCENARIO, encoding="utf-8")
-    run_simulated(Cell(tmp_path / "joining.toml", policy, 5), on_row=rows.append)
+    run_simulated(Cell(tmp_path / "joining.toml", policy, 5), on_record=rows.append)
     late = [row for row in rows if row.t_intended_s > 40]
-    assert any(row.node_id == "new" for row in late)
-    assert not any(row.node_id == "new" for row in rows if 4 < row.t_intended_s < 25)
+    assert any(row.outcome.node_id == "new" for row in late)
+    assert not any(row.outcome.node_id == "new" for row in rows if 4 < row.t_intended_s < 25)
     assert sum(row.met_deadline for row in late) > 0.9 * len(late)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.task import TaskKind
 from skyshore.report.load_audit import Verdict, audit_load
 from skyshore.report.request_record import RequestRecord
@@ -21,22 +21,35 @@ from skyshore.report.summary import summarise, summarise_by
 from skyshore.report.tables import audit_table, byte_size, cost_table, latency_table, seconds
 
 
-def record(index: int = 0, *, latency_s: float = 1.0, lag_s: float = 0.0, **fields: Any) -> RequestRecord:
+def record(
+    index: int = 0,
+    *,
+    latency_s: float = 1.0,
+    lag_s: float = 0.0,
+    output_tokens: int = 11,
+    frames: int = 0,
+    status: OutcomeStatus = OutcomeStatus.OK,
+    energy_source: str = "",
+    node_id: str = "edge-1",
+    link_bytes: int = 0,
+    **fields: Any,
+) -> RequestRecord:
     t_intended_s = index * 0.5
-    made = RequestRecord(
-        request_id=f"r{index}",
-        kind=TaskKind.LLM,
-        service_class="interactive",
-        t_intended_s=t_intended_s,
+    kind = fields.pop("kind", TaskKind.LLM)
+    outcome = Outcome(
+        f"r{index}",
+        "arm",
+        node_id,
+        status,
+        finished_at_s=t_intended_s + latency_s,
+        latency_s=latency_s,
         deadline_s=2.0,
-        status=OutcomeStatus.OK,
-        t_sent_s=t_intended_s + lag_s,
-        t_first_s=t_intended_s + latency_s / 2,
-        t_done_s=t_intended_s + latency_s,
-        output_tokens=11,
-        node_id="edge-1",
+        ttft_s=latency_s / 2 if kind is TaskKind.LLM else 0.0,
+        up_bytes=link_bytes,
+        worker=WorkerOutcome(output_tokens=output_tokens, frames=frames, energy_source=energy_source),
     )
-    return replace(made, **fields)
+    made = RequestRecord(f"r{index}", kind, "interactive", "", t_intended_s, 2.0, 0.0, outcome)
+    return replace(made, **{"t_sent_s": t_intended_s + lag_s, **fields})
 
 
 failed: dict[str, Any] = {"status": OutcomeStatus.FAILED, "error_code": "node_unavailable"}
@@ -89,7 +102,7 @@ def test_blocks_widen_the_interval_of_correlated_values() -> None:
 def test_latency_counts_from_the_intended_time_and_a_failure_is_infinite() -> None:
     assert record(latency_s=1.5, lag_s=1.0).latency_s == 1.5
     assert record(**failed).latency_s == math.inf
-    assert record(**failed).ttft_s == math.inf
+    assert record(**failed).ttft_s is None
     assert not record(**failed).met_deadline
     assert record(latency_s=1.0).tpot_s == pytest.approx(0.05)
     assert record(latency_s=1.0, output_tokens=1).tpot_s is None
@@ -97,45 +110,45 @@ def test_latency_counts_from_the_intended_time_and_a_failure_is_infinite() -> No
 
 def test_failures_pull_the_percentiles_up_and_the_attainment_down() -> None:
     records = [record(i, latency_s=1.0 if i % 2 else 3.0) for i in range(8)]
-    records += [replace(record(i), **failed) for i in (8, 9)]
+    records += [record(i, **failed) for i in (8, 9)]
     summary = summarise("all", records, duration_s=5.0)
-    assert (summary.requests, summary.succeeded) == (10, 8)
-    assert summary.attainment == pytest.approx(0.4)
-    assert summary.goodput_per_s == pytest.approx(0.8)
-    assert summary.latency.p50_s == 3.0
-    assert summary.latency.p95_s == math.inf
+    assert (summary.figures["requests"], summary.figures["answered"]) == (10, 8)
+    assert summary.figures["attainment"] == pytest.approx(0.4)
+    assert summary.figures["goodput_per_s"] == pytest.approx(0.8)
+    assert summary.figures["latency_p50_s"] == 3.0
+    assert summary.figures["latency_p95_s"] == math.inf
     assert summary.errors == {"node_unavailable": 2}
     assert summary.attainment_low <= 0.4 <= summary.attainment_high
 
 
 def test_what_the_user_cancelled_is_neither_success_nor_failure() -> None:
-    records = [record(0), replace(record(1), status=OutcomeStatus.CANCELLED)]
-    assert summarise("all", records, 1.0).requests == 1
+    records = [record(0), record(1, status=OutcomeStatus.CANCELLED)]
+    assert summarise("all", records, 1.0).figures["requests"] == 1
 
 
 def test_joules_of_different_provenance_are_never_added_up() -> None:
     records = [
-        record(0, joules=2.0, energy_source="measured:rapl"),
-        record(1, joules=3.0, energy_source="measured:rapl"),
-        record(2, joules=7.0, energy_source="modelled:edge"),
-        record(3, joules=1.0),
+        record(0, unsplit_joules=2.0, energy_source="measured:rapl"),
+        record(1, unsplit_joules=3.0, energy_source="measured:rapl"),
+        record(2, unsplit_joules=7.0, energy_source="modelled:edge"),
+        record(3, unsplit_joules=1.0),
     ]
-    joules = summarise("all", records, 2.0).joules
+    joules = summarise("all", records, 2.0).joules_by_source
     assert joules == {"measured:rapl": 5.0, "modelled:edge": 7.0, "unknown": 1.0}
 
 
 def test_groups_are_disjoint_and_complete() -> None:
     records = [record(i, node_id=f"edge-{i % 3}") for i in range(9)] + [record(9, node_id="")]
-    groups = summarise_by(lambda r: r.node_id, records, 5.0)
-    assert [(g.group, g.requests) for g in groups] == [("edge-0", 3), ("edge-1", 3), ("edge-2", 3)]
+    groups = summarise_by(lambda r: r.outcome.node_id, records, 5.0)
+    assert [(g.group, g.figures["requests"]) for g in groups] == [("edge-0", 3), ("edge-1", 3), ("edge-2", 3)]
 
 
-def test_json_of_records_and_summaries_has_no_infinities_and_loses_none() -> None:
-    row = json.loads(json.dumps(record(**failed).to_json(), allow_nan=False))
-    assert row["latency_s"] == "inf"
+def test_json_of_records_and_summaries_has_no_infinities() -> None:
+    row = json.loads(json.dumps(record(**failed).to_row(), allow_nan=False))
+    assert row["latency_s"] is None, "there was no answer"
     summary = json.loads(json.dumps(summarise("all", [record(**failed)], 1.0).to_json(), allow_nan=False))
-    assert summary["latency"]["p50_s"] == "inf"
-    assert summary["tpot"]["p50_s"] is None
+    assert summary["figures"]["latency_p50_s"] == "inf"
+    assert summary["figures"]["tpot_p50_s"] is None
 
 
 def test_a_small_sample_is_marked_and_a_large_one_is_not() -> None:
@@ -149,8 +162,10 @@ def test_a_small_sample_is_marked_and_a_large_one_is_not() -> None:
 
 
 def test_costs_name_their_provenance_and_what_does_not_apply_is_a_dash() -> None:
-    chat = record(1, joules=1.0, energy_source="modelled:x")
-    video = record(0, kind=TaskKind.VIDEO_DETECT, frames=10, joules=2.5, energy_source="measured:rapl", link_bytes=4200)
+    chat = record(1, unsplit_joules=1.0, energy_source="modelled:x")
+    video = record(
+        0, kind=TaskKind.VIDEO_DETECT, frames=10, unsplit_joules=2.5, energy_source="measured:rapl", link_bytes=4200
+    )
     table = cost_table(summarise("all", [video], 2.0), {})
     both = cost_table(
         summarise("all", [video, chat], 2.0), {"kind": summarise_by(lambda r: r.kind, [video, chat], 2.0)}
@@ -201,4 +216,4 @@ def test_a_closed_loop_client_is_caught_by_its_rate_and_a_busy_one_by_its_cpu() 
 def test_runs_of_few_or_no_requests_are_judged_without_error(count: int) -> None:
     records = [record(i) for i in range(count)]
     assert audit_load(records, 10.0, 0.0).verdict is Verdict.VALID
-    assert summarise("all", records, 10.0).requests == count
+    assert summarise("all", records, 10.0).figures["requests"] == count

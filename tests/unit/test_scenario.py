@@ -7,7 +7,9 @@ import pytest
 from skyshore.domain.node import Tier
 from skyshore.domain.task import TaskKind
 from skyshore.scenario import InvalidScenario, read_scenario
-from skyshore.scenario_workload import make_schedule
+from skyshore.scenario.effects import NODE_EFFECT, CutLink, SlowNode, StartNode, StopNode
+from skyshore.scenario.faults import effects_of, node_effects
+from skyshore.scenario.workload import make_schedule
 
 DEMO = Path(__file__).parents[2] / "scenarios" / "demo.toml"
 
@@ -67,7 +69,20 @@ def test_a_fleet_has_numbered_nodes_and_the_last_link_that_fits():
         ("duration_s = 10", "duration_s = 0", "f.toml:2: duration_s: Input should be greater than 0, not 0"),
         ('node = "edge-2"', 'node = "edge-9"', "f.toml:24: faults.0: no node is called 'edge-9'; did you mean 'edge-"),
         ('nodes = "edge-2"', 'nodes = "skye"', "f.toml:17: links.1: no node is called 'skye'; did you mean 'sky'?"),
-        ('kind = "crash"', 'kind = "outage"', "f.toml:24: faults.0: an outage needs for_s"),
+        ('kind = "crash"', 'kind = "outage"', "f.toml:24: faults.0.for_s: is missing; add it"),
+        ('kind = "crash"', 'kind = "crush"', "f.toml:26: faults.0.kind: unknown kind 'crush'; did you mean 'crash'?"),
+        ('kind = "crash"', "", "f.toml:24: faults.0.kind: is missing; there are crash, boot, outage, drift"),
+        (
+            'kind = "crash"',
+            'kind = "boot"\nfor_s = 1',
+            "f.toml:27: faults.0.for_s: unknown field; there are at_s",
+        ),
+        (
+            'kind = "crash"',
+            'kind = "drift"\nslowdown = 1',
+            "f.toml:27: faults.0.slowdown: Input should be greater",
+        ),
+        ('kind = "crash"', 'kind = "outage"\nfor = 1', "f.toml:27: faults.0.for: unknown field; did you mean 'for_s'?"),
         (
             "rate_per_s = 1",
             'rate_per_s = 1\nservice_class = "interactiv"',
@@ -90,20 +105,20 @@ def test_a_mistake_names_line_field_and_fix(old, new, said):
     assert said in raised.value.message
 
 
-def test_every_mistake_is_told_at_once():
+def test_every_mistake_is_reported_at_once():
     with pytest.raises(InvalidScenario) as raised:
         read_scenario(GOOD.replace("count = 3", "count = 0").replace('kind = "crash"', 'kind = "flood"'), "f.toml")
     assert [line.split(": ")[1] for line in raised.value.message.splitlines()] == ["nodes.0.count", "faults.0.kind"]
 
 
 def test_requests_of_a_source_may_have_deadlines_of_their_own():
-    wish = 'rate_per_s = 20\nservice_class = "standard"\ndeadline_range_s = [2.0, 6.0]'
-    schedule = make_schedule(read_scenario(GOOD.replace("rate_per_s = 1", wish)))
+    source = 'rate_per_s = 20\nservice_class = "standard"\ndeadline_range_s = [2.0, 6.0]'
+    schedule = make_schedule(read_scenario(GOOD.replace("rate_per_s = 1", source)))
     deadlines_s = [arrival.deadline_s for arrival in schedule.arrivals]
     assert 2.0 <= min(deadlines_s) < 2.5
     assert 5.5 < max(deadlines_s) <= 6.0
     with pytest.raises(InvalidScenario, match=r"workload\.llm\.0: deadline_range_s must be the shortest"):
-        read_scenario(GOOD.replace("rate_per_s = 1", wish.replace("2.0, 6.0", "6.0, 2.0")))
+        read_scenario(GOOD.replace("rate_per_s = 1", source.replace("2.0, 6.0", "6.0, 2.0")))
 
 
 def test_cameras_may_send_clips_to_be_named():
@@ -113,3 +128,33 @@ def test_cameras_may_send_clips_to_be_named():
     assert kinds == {TaskKind.LLM, TaskKind.VIDEO_CLASSIFY}
     with pytest.raises(InvalidScenario, match=r"workload\.cameras\.0\.kind"):
         read_scenario(GOOD + cameras.replace("video.classify", "llm"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "effects"),
+    [
+        ('kind = "crash"', [(3.0, StopNode())]),
+        ('kind = "crash"\nfor_s = 2', [(3.0, StopNode()), (5.0, StartNode())]),
+        ('kind = "boot"', [(3.0, StartNode())]),
+        ('kind = "outage"\nfor_s = 2', [(3.0, CutLink(for_s=2))]),
+        ('kind = "drift"\nslowdown = 4', [(3.0, SlowNode(slowdown=4))]),
+        ('kind = "drift"\nslowdown = 4\nfor_s = 2', [(3.0, SlowNode(slowdown=4)), (5.0, SlowNode(slowdown=1))]),
+    ],
+)
+def test_a_fault_is_a_list_of_timed_effects(fields, effects):
+    (fault,) = read_scenario(GOOD.replace('kind = "crash"', fields)).faults
+    assert effects_of(fault) == [(at_s, "edge-2", effect) for at_s, effect in effects]
+
+
+def test_effects_on_nodes_are_ordered_by_time_and_at_one_time_as_in_the_file():
+    more = "".join(
+        f'[[faults]]\nat_s = {at_s}\nnode = "edge-1"\n{fields}\n'
+        for at_s, fields in [(1, 'kind = "boot"'), (3, 'kind = "boot"'), (2, 'kind = "outage"\nfor_s = 1')]
+    )
+    found = node_effects(read_scenario(GOOD + more).faults)
+    assert found == [(1.0, "edge-1", StartNode()), (3.0, "edge-2", StopNode()), (3.0, "edge-1", StartNode())]
+
+
+def test_an_effect_is_read_back_from_its_json():
+    for effect in (StopNode(), StartNode(), SlowNode(slowdown=2.5)):
+        assert NODE_EFFECT.validate_json(effect.model_dump_json()) == effect

@@ -1,6 +1,5 @@
 """The simulated fleet: hand-checked times, failures, books that balance, and runs that repeat to the bit."""
 
-import math
 from collections import Counter
 from dataclasses import replace
 
@@ -13,7 +12,6 @@ from simulator.cluster import Cluster, ClusterSettings
 from simulator.dispatch import CoreDispatcher
 from simulator.flight import ANSWER_CHARACTERS_PER_TOKEN, CHARACTERS_PER_TOKEN
 from simulator.node import NodePlan, Path, SimNode
-from simulator.tally import LogHistogram, Tally
 from simulator.timeline import Timeline
 from skyshore.domain.node import Tier
 from skyshore.domain.outcome import OutcomeStatus
@@ -229,26 +227,3 @@ def test_the_same_seed_gives_the_same_run_to_the_bit(mix, policy):
     outcomes = [run.play(*arrivals_of(mix)) for run in runs]
     assert outcomes[0] == outcomes[1]
     assert runs[0].dispatcher.digest == runs[1].dispatcher.digest
-
-
-@given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=200), st.floats(0.1, 100))
-def test_histogram_percentiles_are_right_within_half_a_percent(values, q):
-    histogram = LogHistogram()
-    for value in values:
-        histogram.add(value)
-    exact = sorted(values)[max(1, math.ceil(q / 100 * len(values))) - 1]
-    assert histogram.percentile_s(q) == pytest.approx(exact, rel=0.006)
-
-
-def test_the_tally_counts_every_status_and_splits_by_class():
-    run = Run(plan())
-    tally = Tally({"n": Tier.EDGE})
-    for outcome in run.play(chat(), replace(chat(0.1, "s", output=900, deadline=0.5), service_class="urgent")):
-        tally.add(outcome)
-    figures = tally.to_json(10.0)
-    assert figures["requests"] == 2
-    assert figures["attainment"] == 0.5
-    assert figures["statuses"] == {"ok": 1, "deadline_exceeded": 1}
-    assert figures["classes"]["urgent"]["attainment"] == 0.0
-    assert figures["edge_share"] == 1.0
-    assert figures["latency_s"]["p50"] == pytest.approx(run.outcomes[-1].latency_s, rel=0.5)

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from skyshore.domain import errors
-from skyshore.runtime import status
+from skyshore.wire import status
 
 EVERY_ERROR = [
     kind

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.domain.errors import InvalidTask
-from skyshore.workload.synthetic_actions import ACTIONS, ActionSpec, action_batch, action_clip
-from skyshore.workload.synthetic_clips import BUS, CAR, PERSON, Actor, StreetSpec, expose, render, street_clip
+from skyshore.workload.synthetic.actions import ACTIONS, ActionSpec, action_batch, action_clip
+from skyshore.workload.synthetic.clips import BUS, CAR, PERSON, Actor, StreetSpec, expose, render, street_clip
 
 SMALL = StreetSpec(width=160, height=90, frame_count=40, fps=10.0)
 PLAIN = np.full((60, 100, 3), 7, np.uint8)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.catalogue.errors import UnsupportedGraph
-from skyshore.catalogue.tfjs_graph import TfGraph, TfNode
-from skyshore.catalogue.tfjs_onnx import convert
-from skyshore.catalogue.tfjs_scope import NCHW, NHWC, InputSpec, OutputSpec
+from skyshore.catalogue.tfjs.convert import convert
+from skyshore.catalogue.tfjs.graph import TfGraph, TfNode
+from skyshore.catalogue.tfjs.specs import NCHW, NHWC, InputSpec, OutputSpec
 
 RNG = np.random.default_rng(3)
 PASS = np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skyshore.catalogue.errors import UnsupportedGraph
-from skyshore.catalogue.tfjs_graph import TfGraph, load_graph
+from skyshore.catalogue.tfjs.graph import TfGraph, load_graph
 
 
 def write_model(folder: Path, weights: list[dict[str, Any]], shards: list[bytes], nodes: list[dict[str, Any]]) -> Path:

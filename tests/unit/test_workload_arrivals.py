@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyshore.workload import arrivals
+from skyshore.workload import arrival_processes as arrivals
 from skyshore.workload.lengths import lognormal_tokens
 from skyshore.workload.load_statistics import load_statistics
 
@@ -19,7 +19,7 @@ PROCESSES: dict[str, Process] = {
     "poisson": lambda duration_s, rng: arrivals.poisson(5.0, duration_s, rng),
     "bursty gamma": lambda duration_s, rng: arrivals.gamma(5.0, 3.0, duration_s, rng),
     "regular gamma": lambda duration_s, rng: arrivals.gamma(5.0, 0.2, duration_s, rng),
-    "on/off": lambda duration_s, rng: arrivals.on_off(20.0, 2.0, 6.0, duration_s, rng),
+    "on/off": lambda duration_s, rng: arrivals.on_off(5.0, 2.0, 6.0, duration_s, rng),
     "diurnal": lambda duration_s, rng: arrivals.diurnal(5.0, 0.8, 10.0, duration_s, rng),
 }
 each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
@@ -56,7 +56,7 @@ def test_gamma_gaps_have_the_asked_variation_and_no_memory(cv: float) -> None:
 def test_poisson_counts_vary_as_their_mean_and_on_off_counts_far_more() -> None:
     rng = np.random.default_rng(3)
     assert load_statistics(list(arrivals.poisson(10.0, 2000.0, rng)), 2000.0).idc_1s == pytest.approx(1, abs=0.15)
-    assert load_statistics(list(arrivals.on_off(40.0, 2.0, 6.0, 2000.0, rng)), 2000.0).idc_1s > 10
+    assert load_statistics(list(arrivals.on_off(10.0, 2.0, 6.0, 2000.0, rng)), 2000.0).idc_1s > 10
 
 
 def test_diurnal_load_peaks_half_a_period_in() -> None:

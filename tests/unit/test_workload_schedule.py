@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skyshore.domain.task import TaskKind
 from skyshore.workload.arrival import Arrival
-from skyshore.workload.cameras import Camera, camera_arrivals, objects_per_frame
+from skyshore.workload.cameras import CameraSpec, camera_arrivals, objects_per_frame
 from skyshore.workload.llm_traces import InvalidTrace, read_azure, read_mooncake, spread_ticks, tick_of
 from skyshore.workload.prompts import prompt_text
 from skyshore.workload.scaling import cap_tokens, compress, thin, window
@@ -74,11 +74,11 @@ def test_the_digest_is_what_sha256sum_says_of_the_rows() -> None:
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        (lambda lines: lines[:-1], "promises 2 requests, the file holds 1"),
-        (lambda lines: [*lines[:-1], lines[-1].replace('"prompt_tokens":10', '"prompt_tokens":11')], "was edited"),
-        (lambda lines: lines[1:], "line 1 is no schedule header"),
+        (lambda lines: lines[:-1], "says 2 requests, the file has 1"),
+        (lambda lines: [*lines[:-1], lines[-1].replace('"prompt_tokens":10', '"prompt_tokens":11')], "was changed"),
+        (lambda lines: lines[1:], "line 1 is not a schedule header"),
         (lambda lines: [lines[0].replace("schedule/1", "schedule/9"), *lines[1:]], "not 'skyshore.schedule/1'"),
-        (lambda lines: [], "line 1 is no schedule header"),
+        (lambda lines: [], "line 1 is not a schedule header"),
     ],
 )
 def test_a_file_that_was_changed_is_refused_with_the_reason(tamper, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -139,7 +139,7 @@ def test_a_window_moves_to_zero_and_the_provenance_tells_every_step() -> None:
 
 
 def test_a_camera_sends_a_segment_as_soon_as_its_last_frame_was_taken() -> None:
-    camera = Camera("gate", "clip.mp4", fps=5, segment_s=2, deadline_s=3, phase_s=0.5, objects=(1, 3, 5))
+    camera = CameraSpec("gate", "clip.mp4", fps=5, segment_s=2, deadline_s=3, phase_s=0.5, objects=(1, 3, 5))
     segments = camera_arrivals(camera, 10.0, np.random.default_rng(0))
     assert [s.t_intended_s for s in segments] == [2.5, 4.5, 6.5, 8.5]
     assert [(s.first_frame, s.frames) for s in segments] == [(0, 10), (10, 10), (20, 10), (30, 10)]
@@ -148,7 +148,7 @@ def test_a_camera_sends_a_segment_as_soon_as_its_last_frame_was_taken() -> None:
 
 
 def test_unphased_cameras_start_within_one_segment_by_the_seed() -> None:
-    camera = Camera("gate", "clip.mp4", fps=5, segment_s=2, deadline_s=3)
+    camera = CameraSpec("gate", "clip.mp4", fps=5, segment_s=2, deadline_s=3)
     firsts = [camera_arrivals(camera, 10.0, np.random.default_rng(seed))[0].t_intended_s for seed in range(20)]
     assert all(2 <= first < 4 for first in firsts)
     assert len(set(firsts)) == 20

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
 
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.codec.document import from_document, to_document
+from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.node import Link, NodeReport
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import TaskRecord, TaskState
 from skyshore.v1 import node_pb2, outcome_pb2
-from skyshore.wire.fleet import report_from_proto, report_to_proto
-from skyshore.wire.result import decision_from_proto, decision_to_proto, outcome_from_proto, outcome_to_proto
+from skyshore.wire.pairs import DECISION, NODE_REPORT, OUTCOME
 
 PREFIX = "skyshore:"
 NODES = PREFIX + "nodes"
@@ -36,7 +35,6 @@ MOST_DEAD_JOBS = 1_000
 MOST_OUTCOMES = 100_000
 MOST_DECISIONS = 20_000
 
-_RECORD_FIELDS = tuple(field.name for field in fields(TaskRecord))
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
@@ -69,54 +67,49 @@ def task_ttl_s(record: TaskRecord) -> int:
 
 def encode_record(record: TaskRecord) -> bytes:
     """TaskRecord → JSON."""
-    content = {name: getattr(record, name) for name in _RECORD_FIELDS}
-    content["detail"] = dict(record.detail) if record.detail is not None else None
-    return _json(content).encode()
+    return _json(to_document(record)).encode()
 
 
 def decode_record(data: bytes) -> TaskRecord:
     """JSON → TaskRecord."""
-    content = json.loads(data)
-    content["state"] = TaskState(content["state"])
-    content["node_ids"] = tuple(content["node_ids"])
-    return TaskRecord(**content)
+    return from_document(TaskRecord, json.loads(data))
 
 
-def encode_report(node: Node, status: NodeStatus) -> bytes:
-    """Node and heartbeat → NodeReport."""
-    return report_to_proto(node, status).SerializeToString()
+def encode_report(report: NodeReport) -> bytes:
+    """NodeReport → protobuf."""
+    return NODE_REPORT.to_proto(report).SerializeToString()
 
 
-def decode_report(data: bytes) -> tuple[Node, NodeStatus]:
-    """NodeReport → node and heartbeat."""
-    return report_from_proto(node_pb2.NodeReport.FromString(data))
+def decode_report(data: bytes) -> NodeReport:
+    """Protobuf → NodeReport."""
+    return NODE_REPORT.from_proto(node_pb2.NodeReport.FromString(data))
 
 
 def encode_link(link: Link) -> bytes:
     """Link → JSON."""
-    return _json(asdict(link)).encode()
+    return _json(to_document(link)).encode()
 
 
 def decode_link(data: bytes) -> Link:
     """JSON → Link."""
-    return Link(**json.loads(data))
+    return from_document(Link, json.loads(data))
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
     """Outcome → protobuf."""
-    return outcome_to_proto(outcome).SerializeToString()
+    return OUTCOME.to_proto(outcome).SerializeToString()
 
 
 def decode_outcome(data: bytes) -> Outcome:
     """Protobuf → Outcome."""
-    return outcome_from_proto(outcome_pb2.Outcome.FromString(data))
+    return OUTCOME.from_proto(outcome_pb2.Outcome.FromString(data))
 
 
 def encode_decision(record: DecisionRecord) -> bytes:
     """DecisionRecord → protobuf."""
-    return decision_to_proto(record).SerializeToString()
+    return DECISION.to_proto(record).SerializeToString()
 
 
 def decode_decision(data: bytes) -> DecisionRecord:
     """Protobuf → DecisionRecord."""
-    return decision_from_proto(outcome_pb2.DecisionRecord.FromString(data))
+    return DECISION.from_proto(outcome_pb2.DecisionRecord.FromString(data))

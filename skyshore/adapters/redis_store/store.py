@@ -18,10 +18,10 @@ from redis.exceptions import TimeoutError as NoAnswer
 from skyshore.adapters.redis_store import schema
 from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB
 from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
-from skyshore.domain.node import Link, Node, NodeStatus
+from skyshore.domain.job import Job, TaskRecord
+from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
-from skyshore.ports import Job, TaskRecord
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 1.0
@@ -90,7 +90,9 @@ class RedisStore:
     async def register_node(self, node: Node, status: NodeStatus, lease_s: float) -> None:
         """See StateStore."""
         async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(schema.node_key(node.node_id), schema.encode_report(node, status), px=int(lease_s * 1000))
+            pipe.set(
+                schema.node_key(node.node_id), schema.encode_report(NodeReport(node, status)), px=int(lease_s * 1000)
+            )
             pipe.zadd(schema.NODES, {node.node_id: time.time() + lease_s})
             await pipe.execute()
 
@@ -101,7 +103,7 @@ class RedisStore:
             pipe.zrem(schema.NODES, node_id)
             await pipe.execute()
 
-    async def nodes(self) -> list[tuple[Node, NodeStatus]]:
+    async def nodes(self) -> list[NodeReport]:
         """See StateStore."""
         async with self._answers():
             known: Any = await self._redis.zrange(schema.NODES, 0, -1)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from skyshore.domain.errors import DeadlineExceeded, QueueFull
 from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.engines.emulated.answer import Answer, draft
 from skyshore.engines.emulated.pace import LastSecond, Pace
 from skyshore.nodemodel.llm import LlmBatch, Row
 from skyshore.nodemodel.speed import LlmSpeed
-from skyshore.ports import EngineLoad
 
 SHORTEST_SLEEP_S = 0.001
 """Iterations shorter than this are run several at a time: the loop's timer is no finer."""

@@ -10,14 +10,14 @@ from typing import TypeVar
 from zlib import crc32
 
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, QueueFull
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.domain.video import Classification, Detection, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.domain.video import Classification, Detection, EncodedFrame, FrameDetections, LabelScore, SegmentInfo
 from skyshore.engines.emulated.pace import Pace
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.nodemodel.video import Segment, VideoQueue
-from skyshore.ports import EngineLoad
-from skyshore.workload.synthetic_actions import ACTIONS
+from skyshore.workload.synthetic.actions import ACTIONS
 
 T = TypeVar("T")
 
@@ -166,4 +166,7 @@ def _named(task_id: str) -> Classification:
     """Labels in an order that depends on the task alone, each half as likely as the one before."""
     first = crc32(task_id.encode()) % len(ACTIONS)
     shares = [2.0**-rank for rank in range(len(ACTIONS))]
-    return Classification(ACTIONS[first:] + ACTIONS[:first], tuple(share / sum(shares) for share in shares))
+    labels = ACTIONS[first:] + ACTIONS[:first]
+    return Classification(
+        tuple(LabelScore(label, share / sum(shares)) for label, share in zip(labels, shares, strict=True))
+    )

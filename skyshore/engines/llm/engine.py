@@ -14,6 +14,7 @@ import numpy as np
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, PromptTooLong, QueueFull, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.engines.llm.constraint import Constraint, ConstraintCompiler
@@ -28,7 +29,6 @@ from skyshore.engines.llm.sequence import Sequence
 from skyshore.engines.llm.settings import LlmEngineSettings
 from skyshore.engines.llm.step_loop import Item, StepLoop, StepReport
 from skyshore.engines.llm.text import TextStream
-from skyshore.ports import EngineLoad
 
 _LOAD_WINDOW_S: Final = 1.0
 _INLINE_CHARS: Final = 16_384

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from skyshore.domain.llm import FinishReason, Sampling, TokenChunk, TokenLogprob
+from skyshore.domain.llm import FinishReason, Sampling, TokenChunk, TokenLogprob, TopLogprob
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.engines.llm.constraint import Constraint
 from skyshore.engines.llm.sampling import RowSampler, logprobs
@@ -95,7 +95,7 @@ class Generation:
 
     def _describe(self, token: int, raw_logits: NDArray[np.float32]) -> TokenLogprob:
         own, likeliest = logprobs(raw_logits, token, self.sampling.logprobs or 0)
-        top = tuple((self._spell(other), value) for other, value in likeliest)
+        top = tuple(TopLogprob(self._spell(other), value) for other, value in likeliest)
         return TokenLogprob(self._spell(token), own, top)
 
     def _spell(self, token: int) -> str:

@@ -13,10 +13,10 @@ import httpx
 
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, QueueFull
 from skyshore.domain.llm import FinishReason, LlmInput, TokenChunk
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.engines.openai import messages
-from skyshore.ports import EngineLoad
 
 CHECK_S = 10.0
 

@@ -14,7 +14,7 @@ from skyshore.domain.errors import (
     QueueFull,
     SkyshoreError,
 )
-from skyshore.domain.llm import FinishReason, LlmInput, TokenLogprob
+from skyshore.domain.llm import FinishReason, LlmInput, TokenLogprob, TopLogprob
 
 DEFAULTS = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "ignore_eos": False}
 """Fields OpenAI itself does not know. They are sent only when they differ, for servers (vLLM, llama.cpp) that do."""
@@ -80,7 +80,7 @@ def chunk_logprobs(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
         TokenLogprob(
             entry["token"],
             entry["logprob"],
-            tuple((rival["token"], rival["logprob"]) for rival in entry.get("top_logprobs") or ()),
+            tuple(TopLogprob(rival["token"], rival["logprob"]) for rival in entry.get("top_logprobs") or ()),
         )
         for entry in content
     )

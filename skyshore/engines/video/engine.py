@@ -24,12 +24,12 @@ import cv2
 from skyshore.adapters.onnx_session import OnnxSession, SessionOptions
 from skyshore.adapters.video_decode import Picture, SegmentDecoder, open_decoder
 from skyshore.domain.errors import DeadlineExceeded, InvalidMedia, QueueFull
+from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
 from skyshore.domain.video import EncodedFrame, FrameDetections, SegmentInfo
 from skyshore.engines.video.batcher import Batcher, Inferred
 from skyshore.engines.video.detector import Detector, Planes
-from skyshore.ports import EngineLoad
 
 T = TypeVar("T")
 

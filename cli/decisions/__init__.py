@@ -1,0 +1,1 @@
+"""`skyshore decisions`: shows and exports the decision log."""

@@ -1,0 +1,1 @@
+"""`skyshore demo`: everything once, with real requests and a report."""

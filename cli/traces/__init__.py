@@ -1,0 +1,1 @@
+"""`skyshore traces`: makes, shows and checks schedule files."""

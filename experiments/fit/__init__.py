@@ -1,0 +1,1 @@
+"""Fits node models to live runs."""

@@ -1,0 +1,1 @@
+"""Runs cells, simulated and live, in processes or on Ray; verifies bundles."""

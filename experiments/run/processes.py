@@ -1,0 +1,134 @@
+"""Runs cells in processes of this machine, one process a cell: a crash costs that cell and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from experiments.plan.job import CellJob
+from experiments.run.work import perform
+from skyshore.domain.errors import SkyshoreError
+
+STOP_S = 15.0
+"""A live cell needs this long to stop its processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A cell is on its way."""
+
+    job: CellJob
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A cell is done; its files are in `folder`."""
+
+    job: CellJob
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A cell has no result."""
+
+    job: CellJob
+    reason: str
+    crashed: bool
+    """The worker was lost, so another try may succeed; otherwise the cell itself cannot be run."""
+
+
+Event = Progressed | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    job: CellJob
+    folder: Path
+    process: BaseProcess
+    pipe: Connection
+
+
+def run_in_processes(jobs: Sequence[CellJob], scratch: Path, parallel: int) -> Iterator[Event]:
+    """Yield what happens, until every job has finished or failed. Closing the iterator stops the workers.
+
+    `scratch` holds one folder a cell; a folder is whole only once its `Finished` was yielded.
+    """
+    # Forks from a process without threads that has everything imported: safe, and a cell starts in milliseconds.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.run.work"])
+    waiting, workers = list(reversed(jobs)), list[_Worker]()
+    try:
+        while waiting or workers:
+            while waiting and len(workers) < parallel:
+                workers.append(_start(context, waiting.pop(), scratch))
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [worker for worker in workers if worker.pipe in ready]:
+                event = _hear(worker)
+                if not isinstance(event, Progressed):
+                    worker.process.join()
+                    worker.pipe.close()
+                    workers.remove(worker)
+                yield event
+    finally:
+        _stop(workers)
+
+
+def _start(context: ForkServerContext, job: CellJob, scratch: Path) -> _Worker:
+    folder = scratch / job.cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, folder, there), name=job.cell.name)
+    process.start()
+    there.close()  # so that the end of the worker is the end of the pipe
+    return _Worker(job, folder, process, here)
+
+
+def _hear(worker: _Worker) -> Event:
+    try:
+        said = worker.pipe.recv()
+    except EOFError:
+        worker.process.join()
+        return Failed(worker.job, f"its worker ended with status {worker.process.exitcode}", crashed=True)
+    if isinstance(said, float):
+        return Progressed(worker.job, said)
+    return Failed(worker.job, said, crashed=False) if said else Finished(worker.job, worker.folder)
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(STOP_S)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.pipe.close()
+
+
+def _work(job: CellJob, folder: Path, pipe: Connection) -> None:
+    # Ctrl-C reaches the whole group of processes; the parent decides what it means and then asks us to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def progress(share: float) -> bool:
+        pipe.send(share)
+        return True
+
+    try:
+        perform(job, folder, progress)
+    except (SkyshoreError, OSError) as error:
+        pipe.send(str(error) or type(error).__name__)
+    except Exception:  # reported with its traceback, because only a mistake of ours comes here
+        pipe.send(traceback.format_exc())
+    else:
+        pipe.send("")

@@ -1,0 +1,193 @@
+"""The attempt loop of every kind of task: place it, run it, try another node after a failure, record the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import count
+from typing import Protocol, TypeVar
+
+from gateway.attempt_log import AttemptLog, JoulesPerByte
+from gateway.endings import COMPLETED, RETRIED, ending_of
+from gateway.records import RecordWriter
+from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable, NoFeasibleArm, QueueFull, SkyshoreError
+from skyshore.domain.placement import Placement
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task, TaskKind
+from skyshore.ports import SchedulerClient, WorkerClient
+from skyshore.runtime import telemetry
+
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+ResultT = TypeVar("ResultT")
+
+ROOM_POLL_S = 0.5
+"""Longest wait before the scheduler is asked again for a node with room."""
+MIN_DEADLINE_S = 0.001
+"""A node never gets less time than this: zero would mean no deadline on the wire."""
+
+_in_flight = cache(telemetry.IN_FLIGHT.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimits:
+    """What one kind of task may use up."""
+
+    attempts: int
+    """Executions in all, the first one included."""
+    waits_for_room: bool
+    """If no node can take the task: True waits until the deadline, False fails at once."""
+
+
+# A caller waits for the answer of a language model. A clip was accepted and is worth waiting for.
+RETRY_LIMITS: Mapping[TaskKind, RetryLimits] = {
+    TaskKind.LLM: RetryLimits(attempts=3, waits_for_room=False),
+    TaskKind.VIDEO_DETECT: RetryLimits(attempts=6, waits_for_room=True),
+    TaskKind.VIDEO_CLASSIFY: RetryLimits(attempts=6, waits_for_room=True),
+}
+
+
+class TaskRun(Protocol[ResultT_co]):
+    """One task with its payload: what differs between the kinds."""
+
+    @property
+    def task(self) -> Task:
+        """The task. Its `deadline_s` counts from `arrived_s`."""
+        ...
+
+    @property
+    def arrived_s(self) -> float:
+        """When the task began, on `time.monotonic`."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """What the task makes, for messages: "the answer", "segment 3"."""
+        ...
+
+    async def profile(self) -> TaskProfile:
+        """Features of the task for its placement. Called once."""
+        ...
+
+    def placement_error(self, error: NoFeasibleArm) -> SkyshoreError:
+        """The error that the caller gets when no arm can run the task."""
+        ...
+
+    async def prepare(self, placement: Placement, log: AttemptLog) -> None:
+        """Make the payload fit the placed arm and set `log.up_bytes`. Errors are not tried again."""
+        ...
+
+    async def execute(self, node: WorkerClient, task: Task, placement: Placement, log: AttemptLog) -> ResultT_co:
+        """Run the prepared payload on `node`.
+
+        Args:
+            node: client of the placed node.
+            task: the task as the node gets it: its `deadline_s` counts from now.
+            placement: the arm to use.
+            log: where to add `down_bytes` and the node's figures.
+
+        Returns:
+            The result. An error after this is not tried again.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Cancel what still runs on a node. Called once, at the end."""
+        ...
+
+
+class AttemptLoop:
+    """Runs tasks on nodes and records their outcomes. Which errors it tries again: see `gateway.endings`."""
+
+    def __init__(
+        self,
+        scheduler: SchedulerClient,
+        workers: Callable[[str], WorkerClient],
+        records: RecordWriter,
+        joules_per_byte: JoulesPerByte,
+    ) -> None:
+        """`workers` gives the client for a node's address."""
+        self._scheduler, self._workers, self._records = scheduler, workers, records
+        self._joules_per_byte = joules_per_byte
+
+    @asynccontextmanager
+    async def run(self, run: TaskRun[ResultT]) -> AsyncIterator[ResultT]:
+        """Run a task. The deadline includes the `async with` block; leaving the block early cancels the task.
+
+        Raises:
+            DeadlineExceeded: `run.task.deadline_s` passed, counted from `run.arrived_s`.
+            SkyshoreError: the last failure, or one that is not tried again.
+        """
+        log = AttemptLog(self._records, run.task, run.arrived_s, self._joules_per_byte)
+        ending = COMPLETED
+        try:
+            with _in_flight(run.task.kind.value).track_inprogress():
+                async with _deadline(run), aclosing(run):
+                    yield await self._first_success(run, log)
+        except BaseException as error:
+            ending = ending_of(error)
+            raise
+        finally:
+            log.close(ending)
+
+    async def _first_success(self, run: TaskRun[ResultT], log: AttemptLog) -> ResultT:
+        profile = await run.profile()
+        limits = RETRY_LIMITS[run.task.kind]
+        failed_nodes: list[str] = []
+        failure: SkyshoreError | None = None
+        for attempt in count(1):
+            placement = await self._place(run, profile, attempt, failed_nodes, failure)
+            log.begin(placement)
+            await run.prepare(placement, log)
+            try:
+                return await run.execute(self._workers(placement.address), _as_seen_by_node(run), placement, log)
+            except RETRIED as error:
+                if attempt >= limits.attempts:
+                    raise
+                log.attempt_failed(error)
+                failed_nodes.append(placement.arm.node_id)
+                failure = error
+        raise AssertionError("the loop has no end")
+
+    async def _place(
+        self,
+        run: TaskRun[ResultT],
+        profile: TaskProfile,
+        attempt: int,
+        failed_nodes: list[str],
+        failure: SkyshoreError | None,
+    ) -> Placement:
+        while True:
+            try:
+                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=failed_nodes)
+            except NoFeasibleArm as error:
+                raise run.placement_error(error) from error
+            except (NodeUnavailable, QueueFull) as error:
+                if not RETRY_LIMITS[run.task.kind].waits_for_room:
+                    # No other node is left: the error of the last node tells the caller more than this one.
+                    raise failure or error from error
+                failed_nodes.clear()  # a node that failed is better than none
+                await asyncio.sleep(min(error.retry_after_s or ROOM_POLL_S, ROOM_POLL_S))
+
+
+@asynccontextmanager
+async def _deadline(run: TaskRun[object]) -> AsyncIterator[None]:
+    """Limit the block to the task's deadline. A TimeoutError of anything else passes unchanged."""
+    deadline_s = run.task.deadline_s
+    limit = asyncio.timeout(run.arrived_s + deadline_s - time.monotonic())
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(f"{run.subject} was not complete within {deadline_s:g} s; allow more time") from None
+
+
+def _as_seen_by_node(run: TaskRun[object]) -> Task:
+    """The task as a node gets it: the clocks differ, so `deadline_s` counts from now instead of from the arrival."""
+    left_s = run.arrived_s + run.task.deadline_s - time.monotonic()
+    return replace(run.task, deadline_s=max(MIN_DEADLINE_S, left_s))

@@ -1,0 +1,1 @@
+"""Video requests: uploads, jobs, segments, and placing and running them."""

@@ -1,0 +1,148 @@
+"""Accepts clips and keeps their files: uploads, results and annotated clips."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from gateway.request_options import RequestOptions, new_task_id
+from gateway.video.schema import ClipFacts, ClipFields, VideoJob
+from gateway.video.uploads import FILE_FIELD
+from skyshore.domain.errors import InvalidMedia, NotFound
+from skyshore.domain.job import TaskRecord
+from skyshore.domain.task import TaskKind
+from skyshore.domain.video import Detection
+from skyshore.ports import StateStore
+from skyshore.workload.annotations import write_mot
+
+log = structlog.get_logger()
+
+KEEP_S = 25 * 3600.0
+"""Seconds until a file is deleted: an hour more than the record that names it is kept."""
+SWEEP_EVERY_S = 3600.0
+
+
+class ClipStore:
+    """Uploads, results and annotated clips in one folder."""
+
+    def __init__(self, store: StateStore, folder: Path) -> None:
+        self._store = store
+        self._uploads, self.results = folder / "uploads", folder / "results"
+        self._annotating = asyncio.Lock()
+
+    def make_folders(self) -> None:
+        """Create the missing folders."""
+        for folder in (self._uploads, self.results):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    async def accept_upload(
+        self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
+    ) -> TaskRecord:
+        """Let `fill` write the clip to a path, then accept it. A refused clip is deleted.
+
+        Raises:
+            InvalidMedia: the file is not a clip that can be read.
+            NodeUnavailable: the state store is away.
+        """
+        await self._store.ping()  # before a gigabyte is uploaded in vain
+        task_id = new_task_id()
+        path = self._uploads / task_id
+        try:
+            fields, options = await fill(path)
+            return await self.accept(kind, task_id, path, fields, options)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, InvalidMedia):  # the caller does not know the name of our copy
+                raise InvalidMedia(error.message.replace(path.name, "the upload"), param=FILE_FIELD) from error
+            raise
+
+    async def accept(
+        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions
+    ) -> TaskRecord:
+        """Check a clip on disk and make it a job, which is durable when this returns. Raises as `accept_upload`."""
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
+
+        facts = await asyncio.to_thread(clip_work.probe, path)
+        job = VideoJob(
+            task_id=task_id,
+            path=str(path),
+            facts=facts,
+            created_at_s=time.time(),
+            kind=kind,
+            service_class=options.service_class,
+            deadline_s=options.deadline_s,
+            min_quality=options.min_quality,
+            traceparent=options.traceparent,
+            **fields.job_options(),
+        )
+        record = job.record()
+        await self._store.accept_job(record, job.model_dump_json().encode())
+        return record
+
+    async def annotated(self, record: TaskRecord) -> Path:
+        """The clip with its boxes, made at the first request. Raises NotFound when its files are deleted."""
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
+
+        return await self._draw(record, "mp4", clip_work.annotate)
+
+    async def contact_sheet(self, record: TaskRecord) -> Path:
+        """Some frames with their boxes, as a PNG. Otherwise as `annotated`."""
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
+
+        return await self._draw(record, "png", clip_work.contact_sheet)
+
+    async def mot_text(self, record: TaskRecord, label: str) -> str:
+        """The boxes of one class as MOT text; an empty label means all. Raises NotFound as `annotated`."""
+        result = Path(record.result_path)
+        if not await asyncio.to_thread(result.is_file):
+            raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
+        return await asyncio.to_thread(_mot, result, label)
+
+    async def _draw(
+        self,
+        record: TaskRecord,
+        suffix: str,
+        make: Callable[[Path, ClipFacts, Mapping[int, list[Detection]], Path], None],
+    ) -> Path:
+        target = self.results / f"{record.task_id}.{suffix}"
+        result = Path(record.result_path)
+        clip = Path((record.detail or {}).get("path", ""))
+        async with self._annotating:  # one at a time: it uses a whole core
+            if not await asyncio.to_thread(target.is_file):
+                if not await asyncio.to_thread(lambda: result.is_file() and clip.is_file()):
+                    raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
+                facts = ClipFacts.model_validate_json((record.detail or {})["facts"])
+                boxes = await asyncio.to_thread(_boxes, result)
+                await asyncio.to_thread(make, clip, facts, boxes, target)
+        return target
+
+    async def sweep(self) -> None:
+        """Delete old files. Runs until cancelled."""
+        while True:
+            deleted = await asyncio.to_thread(_delete_older, (self._uploads, self.results), time.time() - KEEP_S)
+            if deleted:
+                log.info("old files deleted", count=deleted)
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+
+def _boxes(result: Path) -> Mapping[int, list[Detection]]:
+    body: dict[str, Any] = orjson.loads(result.read_bytes())
+    return {frame["frame_index"]: [Detection(**box) for box in frame["detections"]] for frame in body["frames"]}
+
+
+def _mot(result: Path, label: str) -> str:
+    found = _boxes(result).items()
+    return write_mot((index, [box for box in boxes if label in ("", box.label)]) for index, boxes in found)
+
+
+def _delete_older(folders: tuple[Path, ...], than_s: float) -> int:
+    old = [path for folder in folders for path in folder.iterdir() if path.stat().st_mtime < than_s]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)

@@ -1,0 +1,1 @@
+"""From a TensorFlow.js graph model to an ONNX graph."""

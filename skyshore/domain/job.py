@@ -1,0 +1,46 @@
+"""An accepted task or job as the store keeps it: its record and its entry in the work stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TaskState(StrEnum):
+    """Where a task or a job stands. The last three never change again."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What `/v1/tasks/{id}` shows; the store keeps it for a day after it ended."""
+
+    task_id: str
+    kind: str
+    state: TaskState
+    created_at_s: float
+    updated_at_s: float
+    progress: float = 0.0
+    """Share of the work done, 0..1."""
+    node_ids: tuple[str, ...] = ()
+    error_code: str = ""
+    error: str = ""
+    result_path: str = ""
+    detail: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One entry of the work stream."""
+
+    entry_id: str
+    task_id: str
+    body: bytes
+    deliveries: int
+    """How often it was handed out, this time included."""

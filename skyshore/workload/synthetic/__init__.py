@@ -1,0 +1,1 @@
+"""Clips that are drawn from a seed, with exact ground truth."""
