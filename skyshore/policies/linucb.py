@@ -21,6 +21,7 @@ from skyshore.policies.arm_features import WIDTH, arm_features
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Policy
 from skyshore.policies.ridge import RidgeModels
 from skyshore.policies.snapshot import join_parts, split_parts
+from skyshore.rules.slack import deadline_slack
 
 FORMAT = "linucb/1"
 
@@ -46,7 +47,7 @@ class LinUcb(Policy):
         predicted, width = self._models[context.task.kind].read(arms, arm_features(arms, context))
         scores = predicted[:, 0] + self._alpha * width
         if self._constrain:
-            holds = arms.latency_s <= max(context.remaining_s, 1e-9)  # C1
+            holds = deadline_slack(arms.latency_s, context.remaining_s) >= 0
             if holds.any():
                 scores = np.where(holds, scores, -np.inf)
         return Decision(int(scores.argmax()), scores=scores)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from skyshore.rules.kernel import kernel
-from skyshore.rules.records import Record
+from skyshore.rules.records import Floats, Record
 
 
 @kernel
-def deadline_slack(latency_s: float, remaining_s: float) -> float:
-    """C1: share of the remaining time left over after the latency; unbounded below."""
+def deadline_slack(latency_s: Floats, remaining_s: float) -> Floats:
+    """C1: share of the remaining time left over after the latency (a number or an array); unbounded below."""
     return 1.0 - latency_s / max(remaining_s, 1e-9)
 
 
