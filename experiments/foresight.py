@@ -9,10 +9,9 @@ comes of it.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from experiments.bounds import Server, flights_of, servers_of
 from experiments.cell import Plan
@@ -63,24 +62,14 @@ class _Rows:
 
     def forked(self) -> _Rows:
         """The same, to be tried out."""
-        batch = copy(self.batch)
-        twins = {id(row): copy(row) for row in (*batch.rows, *batch.waiting)}
-        batch.rows = [twins[id(row)] for row in batch.rows]
-        batch.waiting = deque(twins[id(row)] for row in batch.waiting)
-        if batch.running is not None:
-            chunk = tuple((twins[id(row)], tokens) for row, tokens in batch.running.chunk)
-            batch.running = replace(batch.running, chunk=chunk)
-        return _Rows(batch, dict(self.due_s))
+        return _Rows(copy(self.batch), dict(self.due_s))
 
     def add(self, row: Row, due_s: float) -> bool:
         """Take a row at its arrival. False when there is no room."""
         if not self.batch.offer(row):
             return False
         self.due_s[row.key] = due_s
-        if self.batch.running is None:
-            self.batch.begin(row.arrived_s)
-        elif self.batch.joins_now():
-            self.batch.shorten(row.arrived_s)
+        self.batch.begin_or_shorten(row.arrived_s)
         return True
 
 

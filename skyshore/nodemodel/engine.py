@@ -106,7 +106,7 @@ def busy_s(engine: Record, rows: Records, after: Integers, now_s: float) -> floa
         under_way_s = now_s - row.started_s
         worked_s += under_way_s if under_way_s < row.work_s else row.work_s
         number = after[number]
-    return worked_s / engine.slots
+    return float(worked_s / engine.slots)
 
 
 # ------------------------------------------------------------------------------------------------------- video
