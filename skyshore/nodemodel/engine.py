@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skyshore.nodemodel.batching import run_end_s
 from skyshore.nodemodel.lines import append, is_in, remove, take_first
 from skyshore.nodemodel.records import COUNT, FIRST, LLM, VIDEO
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
@@ -97,8 +98,7 @@ def busy_s(engine: Record, rows: Records, after: Integers, now_s: float) -> floa
     worked_s: float = engine.worked_s
     if engine.kind == LLM:
         if engine.run_open:
-            end_s = engine.run_start_s + engine.run_each_s * engine.run_count
-            worked_s += min(now_s, end_s) - engine.run_start_s
+            worked_s += min(now_s, run_end_s(engine)) - engine.run_start_s
         return worked_s
     number = engine.working[FIRST]
     for _ in range(engine.working[COUNT]):

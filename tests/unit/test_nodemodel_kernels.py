@@ -16,11 +16,13 @@ from skyshore.nodemodel.engine import (
     busy_s,
     cancel,
     change_pace,
+    clear,
     end_segment,
     fill_engine,
     offer,
     segment_work_s,
 )
+from skyshore.nodemodel.lines import members
 from skyshore.nodemodel.records import ENGINE, LEDGER, LLM, ROW
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 from skyshore.rules.kernel import can_compile, compiled
@@ -42,6 +44,7 @@ class Node:
         self.engine, self.ledger = self.engines[0], ledgers[0]
         self.views = [each.view(np.recarray) if arrays else each for each in (self.engines, self.tasks, ledgers)]
         fill_engine(self.views[0][0], speed)
+        self.use(clear)(self.engine)
         self.views[2][0].idle_watts = 10.0
         self.use(open_ledger)(self.ledger, 0.0, 0.0)
         self.open, self.now_s, self.log = set[int](), 0.0, list[Any]()
@@ -100,7 +103,8 @@ class Node:
             for number in left[:done]:
                 self.leave(number, done=True)
         while engine.kind != LLM:
-            ends = [(max(t.started_s + t.work_s, t.ready_s), n) for n, t in self.serving()]
+            serving = [(number, self.views[1][number]) for number in members(engine.working, self.after)]
+            ends = [(max(task.started_s + task.work_s, task.ready_s), number) for number, task in serving]
             if not ends or min(ends)[0] > time_s:
                 break
             self.now_s, number = min(ends)
@@ -108,16 +112,6 @@ class Node:
             self.start()
             self.leave(number, done=True)
         self.now_s = time_s
-
-    def serving(self) -> list[tuple[int, Any]]:
-        waits, place = set[int](), int(self.engine_line("waiting")[1])
-        for _ in range(self.engine_line("waiting")[0]):
-            waits.add(place)
-            place = int(self.after[place])
-        return [(number, self.views[1][number]) for number in self.open - waits]
-
-    def engine_line(self, name: str) -> list[int]:
-        return [int(value) for value in getattr(self.views[0][0], name)]
 
     def drift(self, slowdown: float, hindrance: float) -> None:
         self.views[0][0].slowdown, self.views[0][0].hindrance = slowdown, hindrance
@@ -171,3 +165,36 @@ def test_engines_and_ledgers_are_the_same_in_both_forms(seed: int) -> None:
     plain, machine = (Node(speed, arrays=arrays).history(seed) for arrays in (False, True))
     assert len(plain) > 5 * TASKS
     assert plain == machine
+
+
+def a_node_with(*tasks: tuple[int, int]) -> Node:
+    """A plain node that has just begun with rows of so many prompt and output tokens."""
+    node = Node(LlmSpeed("m", "test", iteration_s=0.01, slots=8, chunk_tokens=1000, busy_watts=5.0), arrays=False)
+    for number, (prompt, output) in enumerate(tasks):
+        node.arrive(number, prompt, output, 0)
+    return node
+
+
+def test_rows_that_were_decoding_are_done_first_and_cancelled_ones_leave_last() -> None:
+    node = a_node_with((10, 2), (10, 50))
+    node.pass_to(0.01, 0)
+    node.arrive(2, 10, 1, 0)
+    node.arrive(3, 10, 1, 0)
+    assert node.call(cancel, 1, 0.015)
+    assert not node.call(cancel, 1, 0.015), "it is forgotten already"
+    assert node.call(end_iterations, node.leaving) == 1
+    assert [node.leaving[0], node.leaving[1], node.engine.dropped] == [0, 1, 1]
+    node.call(begin_iterations, 0.02, 0)
+    assert node.call(end_iterations, node.leaving) == 2
+    assert node.leaving[:2] == [2, 3]
+    assert node.engine.kv_reserved == 0
+
+
+def test_an_engine_that_starts_anew_has_no_tasks_and_keeps_its_pace() -> None:
+    node = a_node_with((10, 20), (10, 30))
+    node.drift(2.0, 1.0)
+    clear(node.engine)
+    assert members(node.engine.working, node.after) == []
+    assert busy_s(node.engine, node.tasks, node.after, 5.0) == 0.0
+    node.arrive(4, 10, 1, 0)
+    assert run_end_s(node.engine) == 0.02
