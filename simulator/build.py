@@ -4,76 +4,73 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from simulator.cluster import Cluster, ClusterSettings
-from simulator.dispatch import CoreDispatcher, Dispatcher
-from simulator.host import Host
-from simulator.node import NodePlan, SimNode
-from simulator.node import Path as LinkPath
-from simulator.timeline import Timeline
-from skyshore.domain.outcome import Outcome
+from simulator.plant import LinkPath, NodePlan
+from simulator.policy import DecidingPolicy, PolicyDriver
+from simulator.simulation import Simulation, SimulationSettings
 from skyshore.domain.placement import DecisionRecord
 from skyshore.links.capacity import Constant, Trace
-from skyshore.links.meter import MeteredWay
 from skyshore.links.settings import Direction
-from skyshore.links.shaper import Bucket, DelayLine, OneWay, capacity_of, chunk_bytes
+from skyshore.links.shaper import Bucket, DelayLine, LinkDirection, capacity_of, chunk_bytes
 from skyshore.links.trace_files import TraceError, parse_trace
 from skyshore.nodemodel.calibration import Calibration, Overheads, calibration_from_document
 from skyshore.nodemodel.document import ProfileError, profile_from_document
 from skyshore.nodemodel.hardware import HARDWARE, INSTANT, modelled_profile
 from skyshore.nodemodel.speed import NodeProfile
+from skyshore.policies.protocol import Policy
+from skyshore.policies.registry import create_policy
+from skyshore.profiling.reward import RewardWeights
+from skyshore.rules.reward import blank_rewards
 from skyshore.scenario import FaultTable, InvalidScenario, NodeTable, Scenario
 from skyshore.scenario_links import link_settings
-from skyshore.scheduling.core import CoreSettings, SchedulerCore
-
-
-@dataclass(frozen=True, slots=True)
-class Simulation:
-    """Everything wired, nothing run yet."""
-
-    timeline: Timeline
-    cluster: Cluster
-    dispatcher: Dispatcher
 
 
 def build(
     scenario: Scenario,
     folder: Path,
-    on_outcome: Callable[[Outcome], None],
-    settings: ClusterSettings | None = None,
+    *,
+    settings: SimulationSettings | None = None,
     on_decision: Callable[[DecisionRecord], None] | None = None,
+    policy: Policy | None = None,
+    arrays: bool = False,
 ) -> Simulation:
-    """Wire a scenario; files it names are looked up in `folder`. `on_decision` is shown every decision.
+    """Wire a scenario under its policy; files it names are looked up in `folder`.
+
+    Args:
+        scenario: What is simulated.
+        folder: Where its files are.
+        settings: Constants of the run, in place of those that the scenario was calibrated to.
+        on_decision: Is shown every decision, refusals too.
+        policy: In place of the scenario's.
+        arrays: Run machine code; numba must be installed.
 
     Raises:
         InvalidScenario: a profile or a trace cannot be used.
         NotFound: no such policy.
     """
-    timeline = Timeline()
-    dispatcher = CoreDispatcher(SchedulerCore(CoreSettings(policy=scenario.policy, seed=scenario.seed)), on_decision)
-    cluster = fleet(scenario, folder, timeline, dispatcher, on_outcome, settings=settings)
-    return Simulation(timeline, cluster, dispatcher)
+    policy = policy or create_policy(scenario.policy, np.random.default_rng([scenario.seed, 0]))
+    driver = DecidingPolicy(scenario.policy, policy, on_decision)
+    return fleet(scenario, folder, driver, settings=settings, arrays=arrays)
 
 
 def fleet(
     scenario: Scenario,
     folder: Path,
-    timeline: Timeline,
-    dispatcher: Dispatcher,
-    on_outcome: Callable[[Outcome], None],
+    policy: PolicyDriver,
     *,
-    settings: ClusterSettings | None = None,
-) -> Cluster:
-    """A scenario's nodes, links and faults under any dispatcher. Raises InvalidScenario like `build`."""
+    settings: SimulationSettings | None = None,
+    arrays: bool = False,
+) -> Simulation:
+    """A scenario's nodes, links and faults, whoever decides. Raises InvalidScenario like `build`."""
     links = _Links(scenario, folder)
-    plans = []
     known = calibration_of(scenario, folder)
-    host = Host(known.contention) if known.contention else None
+    plans = []
     for table in scenario.nodes:
         stated = profile_of(table, folder)
         plans += [
@@ -82,14 +79,16 @@ def fleet(
                 table.tier,
                 known.nodes.get(node_id, stated),
                 links.path(node_id),
-                host if node_id in known.nodes else None,
+                "calibrated" if known.contention and node_id in known.nodes else "",
             )
             for node_id in table.ids
         ]
-    cluster = Cluster(timeline, plans, dispatcher, on_outcome, settings or settings_of(known.overheads, scenario.seed))
+    settings = settings or settings_of(known.overheads, scenario.seed)
+    rewards = blank_rewards(asdict(RewardWeights()))
+    simulation = Simulation(plans, policy, rewards, settings, contention=known.contention, arrays=arrays)
     for fault in scenario.faults:
-        _plan_fault(fault, timeline, cluster)
-    return cluster
+        _plan_fault(fault, simulation)
+    return simulation
 
 
 def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
@@ -102,12 +101,12 @@ def calibration_of(scenario: Scenario, folder: Path) -> Calibration:
         raise InvalidScenario(f"calibration '{scenario.calibration}': {error}") from error
 
 
-def settings_of(overheads: Overheads, seed: int | None = None) -> ClusterSettings:
+def settings_of(overheads: Overheads, seed: int | None = None) -> SimulationSettings:
     """What the hops between client, gateway and node take: drawn from their spread, or the medians without a seed."""
     drawn = None
     if seed is not None and overheads.request_spread_s:
         drawn = _drawn(overheads, np.random.default_rng([seed, *b"overheads"]))
-    return ClusterSettings(gateway_s=overheads.gateway_s, hop_s=overheads.request_s / 2, overheads=drawn)
+    return SimulationSettings(gateway_s=overheads.gateway_s, hop_s=overheads.request_s / 2, overheads=drawn)
 
 
 def _drawn(overheads: Overheads, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
@@ -147,22 +146,25 @@ class _Links:
         self._shared: dict[str, tuple[Bucket, Bucket]] = {}
 
     def path(self, node_id: str) -> LinkPath:
+        """The link of a node."""
         settings = link_settings(self._scenario, node_id)
         if settings is None:
-            free = OneWay(Bucket(Constant(math.inf)), DelayLine(Direction(), 0.0, self._rng(node_id, 0)))
+            free = LinkDirection(Bucket(Constant(math.inf)), DelayLine(Direction(), 0.0, self._rng(node_id, 0)))
             return LinkPath(free, free)
-        ways = [settings.up, settings.down]
-        buckets = self._buckets(settings.shared, ways)
-        rtt_s = sum(way.delay_s for way in ways)
-        lines = [DelayLine(way, rtt_s, self._rng(node_id, i)) for i, way in enumerate(ways)]
-        chunks = [chunk_bytes(way, self._trace(way.trace)) for way in ways]
-        up, down = (MeteredWay(*parts) for parts in zip(buckets, lines, chunks, strict=True))
-        return LinkPath(up, down, settings.joules_per_byte)
+        directions = [settings.up, settings.down]
+        buckets = self._buckets(settings.shared, directions)
+        rtt_s = sum(direction.delay_s for direction in directions)
+        up, down = (
+            LinkDirection(bucket, DelayLine(direction, rtt_s, self._rng(node_id, number)))
+            for number, (bucket, direction) in enumerate(zip(buckets, directions, strict=True))
+        )
+        chunks = [chunk_bytes(direction, self._trace(direction.trace)) for direction in directions]
+        return LinkPath(up, down, *chunks, settings.joules_per_byte)
 
-    def _buckets(self, word: str, ways: list[Direction]) -> tuple[Bucket, Bucket]:
+    def _buckets(self, word: str, directions: list[Direction]) -> tuple[Bucket, Bucket]:
         if word in self._shared:
             return self._shared[word]
-        up, down = (Bucket(capacity_of(way, self._trace(way.trace))) for way in ways)
+        up, down = (Bucket(capacity_of(way, self._trace(way.trace))) for way in directions)
         if word:
             self._shared[word] = (up, down)
         return up, down
@@ -179,32 +181,15 @@ class _Links:
         return np.random.default_rng([self._scenario.seed, way, *node_id.encode()])
 
 
-def _plan_fault(fault: FaultTable, timeline: Timeline, cluster: Cluster) -> None:
-    node = cluster.nodes[fault.node]
-
-    def crash(_: None) -> None:
-        if node.alive:
-            cluster.crash(node)
-
-    def boot(_: None) -> None:
-        if not node.alive:
-            cluster.boot(node)
-
-    def drift(slowdown: float) -> None:
-        node.drift(slowdown)
-
+def _plan_fault(fault: FaultTable, simulation: Simulation) -> None:
+    node = fault.node
     if fault.kind == "drift":
-        timeline.at(fault.at_s, drift, fault.slowdown)
+        simulation.at(fault.at_s, partial(simulation.drift, node, fault.slowdown))
         if fault.for_s is not None:
-            timeline.at(fault.at_s + fault.for_s, drift, 1.0)
+            simulation.at(fault.at_s + fault.for_s, partial(simulation.drift, node, 1.0))
     elif fault.kind == "boot":
-        timeline.at(fault.at_s, boot, None)
+        simulation.at(fault.at_s, partial(simulation.boot, node))
     elif fault.kind == "crash":
-        timeline.at(fault.at_s, crash, None)
+        simulation.at(fault.at_s, partial(simulation.crash, node))
         if fault.for_s is not None:
-            timeline.at(fault.at_s + fault.for_s, boot, None)
-
-
-def joules_of(nodes: Mapping[str, SimNode]) -> dict[str, float]:
-    """What each node drew in all, whether a task paid for it or not."""
-    return {node_id: node.joules() for node_id, node in nodes.items()}
+            simulation.at(fault.at_s + fault.for_s, partial(simulation.boot, node))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Codec
 from skyshore.nodemodel.speed import VideoSpeed
+from skyshore.rules.kernel import kernel
 
 CLIP_MODEL = "space-time-actions"
 CLIP_FRAMES = 8
@@ -45,3 +46,9 @@ def clip_speeds(bare: VideoSpeed) -> list[VideoSpeed]:
         )
         for (codec, encode_quality), (accuracy, frame_bytes) in ACCURACY.items()
     ]
+
+
+@kernel
+def strided(frames: int, stride: int) -> int:
+    """Frames left when every `stride`-th is sent."""
+    return -(-frames // stride)

@@ -40,7 +40,7 @@ class A2(Policy):
     def select(self, context: Context, arms: Arms) -> Decision:
         """Score: accuracy, then speed; edge arms score minus infinity."""
         if not arms.is_cloud.any():
-            return Decision(REFUSED, reason="no cloud arm has room, and this policy uses no other", passing=True)
+            return Decision(REFUSED, reason="no cloud arm has room, and this policy uses no other", transient=True)
         seen, ratio, _ = self._ratios[context.task.kind].read(ANY, arms)
         latency_s = arms.latency_s * np.where(seen > 0, ratio, 1.0)
         slowness = latency_s / (latency_s.max() + 1e-9)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skyshore.policies.arm_slots import ArmSlots
-from skyshore.policies.protocol import ArmEstimate, Arms, FewArms, Floats
+from skyshore.policies.protocol import ArmEstimate, Arms, Floats
 from skyshore.policies.snapshot import pack, unpack
 
 FORGET = 0.98
@@ -62,12 +62,6 @@ class ArmModels:
         """Learned figures of the rows of `arms`: [ROWS, len(arms)]."""
         where = self.slots.of(arms)  # first: it may make room, which replaces the block
         return self._block[:, where]
-
-    def of_few(self, arms: FewArms) -> list[list[float]]:
-        """`of` in plain numbers, arm by arm: [len(arms)][ROWS]."""
-        where = self.slots.of_few(arms)
-        figures: list[list[float]] = self._block[:, where].T.tolist()
-        return figures
 
     def of_arm(self, arm_id: str) -> Floats:
         """Learned figures of one arm: [ROWS]."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skyshore.policies.protocol import Arms, ArmTable, FewArms, Integers
+from skyshore.policies.protocol import Arms, ArmTable, Integers
 
 SPARE = 256
 """Arms that left are remembered, in case they come back, up to this many and three times those that are here."""
@@ -43,14 +43,6 @@ class ArmSlots:
         if arms.table is not self._table:
             self._renumber(arms.table)
         if len(arms.rows) == len(self._of_rows):
-            return slice(0, len(self._of_rows)) if self._in_order else self._of_rows
-        return self._of_rows[arms.rows]
-
-    def of_few(self, arms: FewArms) -> Where:
-        """Slots of the rows of `arms`."""
-        if arms.table is not self._table:
-            self._renumber(arms.table)
-        if len(arms) == len(self._of_rows):
             return slice(0, len(self._of_rows)) if self._in_order else self._of_rows
         return self._of_rows[arms.rows]
 

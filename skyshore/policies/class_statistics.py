@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyshore.policies.arm_slots import ArmSlots, Where
-from skyshore.policies.protocol import Arms, FewArms, Floats
+from skyshore.policies.protocol import Arms, Floats
 from skyshore.policies.snapshot import pack, unpack
 
 MOST_CLASSES = 64
@@ -37,14 +37,6 @@ class ClassStatistics:
         count = self._count[row, where]
         mean = self._sum[row, where] / np.maximum(count, 1e-12)
         return count, mean, self._total[row]
-
-    def read_few(self, service_class: str, arms: FewArms) -> tuple[list[float], list[float], float]:
-        """`read` in plain numbers."""
-        row, where = self._row(service_class), self.slots.of_few(arms)
-        counts: list[float] = self._count[row, where].tolist()
-        sums: list[float] = self._sum[row, where].tolist()
-        means = [reward / max(count, 1e-12) for reward, count in zip(sums, counts, strict=True)]
-        return counts, means, self._total[row]
 
     def learn(self, service_class: str, arm_id: str, reward: float) -> None:
         """Take in one outcome."""

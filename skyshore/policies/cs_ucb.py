@@ -5,38 +5,108 @@ f says whether all constraints hold (least normalised slack, eq. 3); among the a
 
     U(k, a) = R(k, a) / N(k, a) + δ·√(ln t / N(k, a)) + θ·P(a),    P = min(f, 0)
 
-is taken, an arm never pulled counting as infinite. Reward: −E / E_ref + λ·f, both measured (`profiling.reward`).
+is taken. An arm never pulled counts as infinite. Reward: −E / E_ref + λ·f, both measured (`skyshore.rules.reward`).
 
 Our choices, where we found nothing: updates come from measured outcomes, late as they are, never from the estimate;
 N and R are discounted (γ); t is the discounted number of outcomes of the class; ties are broken at random; δ = 0.5,
 θ = 1 (a re-implementation's grid gave δ = 0.5); when nothing holds, `infeasible` says what is done. With `slot_s` the
-arrivals of a slot are placed together, nearest deadline first, each seeing the room the ones before it took: the
+arrivals of a slot are placed together, nearest deadline first. Each sees the room that the ones before it took: the
 paper's super-arm with reservations. The core does that batching.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from skyshore.domain.task import TaskKind
-from skyshore.policies.best import draw_best
-from skyshore.policies.class_statistics import ClassStatistics
-from skyshore.policies.constraints import deadline_slack, least_slacks, resource_slack
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Formula, Policy
-from skyshore.policies.snapshot import join_parts, split_parts
+from skyshore.policies.kernel_policy import KernelPolicy
+from skyshore.policies.snapshot import join_parts, pack, split_parts, unpack
+from skyshore.rules.choose import learn, score_by_load, select_arm, take_best
+from skyshore.rules.confidence import confidence_index
+from skyshore.rules.kernel import implement, kernel
+from skyshore.rules.records import NONE, Options, Record, Records, dtype_of, in_form, rows
+from skyshore.rules.slack import least_slack
+from skyshore.rules.statistics import Statistics, blank_statistics, forget_arm, learn_reward, mean_reward, with_slots
 
 FORMAT = "cs_ucb/1"
 INFEASIBLE = ("largest_slack", "least_loaded", "reject")
+_, LEAST_LOADED, REJECT = range(3)
+FIRST_ARMS = 16
+
+SETTINGS = dtype_of("delta theta discount", "constrain explore infeasible")
 
 
-class CsUcb(Policy):
+class CsUcbState(NamedTuple):
+    """Settings and what was learned."""
+
+    settings: Records
+    statistics: Statistics
+    rng: np.random.Generator
+
+
+@implement(select_arm, CsUcbState)
+def select_cs_ucb(state: CsUcbState, demand: Record, options: Options) -> None:
+    """Filter by f, then take the largest index."""
+    settings, decision = state.settings[0], options.decision[0]
+    total = state.statistics.totals[demand.kind][demand.group]
+    counts = state.statistics.counts[demand.kind][demand.group]
+    sums = state.statistics.sums[demand.kind][demand.group]
+    log_total = max(math.log(total), 0.0) if total > 0 else 0.0
+    some_hold = False
+    for index in range(decision.count):
+        estimate = options.estimates[index]
+        slack = least_slack(estimate, demand.remaining_s)
+        count = counts[estimate.slot]
+        score = math.inf
+        if not settings.explore:
+            score = -estimate.joules
+        elif total > 0 and count > 0:
+            mean = mean_reward(sums[estimate.slot], count)
+            score = confidence_index(mean, count, log_total, slack, settings.delta, settings.theta)
+        if slack >= 0:
+            some_hold = True
+        elif settings.constrain:
+            score = -math.inf
+        options.scores[index] = score
+    if some_hold or not settings.constrain:
+        take_best(state.rng, options)
+    else:
+        choose_infeasible(state, demand, options)
+
+
+@kernel
+def choose_infeasible(state: CsUcbState, demand: Record, options: Options) -> None:
+    """What is done when no arm holds."""
+    settings, decision = state.settings[0], options.decision[0]
+    if settings.infeasible == LEAST_LOADED:
+        score_by_load(options)
+    else:
+        for index in range(decision.count):
+            options.scores[index] = least_slack(options.estimates[index], demand.remaining_s)
+    if settings.infeasible == REJECT:
+        decision.index, decision.scores, decision.transient = NONE, 1, 1
+    else:
+        take_best(state.rng, options)
+
+
+@implement(learn, CsUcbState)
+def learn_cs_ucb(state: CsUcbState, attempt: Record, now_s: float) -> None:
+    """Semi-bandit feedback: the reward of the arm that ran the task."""
+    discount = state.settings[0].discount
+    learn_reward(state.statistics, attempt.kind, attempt.group, attempt.slot, attempt.reward, discount)
+
+
+class CsUcb(KernelPolicy):
     """The paper's policy and its ablations.
 
     `constrain` off leaves the filter out (UCB only); `explore` off leaves the bandit out (cheapest estimate among the
     arms that hold); `theta` weighs the penalty in the index, which matters only without the filter.
     """
+
+    state: CsUcbState
 
     def __init__(
         self,
@@ -53,106 +123,57 @@ class CsUcb(Policy):
         """Raises ValueError for a setting out of range."""
         if infeasible not in INFEASIBLE:
             raise ValueError(f"infeasible must be one of {', '.join(INFEASIBLE)}, not '{infeasible}'")
+        if not 0 < discount <= 1:
+            raise ValueError(f"discount must lie in (0, 1], not {discount}")
+        super().__init__()
         self.slot_s = slot_s
-        self._rng = rng
-        self._delta, self._theta, self._discount = delta, theta, discount
-        self._constrain, self._explore, self._infeasible = constrain, explore, infeasible
-        self._statistics = {kind: ClassStatistics(discount) for kind in TaskKind}
+        settings = rows(SETTINGS, 1, arrays=False)
+        settings[0].delta, settings[0].theta, settings[0].discount = delta, theta, discount
+        settings[0].constrain, settings[0].explore = int(constrain), int(explore)
+        settings[0].infeasible = INFEASIBLE.index(infeasible)
+        self.state = CsUcbState(settings, blank_statistics(FIRST_ARMS), rng)
 
-    def select(self, context: Context, arms: Arms) -> Decision:
-        """Filter by f, then take the largest index."""
-        slack = np.minimum(deadline_slack(arms, context), resource_slack(arms, context))
-        scores = self._index(context, arms, slack)
-        if self._constrain:
-            holds = slack >= 0
-            if not holds.any():
-                return self._when_nothing_holds(arms, slack)
-            scores = np.where(holds, scores, -np.inf)
-        return self._best(scores)
+    def prepare_arm(self, kind: int, slot: int) -> None:
+        """See KernelPolicy."""
+        statistics = with_slots(self.state.statistics, slot + 1)
+        forget_arm(statistics, kind, slot)
+        self.state = self.state._replace(statistics=statistics)
 
-    def select_few(self, context: Context, arms: FewArms) -> Decision:
-        """See Policy."""
-        slack = least_slacks(arms.estimates, context)
-        scores = self._index_few(context, arms, slack)
-        if not self._constrain:
-            return draw_best(scores, self._rng)
-        if max(slack) >= 0:
-            return draw_best(
-                [score if left >= 0 else -math.inf for score, left in zip(scores, slack, strict=True)], self._rng
-            )
-        if self._infeasible == "reject":
-            return self._rejection(slack)
-        return draw_best(slack if self._infeasible == "largest_slack" else _minus_share(arms), self._rng)
-
-    def update(self, feedback: Feedback) -> None:
-        """Semi-bandit feedback: the reward of the arm that ran the task."""
-        task = feedback.context.task
-        self._statistics[task.kind].learn(task.service_class, feedback.arm.arm_id, feedback.reward)
-
-    def formula(self) -> Formula:
-        """See Policy."""
-        numbers = {
-            "delta": self._delta,
-            "theta": self._theta,
-            "discount": self._discount,
-            "constrain": float(self._constrain),
-            "explore": float(self._explore),
-            "infeasible": float(INFEASIBLE.index(self._infeasible)),
-        }
-        return Formula("cs_ucb", self._rng, numbers)
+    def reason(self, features: tuple[float, ...]) -> str:
+        """See KernelPolicy."""
+        return "no arm would keep the deadline"
 
     def snapshot(self) -> bytes:
         """Counts and sums of every kind."""
-        return join_parts([statistics.snapshot(FORMAT) for statistics in self._statistics.values()])
+        return join_parts([self._part(number, kind) for number, kind in enumerate(TaskKind)])
 
     def restore(self, snapshot: bytes) -> None:
         """See Policy."""
-        fresh = {kind: ClassStatistics(self._discount) for kind in TaskKind}
-        for statistics, part in zip(fresh.values(), split_parts(snapshot, len(fresh)), strict=True):
-            statistics.restore(FORMAT, part)
-        self._statistics = fresh
+        parts = [unpack(FORMAT, part) for part in split_parts(snapshot, len(TaskKind))]
+        self.use(arrays=False)
+        self.state = self.state._replace(statistics=blank_statistics(FIRST_ARMS))
+        for number, (kind, part) in enumerate(zip(TaskKind, parts, strict=True)):
+            for row, service_class in enumerate(part["classes"].tolist()):
+                group = self.group(service_class)
+                for column, arm_id in enumerate(part["arms"].tolist()):
+                    slot = self.arm_number(kind, arm_id)
+                    statistics = self.state.statistics
+                    statistics.counts[number][group][slot] = float(part["count"][row, column])
+                    statistics.sums[number][group][slot] = float(part["sum"][row, column])
+                statistics = self.state.statistics
+                statistics.totals[number][group] = float(np.array(statistics.counts[number][group]).sum())
 
-    def _index(self, context: Context, arms: Arms, slack: Floats) -> Floats:
-        if not self._explore:
-            return -arms.joules
-        count, mean, total = self._statistics[context.task.kind].read(context.task.service_class, arms)
-        if total <= 0:
-            return np.full(len(arms), np.inf)
-        seen = count > 0
-        radius = np.sqrt(max(math.log(total), 0.0) / np.where(seen, count, 1.0))
-        index = mean + self._delta * radius + self._theta * np.minimum(slack, 0.0)
-        return np.where(seen, index, np.inf)
-
-    def _index_few(self, context: Context, arms: FewArms, slack: list[float]) -> list[float]:
-        if not self._explore:
-            return [-arm.joules for arm in arms.estimates]
-        counts, means, total = self._statistics[context.task.kind].read_few(context.task.service_class, arms)
-        if total <= 0:
-            return [math.inf] * len(slack)
-        log_total, delta, theta = max(math.log(total), 0.0), self._delta, self._theta
-        return [
-            confidence_index(mean, count, log_total, left, delta, theta) if count > 0 else math.inf
-            for count, mean, left in zip(counts, means, slack, strict=True)
-        ]
-
-    def _rejection(self, slack: Floats | list[float]) -> Decision:
-        return Decision(REFUSED, scores=slack, reason="no arm would keep the deadline", passing=True)
-
-    def _when_nothing_holds(self, arms: Arms, slack: Floats) -> Decision:
-        if self._infeasible == "reject":
-            return self._rejection(slack)
-        return self._best(slack if self._infeasible == "largest_slack" else -arms.load / arms.capacity)
-
-    def _best(self, scores: Floats) -> Decision:
-        best = np.flatnonzero(scores == scores.max())
-        index = int(best[0]) if len(best) == 1 else int(best[self._rng.integers(len(best))])
-        return Decision(index, 1.0 / len(best), scores)
-
-
-def confidence_index(mean: float, count: float, log_total: float, slack: float, delta: float, theta: float) -> float:  # noqa: PLR0917 - numba takes them so
-    """U(k, a) of an arm that was pulled."""
-    return mean + delta * math.sqrt(log_total / count) + theta * (slack if slack < 0 else 0.0)
-
-
-def _minus_share(arms: FewArms) -> list[float]:
-    return [-load / capacity for load, capacity in zip(arms.load, arms.capacity, strict=True)]
+    def _part(self, number: int, kind: TaskKind) -> bytes:
+        arms, groups = self.known_arms(kind), self.known_groups()
+        statistics = in_form(self.state.statistics, arrays=True)
+        where = np.array(list(arms.values()), dtype=np.intp)
+        classes = list(groups.values())
+        return pack(
+            FORMAT,
+            {
+                "arms": np.array(list(arms), dtype=np.str_),
+                "classes": np.array(list(groups), dtype=np.str_),
+                "count": statistics.counts[number][classes][:, where],
+                "sum": statistics.sums[number][classes][:, where],
+            },
+        )

@@ -39,7 +39,7 @@ class Dds(Policy):
     def select(self, context: Context, arms: Arms) -> Decision:
         """Score: minus bytes in the first pass, accuracy in the second; edge arms score minus infinity."""
         if not arms.is_cloud.any():
-            return Decision(REFUSED, reason="no cloud arm has room, and this policy uses no other", passing=True)
+            return Decision(REFUSED, reason="no cloud arm has room, and this policy uses no other", transient=True)
         second = self._asked.pop(_stream(context), False)
         in_time = arms.is_cloud & (arms.latency_s <= self._share * context.remaining_s)
         if not in_time.any():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyshore.policies.arm_slots import ArmSlots, engine_names
-from skyshore.policies.protocol import Arms, FewArms, Floats
+from skyshore.policies.protocol import Arms, Floats
 
 FIRST_ROOM = 16
 
@@ -29,13 +29,7 @@ class EngineQueues:
         where = self.slots.of(arms)  # first: it may make room, which replaces the column
         return self._free_at_s[where]
 
-    def of_few(self, arms: FewArms) -> list[float]:
-        """`of` in plain numbers."""
-        where = self.slots.of_few(arms)
-        free_at_s: list[float] = self._free_at_s[where].tolist()
-        return free_at_s
-
-    def number(self, arms: Arms | FewArms, index: int) -> int:
+    def number(self, arms: Arms, index: int) -> int:
         """Of the engine behind one row."""
         return self.slots.of_arm(engine_names(arms.table)[int(arms.rows[index])])
 

@@ -34,7 +34,7 @@ class FineInfer(Policy):
     def select(self, context: Context, arms: Arms) -> Decision:
         """Fullest cloud arm with a free slot, else the least loaded; edge arms score minus infinity."""
         if not arms.is_cloud.any():
-            return Decision(REFUSED, reason="no cloud arm has room, and this policy uses no other", passing=True)
+            return Decision(REFUSED, reason="no cloud arm has room, and this policy uses no other", transient=True)
         taken = arms.load / arms.slots
         scores = np.where(arms.is_cloud, np.where(taken < 1.0, taken, -taken), -np.inf)
         return Decision(int(scores.argmax()), scores=scores)

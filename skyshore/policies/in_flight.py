@@ -7,7 +7,6 @@ what a task can spare, in its own σ, through the bell-shaped curve that every `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,10 +108,6 @@ class InFlight:
         except IndexError:  # a node nothing was ever placed on
             self._grow(int(node.max()) + 1)
             return self._block.take(node, axis=1)
-
-    def of_few(self, node: Sequence[int]) -> list[NodeLoad]:
-        """`of` in plain numbers."""
-        return [self._nodes.get(number, _IDLE) for number in node]
 
     def add(self, number: int, task_id: str, now_s: float, flying: Flying, way: Way = NO_WAY) -> None:
         """A task was placed; those gone for good are forgotten."""

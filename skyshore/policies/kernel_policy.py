@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.policies.arm_slots import ArmSlots, engine_names
 from skyshore.policies.protocol import (
@@ -23,7 +23,6 @@ from skyshore.policies.protocol import (
     Context,
     Decision,
     Feedback,
-    Policy,
 )
 from skyshore.rules.choose import decide, learn
 from skyshore.rules.records import (
@@ -36,7 +35,9 @@ from skyshore.rules.records import (
     Options,
     Record,
     Records,
+    get,
     in_form,
+    put,
     rows,
 )
 from skyshore.rules.slack import spare_share
@@ -51,12 +52,13 @@ STATUSES = (
 )
 """By their numbers in records."""
 STATUS_NUMBERS = {status: number for number, status in enumerate(STATUSES)}
+FEATURES = ("f0", "f1", "f2", "f3")
 NOT_COPIED = {"arm_id", "node_id", "is_cloud"}
 COPIED = (*(name for name in ArmEstimate._fields if name not in NOT_COPIED), "latency_s")
 """Numbers that `ArmEstimate` and the records name alike."""
 
 
-class KernelPolicy(Policy):
+class KernelPolicy:
     """Keeps the numbers of arms, engines, service classes and tasks that the records use."""
 
     state: Any
@@ -71,7 +73,7 @@ class KernelPolicy(Policy):
         }
         self._tasks: dict[str, int] = {}
 
-    # ------------------------------------------------------------------------------- for a policy to fill in
+    # ------------------------------------------- for a policy to fill in; the state is in lists when they are called
 
     def prepare_arm(self, kind: int, slot: int) -> None:
         """Make room for an arm never met and blank it."""
@@ -82,8 +84,11 @@ class KernelPolicy(Policy):
     def prepare_tasks(self, count: int) -> None:
         """Make room for task numbers below `count`."""
 
-    def reason(self, decision: Record) -> str:
-        """Why a task was refused, in words."""
+    def prepare_nodes(self, count: int) -> None:
+        """Make room for node numbers below `count`."""
+
+    def reason(self, features: tuple[float, ...]) -> str:
+        """Why a task was refused, in words, from the features of the decision."""
         return ""
 
     # ------------------------------------------------------------------------ for the scheduler and simulator
@@ -94,9 +99,33 @@ class KernelPolicy(Policy):
             self.state = in_form(self.state, arrays=arrays)
             self.arrays = arrays
 
+    def make_room(self, *, nodes: int, tasks: int) -> None:
+        """Let the state take node and task numbers below these."""
+        arrays = self.arrays
+        self.use(arrays=False)
+        self.prepare_nodes(nodes)
+        self.prepare_tasks(tasks)
+        self.use(arrays=arrays)
+
     def number_arms(self, table: ArmTable) -> tuple[list[int], list[int]]:
-        """The numbers of a table's arms and of their engines, row by row; they stay while the arms do."""
+        """The numbers of a table's arms and of their engines, row by row; they stay while the arms do.
+
+        Arms never met are prepared; the state is in lists afterwards.
+        """
+        self.use(arrays=False)
         return self._arms[table.kind].of_table(table), self._engines[table.kind].of_table(table)
+
+    def arm_number(self, kind: TaskKind, arm_id: str) -> int:
+        """The number of one arm, met before or not."""
+        return self._arms[kind].of_arm(arm_id)
+
+    def known_arms(self, kind: TaskKind) -> dict[str, int]:
+        """All arms remembered and their numbers."""
+        return self._arms[kind].known()
+
+    def known_groups(self) -> dict[str, int]:
+        """Service classes and their numbers."""
+        return dict(self._groups)
 
     def group(self, service_class: str) -> int:
         """The number of a service class; the last number stands for all beyond the bound."""
@@ -110,15 +139,13 @@ class KernelPolicy(Policy):
     def decision(self, options: Options, count: int) -> Decision:
         """What the kernel wrote, as other policies would answer."""
         written = options.decision[0]
-        scores = None
-        if written.scores:
-            scores = np.array(options.scores[:count])
-        features = (written.f0, written.f1, written.f2, written.f3)[: int(written.features)]
-        if written.index == NONE:
-            transient = bool(written.transient)
-            reason = self.reason(written)
-            return Decision(REFUSED, float(written.propensity), scores, features, reason, transient)
-        return Decision(int(written.index), float(written.propensity), scores, features)
+        scores = np.array(options.scores[:count]) if get(written, "scores") else None
+        features = tuple(get(written, name) for name in FEATURES[: get(written, "features")])
+        index, propensity = get(written, "index"), get(written, "propensity")
+        if index == NONE:
+            transient = bool(get(written, "transient"))
+            return Decision(REFUSED, propensity, scores, features, self.reason(features), transient)
+        return Decision(index, propensity, scores, features)
 
     # ------------------------------------------------------------------------------------- as any other policy
 
@@ -129,7 +156,7 @@ class KernelPolicy(Policy):
         options = Options(rows(DECISION, 1, arrays=False), rows(ESTIMATE, count, arrays=False), [0.0] * count)
         options.decision[0].count = count
         fill_estimates(options.estimates, arms, *self.number_arms(arms.table), context.remaining_s)
-        decide(self.state, self.demand(context), options)
+        decide(self.state, self._demand(context), options)
         return self.decision(options, count)
 
     def update(self, feedback: Feedback) -> None:
@@ -137,15 +164,11 @@ class KernelPolicy(Policy):
         self.use(arrays=False)
         learn(self.state, self._attempt(feedback), feedback.now_s)
 
-    def demand(self, context: Context) -> Record:
-        """A task to be placed as a record."""
-        task, profile, demand = context.task, context.profile, rows(DEMAND, 1, arrays=False)[0]
-        demand.now_s, demand.waited_s, demand.remaining_s = context.now_s, context.waited_s, context.remaining_s
-        demand.deadline_s, demand.min_quality = task.deadline_s, task.min_quality
-        demand.kind, demand.group = KIND_NUMBERS[task.kind], self.group(task.service_class)
-        demand.prompt_tokens, demand.output_tokens = float(profile.prompt_tokens), profile.expected_output_tokens
-        demand.frames, demand.input_bytes = profile.frame_count, float(profile.input_bytes)
-        demand.task, demand.serial = self._task(task.task_id)
+    def _demand(self, context: Context) -> Record:
+        demand = rows(DEMAND, 1, arrays=False)[0]
+        put(demand, demand_values(context))
+        demand.group = self.group(context.task.service_class)
+        demand.task, demand.serial = self._task(context.task.task_id)
         return demand
 
     def _task(self, task_id: str) -> tuple[int, int]:
@@ -156,25 +179,59 @@ class KernelPolicy(Policy):
 
     def _attempt(self, feedback: Feedback) -> Record:
         context, arm, outcome = feedback.context, feedback.arm, feedback.outcome
-        worker, attempt = outcome.worker, rows(ATTEMPT, 1, arrays=False)[0]
-        for name in COPIED:
-            setattr(attempt, name, float(getattr(arm, name)))
+        attempt = rows(ATTEMPT, 1, arrays=False)[0]
+        put(attempt, {name: float(getattr(arm, name)) for name in COPIED})
         attempt.decided_s, attempt.waited_s = context.now_s, context.waited_s
-        attempt.remaining_s, attempt.deadline_s = context.remaining_s, outcome.deadline_s
-        attempt.min_quality, attempt.kind = context.task.min_quality, KIND_NUMBERS[context.task.kind]
-        attempt.group = self.group(context.task.service_class)
-        attempt.slot = self._arms[context.task.kind].of_arm(arm.arm_id)
+        attempt.remaining_s, attempt.min_quality = context.remaining_s, context.task.min_quality
+        attempt.kind, attempt.group = KIND_NUMBERS[context.task.kind], self.group(context.task.service_class)
+        attempt.slot = self.arm_number(context.task.kind, arm.arm_id)
         attempt.task, attempt.serial = self._task(context.task.task_id)
-        attempt.is_cloud, attempt.status = int(arm.is_cloud), STATUS_NUMBERS[outcome.status]
-        attempt.answered, attempt.met = int(outcome.status is OutcomeStatus.OK), int(outcome.met_deadline)
-        attempt.told_at_s, attempt.measured_s = outcome.finished_at_s, outcome.latency_s
-        attempt.gateway_s, attempt.queued_s = outcome.gateway_s, worker.queue_s
-        attempt.prefill_s, attempt.compute_s = worker.prefill_s, worker.compute_s
-        attempt.transmission_joules, attempt.inference_joules = outcome.transmission_joules, worker.inference_joules
-        attempt.idle_joules, attempt.answer_quality = worker.idle_joules, outcome.quality
-        attempt.sent_bytes, attempt.received_bytes = float(outcome.up_bytes), float(outcome.down_bytes)
-        attempt.reward = feedback.reward
+        attempt.is_cloud, attempt.reward = int(arm.is_cloud), feedback.reward
+        fill_outcome(attempt, outcome)
         return attempt
+
+
+def demand_values(context: Context) -> dict[str, float]:
+    """The fields of a DEMAND that a task, its profile and the time of the decision give."""
+    task, profile = context.task, context.profile
+    return {
+        "now_s": context.now_s,
+        "waited_s": context.waited_s,
+        "remaining_s": context.remaining_s,
+        "deadline_s": task.deadline_s,
+        "min_quality": task.min_quality,
+        "kind": KIND_NUMBERS[task.kind],
+        "model": NONE,
+        "prompt_tokens": profile.prompt_tokens,
+        "expected_tokens": profile.expected_output_tokens,
+        "frames": profile.frame_count,
+        "input_bytes": float(profile.input_bytes),
+    }
+
+
+def fill_outcome(attempt: Record, outcome: Outcome) -> None:
+    """Write what was measured into an ATTEMPT."""
+    worker = outcome.worker
+    put(
+        attempt,
+        {
+            "deadline_s": outcome.deadline_s,
+            "status": STATUS_NUMBERS[outcome.status],
+            "answered": int(outcome.status is OutcomeStatus.OK),
+            "met": int(outcome.met_deadline),
+            "measured_s": outcome.latency_s,
+            "gateway_s": outcome.gateway_s,
+            "queued_s": worker.queue_s,
+            "prefill_s": worker.prefill_s,
+            "compute_s": worker.compute_s,
+            "transmission_joules": outcome.transmission_joules,
+            "inference_joules": worker.inference_joules,
+            "idle_joules": worker.idle_joules,
+            "answer_quality": outcome.quality,
+            "sent_bytes": float(outcome.up_bytes),
+            "received_bytes": float(outcome.down_bytes),
+        },
+    )
 
 
 def fill_estimates(records: Records, arms: Arms, slots: list[int], engines: list[int], remaining_s: float) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 
 from skyshore.domain.task import TaskKind
 from skyshore.policies.arm_features import WIDTH, arm_features
-from skyshore.policies.constraints import deadline_slack
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Policy
 from skyshore.policies.ridge import RidgeModels
 from skyshore.policies.snapshot import join_parts, split_parts
+from skyshore.rules.slack import deadline_slack
 
 FORMAT = "linucb/1"
 
@@ -47,7 +47,7 @@ class LinUcb(Policy):
         predicted, width = self._models[context.task.kind].read(arms, arm_features(arms, context))
         scores = predicted[:, 0] + self._alpha * width
         if self._constrain:
-            holds = deadline_slack(arms, context) >= 0
+            holds = deadline_slack(arms.latency_s, context.remaining_s) >= 0
             if holds.any():
                 scores = np.where(holds, scores, -np.inf)
         return Decision(int(scores.argmax()), scores=scores)

@@ -6,10 +6,9 @@ simulator call the same object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +100,12 @@ class Arms:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def copy(self) -> Arms:
+        """The same rows, to be kept beyond this decision: arrays may be views of records that change."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        table = columns.pop("table")
+        return Arms(table=table, **{name: values.copy() for name, values in columns.items()})
+
     def arm_id(self, index: int) -> str:
         """Name of the arm in row `index`."""
         return self.table.arm_ids[int(self.rows[index])]
@@ -152,50 +157,6 @@ class ArmEstimate(NamedTuple):
         return self.transmission_s + self.queue_s + self.service_s
 
 
-class FewArms(Protocol):
-    """A handful of `Arms` in plain numbers: so few that a call into numpy costs more than the sums it does."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def table(self) -> ArmTable:
-        """See `Arms`."""
-        ...
-
-    @property
-    def rows(self) -> Sequence[int]:
-        """See `Arms`."""
-        ...
-
-    @property
-    def node(self) -> list[int]:
-        """See `Arms`."""
-        ...
-
-    @property
-    def load(self) -> list[float]:
-        """See `Arms`."""
-        ...
-
-    @property
-    def capacity(self) -> list[float]:
-        """See `Arms`."""
-        ...
-
-    @property
-    def estimates(self) -> Sequence[ArmEstimate]:
-        """Every row, worked out when first asked for."""
-        ...
-
-    def estimate(self, index: int) -> ArmEstimate:
-        """One row."""
-        ...
-
-    def arms(self) -> Arms:
-        """The same rows as columns, equal to the bit."""
-        ...
-
-
 @dataclass(slots=True, eq=False)
 class Decision:
     """The answer: a row of `Arms`, or a refusal. Not frozen, because that would double what it costs to make."""
@@ -210,8 +171,8 @@ class Decision:
     """What the policy looked at, for the decision log."""
     reason: str = ""
     """Why it refused."""
-    passing: bool = False
-    """A refusal that may be otherwise in a second."""
+    transient: bool = False
+    """A refusal that may be different in a second."""
 
 
 REFUSED = -1
@@ -228,49 +189,43 @@ class Feedback(NamedTuple):
     """Common reward, see `skyshore.profiling.reward`."""
 
 
-class Formula(NamedTuple):
-    """A policy of a known rule, before it has learned anything."""
-
-    rule: str
-    rng: np.random.Generator
-    """The policy's own; whoever draws from it draws for the policy."""
-    numbers: Mapping[str, float] = MappingProxyType({})
-    """Settings of the rule by name."""
-
-
 class Policy(Protocol):
-    """Chooses arms and learns. Subclass it explicitly: all but `select` has a default that learns nothing."""
-
-    slot_s: float = 0.0
-    """Arrivals are gathered this long and then placed together, nearest deadline first; 0 places each at once."""
+    """Chooses arms and learns from what comes of it."""
 
     def select(self, context: Context, arms: Arms) -> Decision:
         """Choose among at least one arm."""
         ...
 
-    def select_few(self, context: Context, arms: FewArms) -> Decision:
-        """`select` when arms are few. It must give the same answer, bit for bit, from the same draws.
-
-        The core asks this below `skyshore.scheduling.few_arms.FEW` arms.
-        """
-        return self.select(context, arms.arms())
-
-    def plan(self, contexts: Sequence[Context], options: Sequence[Arms]) -> None:
-        """Look at all arrivals of a slot before `select` is asked for each in turn; `options` as of now."""
-        return
-
     def update(self, feedback: Feedback) -> None:
-        """Learn from one finished task."""
+        """Learn from one finished task. A subclass that leaves this out learns nothing."""
         return
 
-    def formula(self) -> Formula | None:
-        """The rule as plain numbers, where the compiled simulator knows it: it does not call objects."""
-        return None
+
+@runtime_checkable
+class SavedPolicy(Protocol):
+    """A policy whose knowledge outlives its process."""
 
     def snapshot(self) -> bytes:
         """All that was learned, for `restore`; empty when nothing is."""
-        return b""
+        ...
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot of the same policy. Raises ValueError for one it cannot read."""
-        return
+        ...
+
+
+@runtime_checkable
+class SlottedPolicy(Protocol):
+    """A policy that places the arrivals of a slot together, nearest deadline first."""
+
+    slot_s: float
+    """Arrivals are gathered this long; 0 places each at once."""
+
+    def plan(self, contexts: Sequence[Context], options: Sequence[Arms]) -> None:
+        """Look at all arrivals of a slot before `select` is asked for each in turn; `options` as of now."""
+        ...
+
+
+def slot_s(policy: Policy) -> float:
+    """Seconds for which a policy gathers arrivals; 0 for one that places each at once."""
+    return float(getattr(policy, "slot_s", 0.0))

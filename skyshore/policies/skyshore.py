@@ -55,9 +55,8 @@ from skyshore.policies.arm_models import (
     predicted_latency_s,
 )
 from skyshore.policies.class_state import ClassState
-from skyshore.policies.few_outlooks import few_outlooks, few_priced_quality
 from skyshore.policies.in_flight import BROKEN, ENDS_AT_S, FREE_AT_S, OURS, PACE, Flying, InFlight, Way
-from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, FewArms, Floats, Policy
+from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Floats, Policy
 from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "skyshore/2"
@@ -135,25 +134,6 @@ class Skyshore(Policy):
         )
         return self._answer(context, state, arms, best, -cost)
 
-    def select_few(self, context: Context, arms: FewArms) -> Decision:
-        """See Policy."""
-        kind, estimates = context.task.kind, arms.estimates
-        state, flights = self._class(context.task.service_class), self._in_flight[kind]
-        learned, node = self._models[kind].of_few(arms), arms.node
-        nodes = flights.of_few(node)
-        outlooks = few_outlooks(
-            estimates, learned, nodes, flights.engines.of_few(arms), context, optimism=self._optimism
-        )
-        latency_s, spare, joules, lead = outlooks
-        lost = [chance + there.broken for chance, there in zip(state.risk.chance_few(spare), nodes, strict=True)]
-        price = state.multiplier.value * (self._mean_joules[kind] or float(np.mean(joules)))
-        costs = [own + price * risk for own, risk in zip(joules, lost, strict=True)]
-        if context.task.min_quality > 0:
-            costs = few_priced_quality(estimates, learned, context.task.min_quality + state.quality_margin, costs)
-        index = costs.index(min(costs))
-        best = _Best(index, node[index], latency_s[index], lost[index], joules[index], lead[index])
-        return self._answer(context, state, arms, best, [-cost for cost in costs])
-
     def update(self, feedback: Feedback) -> None:
         """Correct the arm's model and the class's risk and multiplier by what was measured."""
         arm, outcome, task = feedback.arm, feedback.outcome, feedback.context.task
@@ -195,7 +175,7 @@ class Skyshore(Policy):
             flights.overdue(flying, left_at_s, stated_pace)
 
     def _answer(
-        self, context: Context, state: ClassState, arms: Arms | FewArms, best: _Best, scores: Floats | list[float]
+        self, context: Context, state: ClassState, arms: Arms, best: _Best, scores: Floats | list[float]
     ) -> Decision:
         success = max(1.0 - best.lost, 0.0)
         features = (best.latency_s, success, best.joules, state.multiplier.value)
@@ -206,9 +186,9 @@ class Skyshore(Policy):
             self._note_placed(context, arms, best)
             return Decision(best.row, PROBE, scores=scores, features=features)
         reason = f"the deadline would be kept with a chance of {success:.0%}"
-        return Decision(REFUSED, 1.0 - PROBE, scores=scores, features=features, reason=reason, passing=True)
+        return Decision(REFUSED, 1.0 - PROBE, scores=scores, features=features, reason=reason, transient=True)
 
-    def _note_placed(self, context: Context, arms: Arms | FewArms, best: _Best) -> None:
+    def _note_placed(self, context: Context, arms: Arms, best: _Best) -> None:
         now_s, kind, arm = context.now_s, context.task.kind, arms.estimate(best.row)
         learned, flights = self._models[kind].of_arm(arm.arm_id), self._in_flight[kind]
         sent_s, start_s, queue_s = best.lead

@@ -30,6 +30,12 @@ def decide(state: object, demand: Record, options: Options) -> None:
 
 
 @kernel
+def learn_attempt(state: object, attempt: Record, now_s: float) -> None:
+    """`learn`, to be called from Python."""
+    learn(state, attempt, now_s)
+
+
+@kernel
 def take_best(rng: object, options: Options) -> None:
     """The arm of the largest score. Equal ones are equally likely; a number is drawn only where there are several."""
     decision, scores = options.decision[0], options.scores

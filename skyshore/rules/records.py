@@ -7,7 +7,7 @@ Kernels write `nodes[i].own += 1.0` in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -31,14 +31,15 @@ OK, FAILED, REJECTED, EXPIRED, CANCELLED = range(5)
 """How an attempt ended; `STATUSES` in `skyshore.scheduling.attempts` names them."""
 MOST_GROUPS = 64
 """Service classes kept apart; beyond these they share the last group: a caller must not grow tables without end."""
-MOST_TRIED = 8
-"""Nodes that one task can avoid."""
+MOST_TRIED = 16
+"""Nodes that one task can avoid; of more, the last ones count."""
 
 
 def dtype_of(floats: str, integers: str = "", *more: tuple[str, str, tuple[int, ...]]) -> np.dtype[np.void]:
-    """A record type from the names of its float64 and int64 fields, and subarrays."""
-    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = [(name, "f8") for name in floats.split()]
-    return np.dtype([*fields, *((name, "i8") for name in integers.split()), *more], align=True)
+    """A record type from the names of its float64 and int64 fields, and subarrays. A name may be given twice."""
+    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]]
+    fields = [(name, "f8") for name in dict.fromkeys(floats.split())]
+    return np.dtype([*fields, *((name, "i8") for name in dict.fromkeys(integers.split())), *more], align=True)
 
 
 NODE = dtype_of(
@@ -54,14 +55,15 @@ ARM = dtype_of(
     "node kind model is_cloud slot engine",
 )
 """An arm. `slot` and `engine` are the numbers that the policy in force gave to it and to the engine behind it."""
-DEMAND_FIELDS = "now_s waited_s remaining_s deadline_s min_quality prompt_tokens output_tokens input_bytes"
+DEMAND_FIELDS = "now_s waited_s remaining_s deadline_s min_quality expected_tokens input_bytes"
+DEMAND_INTEGERS = "kind group model prompt_tokens frames task serial attempt tries"
 DEMAND = dtype_of(
     DEMAND_FIELDS,
-    "kind group model frames task serial attempt tries",
+    DEMAND_INTEGERS,
     ("tried", "i8", (MOST_TRIED,)),
 )
-"""A task to be placed. `output_tokens` are expected. `tried` holds `tries` numbers of nodes to avoid. `task` numbers
-the tasks under way and is used again; `serial` is not. `model` is NONE for any."""
+"""A task to be placed. `expected_tokens` are those of its answer. `tried` holds `tries` numbers of nodes to avoid.
+`task` numbers the tasks under way and is used again; `serial` is not. `model` is NONE for any."""
 ESTIMATE_FIELDS = (
     "transmission_s queue_s service_s latency_s joules up_bytes load capacity kv_used up_bytes_per_s "
     "reserved_bytes_per_s quality slots spare_share"
@@ -69,19 +71,21 @@ ESTIMATE_FIELDS = (
 ESTIMATE = dtype_of(ESTIMATE_FIELDS, "arm row node is_cloud slot engine")
 """What a task would cost on one arm, which is `row` of its kind's table. `spare_share` is the slack of the node's
 resources (C2 and C3 of PerLLM)."""
-DECISION = dtype_of("propensity f0 f1 f2 f3", "count some_full index ties scored features transient reason")
-"""How many arms there are to choose from, whether others are merely full, and what the policy answered: the index of
-an estimate or NONE, the number of equals it was drawn among, whether scores were written, and how many features."""
+DECISION = dtype_of("propensity f0 f1 f2 f3", "capable count full index ties scores features transient reason")
+"""How many arms could do the task, how many may take it now, how many of the others are merely full; then what the
+policy answered: the index of an estimate or NONE, the number of equals it was drawn among, whether it wrote scores, how
+many features, and of a refusal whether it may be different in a second."""
 ATTEMPT = dtype_of(
     # the task and the estimate of its arm when it was placed
     f"decided_s waited_s remaining_s deadline_s min_quality {ESTIMATE_FIELDS} bytes_per_s expires_at_s "
     # what was measured
-    "told_at_s measured_s gateway_s queued_s prefill_s compute_s transmission_joules inference_joules idle_joules "
-    "answer_quality sent_bytes received_bytes reward",
-    "task serial attempt arm node is_cloud slot engine kind group status in_flight answered met",
+    "finished_s measured_s ttft_s gateway_s queued_s prefill_s compute_s "
+    "transmission_joules inference_joules idle_joules answer_quality sent_bytes received_bytes reward",
+    "task serial attempt arm node is_cloud slot engine kind group status in_flight forgotten answered met",
 )
 """One attempt at one arm, from its placing to its outcome. The estimate is the one it was placed by (`latency_s` among
-it); `measured_s` is the measured latency. `in_flight`: it counts against its node."""
+it); `measured_s` is the measured latency. `in_flight`: it counts against its
+node. `forgotten`: its outcome means nothing any more."""
 
 
 class Options(NamedTuple):
@@ -133,6 +137,21 @@ def floats(*shape: int, arrays: bool, fill: float = 0.0) -> Floats:
 def _nested(shape: Sequence[int], fill: float) -> list[Any]:
     first, *rest = shape
     return [_nested(rest, fill) for _ in range(first)] if rest else [fill] * first
+
+
+def put(record: Record, values: Mapping[str, float]) -> None:
+    """Write fields by name, whichever form the record has."""
+    if isinstance(record, np.void):
+        for name, value in values.items():
+            record[name] = value
+    else:
+        for name, value in values.items():
+            setattr(record, name, value)
+
+
+def get(record: Record, name: str) -> Any:
+    """Read a field by name, whichever form the record has."""
+    return record[name].item() if isinstance(record, np.void) else getattr(record, name)
 
 
 def column(records: Records, name: str, count: int) -> NDArray[Any]:

@@ -13,8 +13,28 @@ import numpy as np
 from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Arm, Node
 from skyshore.domain.placement import DecisionRecord, Placement
-from skyshore.policies.protocol import ArmEstimate, Arms, Context, Decision, FewArms
+from skyshore.policies.protocol import ArmEstimate, Context, Decision
+from skyshore.rules.records import Options
 from skyshore.scheduling.logged_context import encode_context
+from skyshore.scheduling.tables import KindTable
+
+
+class ShownArms(NamedTuple):
+    """The arms of a decision that its record lists: all, or those of the best scores where they are many."""
+
+    estimates: tuple[ArmEstimate, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+def shown_arms(table: KindTable, options: Options, count: int, decision: Decision, most: int) -> ShownArms:
+    """The arms to list of a decision, at most so many; read from the records before they change."""
+    listed = range(count)
+    if count > most:
+        if decision.scores is None:
+            return ShownArms()
+        listed = np.argpartition(decision.scores, count - most)[-most:].tolist()
+    scores = () if decision.scores is None else tuple(float(decision.scores[index]) for index in listed)
+    return ShownArms(tuple(table.estimate(options.estimates[index]) for index in listed), scores)
 
 
 class Choice(NamedTuple):
@@ -22,16 +42,13 @@ class Choice(NamedTuple):
 
     context: Context
     policy: str
-    arms: Arms | FewArms | None = None
-    """None when no arm could be shown."""
     decision: Decision | None = None
+    """None when there was no arm to choose."""
+    shown: ShownArms = ShownArms()
 
-    def record(self, chosen: str, logged_arms: int) -> DecisionRecord:
-        """For the decision log, with at most so many arms: with more, those of the best scores."""
-        task, decision = self.context.task, self.decision
-        listed = self._listed(logged_arms)
-        arms, scores = self.arms, decision.scores if decision else None
-        estimates = [] if arms is None else [arms.estimate(index) for index in listed]
+    def record(self, chosen: str) -> DecisionRecord:
+        """For the decision log."""
+        task, decision, estimates = self.context.task, self.decision, self.shown.estimates
         return DecisionRecord(
             task_id=task.task_id,
             decided_at_s=self.context.now_s,
@@ -40,22 +57,10 @@ class Choice(NamedTuple):
             chosen=chosen,
             propensity=decision.propensity if decision else 0.0,
             arm_ids=tuple(estimate.arm_id for estimate in estimates),
-            scores=() if scores is None else tuple(float(scores[index]) for index in listed),
+            scores=self.shown.scores,
             features=decision.features if decision else (),
             context=encode_context(self.context, estimates) if estimates else "",
         )
-
-    def _listed(self, most: int) -> list[int]:
-        """Indices of the arms to be logged."""
-        if self.arms is None or self.decision is None:
-            return []
-        count, scores = len(self.arms.rows), self.decision.scores
-        if count <= most:
-            return list(range(count))
-        if scores is None:
-            return []
-        best: list[int] = np.argpartition(scores, count - most)[-most:].tolist()
-        return best
 
 
 class Dispatch(NamedTuple):
@@ -66,7 +71,6 @@ class Dispatch(NamedTuple):
     node: Node
     estimate: ArmEstimate
     attempt: int
-    logged_arms: int
 
     @property
     def task_id(self) -> str:
@@ -97,7 +101,7 @@ class Dispatch(NamedTuple):
     @property
     def record(self) -> DecisionRecord:
         """For the decision log."""
-        return self.choice.record(self.arm.arm_id, self.logged_arms)
+        return self.choice.record(self.arm.arm_id)
 
 
 class Reject(NamedTuple):
@@ -105,7 +109,6 @@ class Reject(NamedTuple):
 
     choice: Choice
     error: SkyshoreError
-    logged_arms: int
 
     @property
     def task_id(self) -> str:
@@ -115,7 +118,7 @@ class Reject(NamedTuple):
     @property
     def record(self) -> DecisionRecord:
         """For the decision log."""
-        return self.choice.record("", self.logged_arms)
+        return self.choice.record("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,23 @@ same actions again (`skyshore.scheduling.log`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from skyshore.domain.errors import NoFeasibleArm, QueueFull, SkyshoreError
-from skyshore.domain.node import Arm
-from skyshore.domain.outcome import OutcomeStatus
+from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.policies.constraints import slack_at_dispatch
-from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, FewArms, Integers, Policy
+from skyshore.policies.kernel_policy import KernelPolicy, demand_values
+from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy, SavedPolicy, SlottedPolicy, slot_s
 from skyshore.policies.registry import create_policy
-from skyshore.profiling.reward import RewardModel, RewardWeights
-from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState
-from skyshore.scheduling.eligibility import capable_rows, open_rows, why_closed, why_incapable
-from skyshore.scheduling.estimates import estimate_arms
+from skyshore.profiling.reward import RewardWeights
+from skyshore.rules.choose import learn_attempt
+from skyshore.rules.place import list_options, place_task
+from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
+from skyshore.rules.reward import blank_rewards, note_reward
+from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
+from skyshore.scheduling.eligibility import why_none
 from skyshore.scheduling.events import (
     Event,
     LinkChanged,
@@ -33,10 +35,11 @@ from skyshore.scheduling.events import (
     TaskFinished,
     Tick,
 )
-from skyshore.scheduling.few_arms import FEW, EstimatedFew, capable_few, open_few
-from skyshore.scheduling.fleet import Fleet
-from skyshore.scheduling.tables import ArmRow, KindTable
+from skyshore.scheduling.fleet import Fleet, OpenAttempt
+from skyshore.scheduling.tables import KindTable
 
+MANY_ARMS = 32
+"""From so many arms on, machine code is faster than plain Python, calls into it included."""
 MOST_IN_SLOT = 10_000
 
 
@@ -66,7 +69,10 @@ class SchedulerCore:
         self.policy_name = self.settings.policy
         self._changes = 0
         self._policy = self._create(self.policy_name)
-        self._rewards = {kind: RewardModel(self.settings.weights) for kind in TaskKind}
+        self._rewards = blank_rewards(asdict(self.settings.weights))
+        self._demands = rows(DEMAND, 1, arrays=False)
+        self._task_room = 0
+        self._compiled = False
         self._learned = False
         self._saved_at_s = self._expired_at_s = -np.inf
         self._slot: list[TaskArrived] = []
@@ -74,7 +80,7 @@ class SchedulerCore:
     @property
     def slot_s(self) -> float:
         """Arrivals are gathered this long under the policy in force; 0 places each at once."""
-        return self._policy.slot_s
+        return slot_s(self._policy)
 
     @property
     def policy(self) -> Policy:
@@ -84,7 +90,7 @@ class SchedulerCore:
     @property
     def tick_every_s(self) -> float:
         """How often the driver should send a Tick under the policy in force."""
-        return min(self._policy.slot_s or 1.0, 1.0)
+        return min(self.slot_s or 1.0, 1.0)
 
     def handle(self, event: Event) -> list[Action]:
         """Take in one event. Raises NotFound for a change to an unknown policy, ValueError for a bad snapshot."""
@@ -111,7 +117,7 @@ class SchedulerCore:
     def _arrive(self, event: TaskArrived) -> list[Action]:
         earlier = self.fleet.supersede(event.task.task_id)
         waited_s = event.at_s - earlier.context.now_s + earlier.context.waited_s if earlier else 0.0
-        if self._policy.slot_s > 0 and event.attempt == 1:
+        if self.slot_s > 0 and event.attempt == 1:
             if len(self._slot) >= MOST_IN_SLOT:
                 context = Context(event.at_s, event.task, event.profile)
                 return [
@@ -128,85 +134,122 @@ class SchedulerCore:
         ]
         self._slot.clear()
         waiting.sort(key=lambda pair: pair[1].remaining_s)
-        options = [(context, arms) for event, context in waiting if (arms := self._options(event, context))]
-        self._policy.plan([context for context, _ in options], [arms for _, arms in options])
+        if isinstance(self._policy, SlottedPolicy):
+            options = [(context, arms) for event, context in waiting if (arms := self._options(event, context))]
+            self._policy.plan([context for context, _ in options], [arms for _, arms in options])
         return [self._place(event, context) for event, context in waiting]
 
     def _options(self, event: TaskArrived, context: Context) -> Arms | None:
-        found = self._open(event, context)
-        if isinstance(found, SkyshoreError):
-            return None
-        table, rows, _ = found
-        if isinstance(rows, list):
-            return EstimatedFew(table, self.fleet.columns, rows, context).arms()
-        return estimate_arms(table, self.fleet.columns, rows, context)
-
-    def _open(
-        self, event: TaskArrived, context: Context
-    ) -> tuple[KindTable, list[ArmRow] | Integers, bool] | SkyshoreError:
-        """The rows that may take a task now, and whether others are merely full; or why there are none."""
-        table = self.fleet.table(event.task.kind)
+        table = self._table(event.task.kind)
         if table is None:
-            return why_incapable(self.fleet, None, context)
-        if len(table.rows) <= FEW:
-            able = capable_few(table, context)
-            few = open_few(able, event.avoid)
-            if few:
-                return table, few, len(few) < len(able)
-        capable = capable_rows(table, context)
-        if not len(capable):
-            return why_incapable(self.fleet, table, context)
-        rows = open_rows(self.fleet, table, capable, event.avoid)
-        if not len(rows):
-            return why_closed(self.fleet, table, capable, event.avoid)
-        return table, rows, len(rows) < len(capable)
+            return None
+        fleet = self.fleet
+        demand = self._demand(event, context, table)
+        fleet.kernel(list_options)(demand, fleet.nodes, fleet.arms, fleet.order, fleet.options)
+        count = self._decided("count")
+        return table.options(fleet.options, count).copy() if count else None
 
     def _place(self, event: TaskArrived, context: Context) -> Action:
-        found = self._open(event, context)
-        if isinstance(found, SkyshoreError):
-            return self._reject(context, found)
-        table, rows, some_full = found
-        arms: Arms | FewArms
-        if isinstance(rows, list):
-            arms = EstimatedFew(table, self.fleet.columns, rows, context)
-            decision = self._policy.select_few(context, arms)
+        fleet, table = self.fleet, self._table(event.task.kind)
+        if table is None:
+            return self._reject(context, why_none(fleet, None, context, event.avoid, capable=0))
+        demand, decision = self._demand(event, context, table), None
+        if isinstance(self._policy, KernelPolicy):
+            rule = fleet.kernel(place_task)
+            rule(self._policy.state, demand, fleet.nodes, fleet.arms, fleet.order, fleet.options)
+            count = self._decided("count")
+            if count:
+                decision = self._policy.decision(fleet.options, count)
         else:
-            arms = estimate_arms(table, self.fleet.columns, rows, context)
-            decision = self._policy.select(context, arms)
-        choice = Choice(context, self.policy_name, arms, decision)
+            fleet.kernel(list_options)(demand, fleet.nodes, fleet.arms, fleet.order, fleet.options)
+            count = self._decided("count")
+            if count:
+                decision = self._policy.select(context, table.options(fleet.options, count))
+        if decision is None:
+            capable = self._decided("capable")
+            return self._reject(context, why_none(fleet, table, context, event.avoid, capable=capable))
+        shown = shown_arms(table, fleet.options, count, decision, self.settings.logged_arms)
+        choice = Choice(context, self.policy_name, decision, shown)
         if decision.index == REFUSED:
-            refusal = f"policy '{self.policy_name}' refuses: {decision.reason}"
-            passing = some_full or decision.passing
-            error = QueueFull(refusal, retry_after_s=1.0) if passing else NoFeasibleArm(refusal)
-            return Reject(choice, error, self.settings.logged_arms)
-        return self._dispatch(choice, table.arms[arms.rows[decision.index]], decision.index, event.attempt)
+            transient = decision.transient or count < self._decided("capable")
+            return Reject(choice, _refusal(self.policy_name, decision.reason, transient=transient))
+        return self._dispatch(choice, table, demand, event.attempt)
 
-    def _dispatch(self, choice: Choice, arm: Arm, index: int, attempt: int) -> Dispatch:
-        assert choice.arms is not None, "there was something to choose from"
-        estimate = choice.arms.estimate(index)
-        node = self.fleet.node(arm.node_id)
+    def _dispatch(self, choice: Choice, table: KindTable, demand: Record, attempt: int) -> Dispatch:
+        decision = choice.decision
+        assert decision is not None, "there was something to choose from"
+        fleet = self.fleet
+        put(fleet.options.decision[0], {"index": decision.index})
+        chosen = fleet.options.estimates[decision.index]
+        estimate = table.estimate(chosen)
+        node = fleet.node(estimate.node_id)
         assert node is not None, "arms come from live nodes"
-        self.fleet.reserve(choice.context, estimate, attempt, self.settings.grace_s)
-        return Dispatch(choice, arm, node, estimate, attempt, self.settings.logged_arms)
+        fleet.open_attempt(choice.context, estimate, demand, self.settings.grace_s)
+        return Dispatch(choice, table.arm(chosen), node, estimate, attempt)
 
     def _reject(self, context: Context, error: SkyshoreError) -> Reject:
-        return Reject(Choice(context, self.policy_name), error, self.settings.logged_arms)
+        return Reject(Choice(context, self.policy_name), error)
+
+    def _decided(self, name: str) -> int:
+        return int(get(self.fleet.options.decision[0], name))
+
+    def _table(self, kind: TaskKind) -> KindTable | None:
+        fleet = self.fleet
+        if fleet.changed:
+            fleet.refresh(self._policy, arrays=self._compiled and fleet.arm_count >= MANY_ARMS)
+            self._demands = rows(DEMAND, 1, arrays=fleet.arrays)
+            self._rewards = in_form(self._rewards, arrays=fleet.arrays)
+        return fleet.tables.get(kind)
+
+    def _demand(self, event: TaskArrived, context: Context, table: KindTable) -> Record:
+        fleet, demand = self.fleet, self._demands[0]
+        put(demand, demand_values(context))
+        number, serial = fleet.task_number(context, self.settings.grace_s)
+        group = 0
+        if isinstance(self._policy, KernelPolicy):
+            group = self._policy.group(context.task.service_class)
+            if fleet.task_room != self._task_room:
+                self._task_room = fleet.task_room
+                self._policy.make_room(nodes=len(fleet.nodes), tasks=fleet.task_room)
+        put(
+            demand,
+            {
+                "group": group,
+                "model": table.model(context.task.model),
+                "task": number,
+                "serial": serial,
+                "attempt": event.attempt,
+            },
+        )
+        tried = [number for node_id in event.avoid if (number := fleet.number(node_id)) is not None][-MOST_TRIED:]
+        put(demand, {"tries": len(tried)})
+        avoided = demand["tried"] if fleet.arrays else demand.tried
+        avoided[: len(tried)] = tried
+        return demand
 
     # ------------------------------------------------------------------------------------------- learning
 
     def _end(self, event: TaskFinished | TaskFailed) -> None:
-        outcome = event.outcome
-        flight = self.fleet.end(outcome.task_id, outcome.arm_id)
-        if flight is None or outcome.status is OutcomeStatus.CANCELLED:
-            return  # expired or migrated meanwhile, or nothing learned about the arm
+        outcome, fleet = event.outcome, self.fleet
+        attempt = fleet.end(outcome)
+        if attempt is None:
+            return  # expired or migrated meanwhile
         if outcome.status is OutcomeStatus.REJECTED:
-            self.fleet.mark_full(outcome.node_id)
-            return
+            fleet.mark_full(outcome.node_id)
+        elif outcome.status is not OutcomeStatus.CANCELLED:  # which says nothing about the arm
+            self._learn(event.at_s, attempt, outcome)
+        fleet.close(attempt)
+
+    def _learn(self, at_s: float, attempt: OpenAttempt, outcome: Outcome) -> None:
+        fleet, record = self.fleet, self.fleet.attempts[attempt.number]
         if outcome.status is OutcomeStatus.OK:
-            self.fleet.observe_link(outcome)
-        slack = slack_at_dispatch(flight.arm, flight.context)
-        reward = self._rewards[flight.context.task.kind].reward(outcome, slack)
-        self._policy.update(Feedback(event.at_s, flight.context, flight.arm, outcome, reward))
+            fleet.observe_link(attempt)
+        fleet.kernel(note_reward)(self._rewards, record)
+        if isinstance(self._policy, KernelPolicy):
+            fleet.kernel(learn_attempt)(self._policy.state, record, at_s)
+        else:
+            reward = get(record, "reward")
+            self._policy.update(Feedback(at_s, attempt.context, attempt.estimate, outcome, reward))
         self._learned = True
 
     def _tick(self, event: Tick) -> list[Action]:
@@ -221,23 +264,33 @@ class SchedulerCore:
 
     def _save(self) -> list[Action]:
         self._learned = False
-        snapshot = self._policy.snapshot()
+        snapshot = self._policy.snapshot() if isinstance(self._policy, SavedPolicy) else b""
         return [SaveState(self.policy_name, snapshot)] if snapshot else []
 
     # ------------------------------------------------------------------------------------------- policies
 
     def _change_policy(self, event: PolicyChanged) -> list[Action]:
         policy = self._create(event.policy)
-        if event.snapshot:
+        if event.snapshot and isinstance(policy, SavedPolicy):
             policy.restore(event.snapshot)
         saved = self._save() if self._learned else []
         self._changes += 1
         self._policy, self.policy_name = policy, event.policy
+        self.fleet.changed = True  # arms get the numbers of this policy
         return saved
+
+    def use_compiled(self) -> None:
+        """Let large fleets run on machine code from the next decision on. Compile it first (`compile_kernels`)."""
+        self._compiled = self.fleet.changed = True
 
     def _create(self, name: str) -> Policy:
         rng = np.random.default_rng([self.settings.seed, self._changes])
         return create_policy(name, rng, self.settings.policy_settings.get(name))
+
+
+def _refusal(policy: str, reason: str, *, transient: bool) -> SkyshoreError:
+    refusal = f"policy '{policy}' refuses: {reason}"
+    return QueueFull(refusal, retry_after_s=1.0) if transient else NoFeasibleArm(refusal)
 
 
 def _migrations(node_id: str, task_ids: list[str]) -> list[Action]:

@@ -1,16 +1,17 @@
-"""Arms of the live fleet as columns, one table a kind; rebuilt only when the fleet changes."""
+"""Arms of the live fleet as records, and what policies and messages need of them; rebuilt when the fleet changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from skyshore.domain.node import Arm, Node, Tier
 from skyshore.domain.task import TaskKind
-from skyshore.policies.protocol import ArmTable, Floats, Integers
-from skyshore.scheduling.node_columns import NodeState
+from skyshore.policies.protocol import ArmEstimate, Arms, ArmTable
+from skyshore.rules.records import ARM, NONE, Options, Record, Records, column, get, put, rows
 
 UNKNOWN_PREFILL_TOKENS_PER_S = 200.0
 UNKNOWN_DECODE_TOKENS_PER_S = 10.0
@@ -19,97 +20,106 @@ UNKNOWN_FRAME_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ArmRow:
-    """One arm in plain numbers: what a row of `KindTable` says of it, and the state of its node."""
-
-    row: int
-    arm: Arm
-    state: NodeState
-    is_cloud: bool
-    slots: float
-    context_tokens: float
-    prefill_s_per_token: float
-    decode_s_per_token: float
-    frame_s: float
-    stride: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class KindTable:
-    """What policies see of a kind's arms, and beside it what the estimates need."""
+    """All arms of one kind."""
 
+    first: int
+    """Number of the first arm; the others follow."""
     arms: tuple[Arm, ...]
-    rows: tuple[ArmRow, ...]
     shown: ArmTable
-    all_rows: Integers
-    models: dict[str, Integers]
-    """Rows of each model."""
-    context_tokens: Floats
-    """Infinite where the arm states no limit."""
-    prefill_s_per_token: Floats
-    decode_s_per_token: Floats
-    frame_s: Floats
-    stride: Floats
-    bytes_per_frame: Floats
-    busy_watts: Floats
-    shortest_context_tokens: float
-    lowest_quality: float
+    models: dict[str, int]
+    """Numbers of the models, as records have them."""
+
+    def model(self, name: str) -> int:
+        """The number of a model that a task asks for; NONE for any, and one that no arm has for an unknown one."""
+        return self.models.get(name, len(self.models)) if name else NONE
+
+    def estimate(self, record: Record) -> ArmEstimate:
+        """An ESTIMATE as policies and logs have it."""
+        row, is_cloud = get(record, "row"), bool(get(record, "is_cloud"))
+        numbers = [float(get(record, name)) for name in ArmEstimate._fields[3:]]
+        return ArmEstimate(self.shown.arm_ids[row], self.shown.node_ids[row], is_cloud, *numbers)
+
+    def arm(self, record: Record) -> Arm:
+        """The arm of an ESTIMATE."""
+        return self.arms[get(record, "row")]
+
+    def options(self, options: Options, count: int) -> Arms:
+        """The arms of a decision as columns. They are views of the records, if those are arrays: copy to keep them."""
+        estimates = options.estimates
+        columns = {name: column(estimates, name, count) for name in COLUMNS}
+        return Arms(
+            table=self.shown,
+            rows=column(estimates, "row", count),
+            node=column(estimates, "node", count),
+            is_cloud=column(estimates, "is_cloud", count) > 0,
+            **columns,
+        )
 
 
-def build_table(kind: TaskKind, fleet: Sequence[tuple[NodeState, Node]]) -> KindTable | None:
-    """Table of all arms of `kind` in `fleet`; None if there is none."""
-    found = [(state, node, arm) for state, node in fleet for arm in node.arms if arm.kind is kind]
-    if not found:
-        return None
-    arms = tuple(arm for _, _, arm in found)
-    rows = tuple(_row(row, *entry) for row, entry in enumerate(found))
+COLUMNS = (*ArmEstimate._fields[3:], "latency_s")
+"""Columns of `Arms` that ESTIMATE names alike."""
 
-    def column(of: Callable[[Arm], float]) -> Floats:
-        return np.array([of(arm) for arm in arms], dtype=np.float64)
 
-    def known(of: Callable[[ArmRow], float]) -> Floats:
-        return np.array([of(row) for row in rows], dtype=np.float64)
+def arm_records(fleet: Sequence[tuple[int, Node]], *, arrays: bool) -> tuple[Records, dict[TaskKind, KindTable]]:
+    """Records of all arms, kind by kind, and the table of each kind that some node serves. `fleet`: number and node."""
+    found = [
+        (kind, number, node, arm)
+        for kind in TaskKind
+        for number, node in fleet
+        for arm in node.arms
+        if arm.kind is kind
+    ]
+    tables: dict[TaskKind, KindTable] = {}
+    values: list[tuple[float | int, ...]] = []
+    for kind in TaskKind:
+        of_kind = [(number, node, arm) for each, number, node, arm in found if each is kind]
+        if of_kind:
+            table = tables[kind] = _table(kind, len(values), of_kind)
+            values += [_values(kind, table, number, node, arm) for number, node, arm in of_kind]
+    if arrays:
+        return np.array(values, dtype=ARM), tables
+    records = rows(ARM, len(values), arrays=False)
+    for record, numbers in zip(records, values, strict=True):
+        put(record, dict(zip(ARM.names or (), numbers, strict=True)))
+    return records, tables
 
-    models: dict[str, list[int]] = {}
-    for row, arm in enumerate(arms):
-        models.setdefault(arm.model, []).append(row)
+
+def _table(kind: TaskKind, first: int, found: Iterable[tuple[int, Node, Arm]]) -> KindTable:
+    numbers, nodes, arms = zip(*found, strict=True)
     return KindTable(
-        arms=arms,
-        rows=rows,
-        shown=ArmTable(
+        first,
+        arms,
+        ArmTable(
             kind=kind,
             arm_ids=tuple(arm.arm_id for arm in arms),
-            node_ids=tuple(node.node_id for _, node, _ in found),
-            node=np.array([state.number for state, _, _ in found], dtype=np.intp),
-            is_cloud=np.array([row.is_cloud for row in rows]),
-            quality=column(lambda arm: arm.quality),
-            slots=known(lambda row: row.slots),
-            engines=tuple(f"{node.node_id}/{arm.model}" for _, node, arm in found),
+            node_ids=tuple(node.node_id for node in nodes),
+            node=np.array(numbers, dtype=np.intp),
+            is_cloud=np.array([node.tier is Tier.CLOUD for node in nodes]),
+            quality=np.array([arm.quality for arm in arms], dtype=np.float64),
+            slots=np.array([float(max(arm.slots, 1)) for arm in arms]),
+            engines=tuple(f"{node.node_id}/{arm.model}" for node, arm in zip(nodes, arms, strict=True)),
         ),
-        all_rows=np.arange(len(arms), dtype=np.intp),
-        models={model: np.array(rows, dtype=np.intp) for model, rows in models.items()},
-        context_tokens=known(lambda row: row.context_tokens),
-        prefill_s_per_token=known(lambda row: row.prefill_s_per_token),
-        decode_s_per_token=known(lambda row: row.decode_s_per_token),
-        frame_s=known(lambda row: row.frame_s),
-        stride=known(lambda row: row.stride),
-        bytes_per_frame=column(lambda arm: arm.bytes_per_frame),
-        busy_watts=column(lambda arm: arm.busy_watts),
-        shortest_context_tokens=min(row.context_tokens for row in rows),
-        lowest_quality=min(arm.quality for arm in arms),
+        {model: number for number, model in enumerate(dict.fromkeys(arm.model for arm in arms))},
     )
 
 
-def _row(row: int, state: NodeState, node: Node, arm: Arm) -> ArmRow:
-    return ArmRow(
-        row=row,
-        arm=arm,
-        state=state,
-        is_cloud=node.tier is Tier.CLOUD,
-        slots=float(max(arm.slots, 1)),
-        context_tokens=float(arm.context_tokens or np.inf),
-        prefill_s_per_token=1.0 / (arm.prefill_tokens_per_s or UNKNOWN_PREFILL_TOKENS_PER_S),
-        decode_s_per_token=1.0 / (arm.decode_tokens_per_s or UNKNOWN_DECODE_TOKENS_PER_S),
-        frame_s=arm.frame_s or UNKNOWN_FRAME_S,
-        stride=float(max(arm.frame_stride, 1)),
+def _values(kind: TaskKind, table: KindTable, number: int, node: Node, arm: Arm) -> tuple[float | int, ...]:
+    """The fields of ARM, in order."""
+    return (
+        arm.quality,
+        arm.busy_watts,
+        float(arm.context_tokens or math.inf),
+        1.0 / (arm.prefill_tokens_per_s or UNKNOWN_PREFILL_TOKENS_PER_S),
+        1.0 / (arm.decode_tokens_per_s or UNKNOWN_DECODE_TOKENS_PER_S),
+        arm.frame_s or UNKNOWN_FRAME_S,
+        float(max(arm.frame_stride, 1)),
+        arm.bytes_per_frame,
+        float(max(arm.slots, 1)),
+        number,
+        list(TaskKind).index(kind),
+        table.models[arm.model],
+        int(node.tier is Tier.CLOUD),
+        0,
+        0,
     )

@@ -1,0 +1,162 @@
+"""The simulator's loop: events in order, until the run is over or somebody outside must be asked."""
+
+from __future__ import annotations
+
+from simulator.ends import end, engine_done, expire, reach, segment_done, tell, told
+from simulator.fleet import beat, boot
+from simulator.placing import ASK, arrive, gather, note_slot, note_wait, settle
+from simulator.records import Plant, Run, View
+from simulator.timeline import (
+    ARRIVE,
+    BACK,
+    BEAT,
+    CALL,
+    CLOSE,
+    DEADLINE,
+    ENGINES,
+    PER_TASK,
+    REACH,
+    SERVED,
+    SLOT,
+    TOLD,
+    is_low,
+    next_event,
+    plan,
+    release,
+)
+from skyshore.rules.kernel import kernel
+from skyshore.rules.place import place
+from skyshore.rules.records import CANCELLED, NONE, OK, Records
+
+MOST_NOTES = 8192
+"""Decisions and ends of tasks after which the driver takes them back."""
+
+
+@kernel
+def start(run: Run, plant: Plant, view: View, requests: Records) -> None:
+    """Boot all nodes, plan the first heartbeat and the first arrival."""
+    clock = run.clock[0]
+    for node in range(len(plant.states)):
+        boot(run, plant, view, node)
+    plan(run, BEAT, clock.heartbeat_s)
+    clock.more = 1 if len(requests) else 0
+    if clock.more:
+        plan(run, ARRIVE, requests[0].at_s)
+    else:
+        plan(run, CLOSE, 0.0)
+
+
+@kernel
+def advance(run: Run, plant: Plant, view: View, state: object, requests: Records, last: bool) -> bool:  # noqa: PLR0917 (numba takes arguments by position)
+    """Go on until the run is over, which is True, or until the driver must act, which is False.
+
+    It must when a Python policy is asked or told, a call is due, a slot has ended, or something is used up: room for
+    tasks or notes, deviates drawn ahead, or requests. Of these one is always kept, because the next arrival is planned
+    as the one before it comes. `last`: no others follow.
+    """
+    clock = run.clock[0]
+    while not clock.stopped:
+        if run.placing[0]:
+            if clock.decided >= MOST_NOTES or clock.ended >= MOST_NOTES or plant.links.low[0] or is_low(run.heap):
+                return False
+            place_first(run, plant, view, state)
+            if clock.asked != NONE or clock.placed != NONE:
+                return False
+            continue
+        if not last and clock.next_request >= len(requests) - 1:
+            return False
+        if clock.free == 0 or plant.links.low[0] or clock.ended >= MOST_NOTES or is_low(run.heap):
+            return False
+        dispatch_event(run, plant, view, state, requests, next_event(run))
+        if clock.told != NONE or clock.called or clock.slot_over:
+            return False
+    return True
+
+
+@kernel
+def dispatch_event(run: Run, plant: Plant, view: View, state: object, requests: Records, event: int) -> None:  # noqa: PLR0917 (numba takes arguments by position)
+    """Let an event happen."""
+    clock = run.clock[0]
+    if event >= ENGINES + len(plant.engines):
+        task_happens(run, plant, view, state, event - ENGINES - len(plant.engines))
+    elif event >= ENGINES:
+        engine_done(run, plant, event - ENGINES)
+    elif event == ARRIVE:
+        arrive(run, len(plant.engines), requests)
+    elif event == BEAT:
+        beat(run, plant, view)
+        clock.slot_over = 1 if run.gathered[0] else 0
+        plan(run, BEAT, clock.now_s + clock.heartbeat_s)
+    elif event == SLOT:
+        clock.slot_over = 1 if run.gathered[0] else 0
+    elif event == CALL:
+        clock.called = 1
+    else:
+        clock.stopped = 1
+
+
+@kernel
+def task_happens(run: Run, plant: Plant, view: View, state: object, event: int) -> None:
+    """An event of one task."""
+    number, which = divmod(event, PER_TASK)
+    if which == REACH:
+        reach(run, plant, view, number)
+    elif which == SERVED:
+        segment_done(run, plant, number)
+    elif which == BACK:
+        end(run, plant, view, number, OK)
+    elif which == DEADLINE:
+        expire(run, plant, view, number)
+    else:
+        told(run, view, state, number, which - TOLD)
+        release(run, number)
+
+
+@kernel
+def place_first(run: Run, plant: Plant, view: View, state: object) -> None:
+    """Decide on the first task that waits to be placed; a Python policy is asked through `clock.asked`."""
+    clock, line = run.clock[0], run.placing
+    number = line[1]
+    line[0] -= 1
+    for index in range(1, line[0] + 1):
+        line[index] = line[index + 1]
+    task = run.tasks[number]
+    task.attempt += 1
+    note_wait(run, view, task)
+    if clock.slot_s > 0 and task.attempt == 1:
+        if not gather(run, number):
+            end(run, plant, view, number, task.status)
+        return
+    task.now_s, task.remaining_s = clock.now_s, task.deadline_s - task.waited_s
+    decide_on(run, plant, view, state, number)
+
+
+@kernel
+def decide_on(run: Run, plant: Plant, view: View, state: object, number: int) -> None:
+    """Ask the policy for the arm of a task, and carry its answer out."""
+    decision = view.options.decision[0]
+    decision.index = NONE
+    place(state, run.tasks[number], view.nodes, view.arms, view.order, view.options)
+    if decision.count > 0 and decision.index == ASK:
+        run.clock[0].asked = number
+    else:
+        carry_out(run, plant, view, number)
+
+
+@kernel
+def carry_out(run: Run, plant: Plant, view: View, number: int) -> None:
+    """Do what was decided on a task."""
+    task = run.tasks[number]
+    placed = settle(run, plant, view, number)
+    if not placed and not task.over:
+        end(run, plant, view, number, task.status)
+    elif placed and task.over:  # its deadline came before its slot's end
+        run.attempts[task.attempt_number].status = CANCELLED
+        tell(run, plant, number)
+
+
+@kernel
+def decide_gathered(run: Run, plant: Plant, view: View, state: object, number: int) -> None:
+    """Decide on a task of a slot that has ended."""
+    note_slot(run, number)
+    decide_on(run, plant, view, state, number)

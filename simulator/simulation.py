@@ -1,0 +1,407 @@
+"""Runs a fleet in virtual time: hands requests to the kernel, asks the policy where it is Python, reports outcomes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from simulator import fleet as fleet_kernels
+from simulator import kernel, placing
+from simulator.garbage import rare_collections
+from simulator.outcomes import Outcomes
+from simulator.plant import FleetRecords, NodePlan
+from simulator.policy import PolicyDriver
+from simulator.records import ATTEMPTS, CLOCK, DECIDED, ENDED, REQUEST, TASK, Run
+from simulator.requests import record_values
+from simulator.timeline import CALL, ENGINES, MOST_EVENTS, PER_TASK, ArrayHeap, ListHeap, is_low, plan_at_turn
+from simulator.timeline import release as timeline_release
+from skyshore.domain.outcome import Outcome
+from skyshore.links.delivery import draw_ahead
+from skyshore.rules.kernel import compiled
+from skyshore.rules.records import ATTEMPT, NONE, Records, get, in_form, integers, put, rows, with_room
+from skyshore.rules.reward import Rewards
+from skyshore.workload.arrival import Arrival
+
+BATCH = 8192
+"""Requests handed over, and ends taken back, at a time."""
+NOTES_OF_ONE_EVENT = 4096
+"""Decisions and ends that one event brings at most: those of a node that crashes."""
+FIRST_ROOM = 256
+"""Tasks under way for which there is room at first; it doubles when they are more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """What is constant in a run."""
+
+    gateway_s: float = 0.003
+    """From arrival to dispatch: profiling, deciding, the hops between."""
+    hop_s: float = 0.0
+    """Between gateway and node beyond the link, each way: remote calls and the client's own hops."""
+    outcome_s: float = 0.02
+    """From the end of a task to the policy's knowing of it."""
+    heartbeat_s: float = 1.0
+    lease_s: float = 3.0
+    """A silent node is dropped after this long."""
+    attempts: int = ATTEMPTS
+    """Nodes tried before a task fails; `ATTEMPTS` at most."""
+    grace_s: float = 5.0
+    """See `CoreSettings`."""
+    overheads: Iterator[tuple[float, float]] | None = None
+    """Without end: `gateway_s` and `hop_s` of one request after the other, in place of the constants."""
+
+
+class Simulation:
+    """One run. Every task ends in exactly one outcome."""
+
+    def __init__(
+        self,
+        plans: Sequence[NodePlan],
+        policy: PolicyDriver,
+        rewards: Rewards,
+        settings: SimulationSettings | None = None,
+        *,
+        contention: float = 0.0,
+        arrays: bool = False,
+        largest_bytes: float = 16e6,
+    ) -> None:
+        """`arrays`: run machine code (numba must be installed); else the same functions as plain Python."""
+        self.settings, self.arrays = settings or SimulationSettings(), arrays
+        if self.settings.attempts > ATTEMPTS:
+            raise ValueError(f"attempts must be at most {ATTEMPTS}, not {self.settings.attempts}")
+        self.fleet = FleetRecords(plans, contention, largest_bytes, rewards)
+        self.numbers = {plan.node_id: number for number, plan in enumerate(plans)}
+        self.policy = policy
+        policy.attach(self)
+        self.plant = self.fleet.plant(0, arrays=arrays)
+        self.view = self.fleet.view(arrays=arrays)
+        self.run_records = self._blank_run()
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._digest = hashlib.sha256()
+        self._lines: dict[tuple[int, float], str] = {}
+        self._names: dict[int, str] = {}
+        self._taken = 0
+        self.outcomes = Outcomes(self.fleet.arms)
+        self._grow(FIRST_ROOM)
+        draw_ahead(self.plant.links, self.fleet.rngs)
+
+    # ------------------------------------------------------------------------------------------------ use
+
+    @property
+    def now_s(self) -> float:
+        """Virtual time."""
+        return float(get(self.clock, "now_s"))
+
+    @property
+    def events(self) -> int:
+        """Events that happened so far."""
+        return int(get(self.clock, "events"))
+
+    @property
+    def clock(self) -> Any:
+        """The CLOCK."""
+        return self.run_records.clock[0]
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over task, arm and propensity of all decisions so far."""
+        return self._digest.hexdigest()
+
+    def joules(self) -> dict[str, float]:
+        """What each node drew in all, whether a task paid for it or not."""
+        drawn = self._kernel(fleet_kernels.drawn_joules)
+        return {name: float(drawn(self.run_records, self.plant, number)) for name, number in self.numbers.items()}
+
+    def at(self, time_s: float, call: Callable[[], None]) -> None:
+        """Call something at a time of the run; a time that has passed means now."""
+        turn = int(get(self.clock, "turns")) + 1
+        put(self.clock, {"turns": turn})
+        heappush(self._calls, (max(time_s, self.now_s), turn, call))
+        self._plan_call()
+
+    def crash(self, node_id: str) -> None:
+        """A node dies at once; it is dropped when its lease has run out. Nothing happens to a dead one."""
+        number = self.numbers[node_id]
+        state = self.plant.states[number]
+        if get(state, "alive"):
+            life = get(state, "life")
+            self.at(self.now_s + self.settings.lease_s, lambda: self._lapse(number, life))
+            self._kernel(fleet_kernels.crash)(self.run_records, self.plant, self.view, number)
+
+    def boot(self, node_id: str) -> None:
+        """A node comes back, with empty engines. Nothing happens to a live one."""
+        number = self.numbers[node_id]
+        if not get(self.plant.states[number], "alive"):
+            self._kernel(fleet_kernels.boot)(self.run_records, self.plant, self.view, number)
+            self.policy.fleet_changed()
+
+    def drift(self, node_id: str, slowdown: float) -> None:
+        """A node takes so many times as long for what it begins from now on; what it states stays as it was."""
+        self._kernel(fleet_kernels.drift)(self.run_records, self.plant, self.numbers[node_id], slowdown)
+
+    def tasks_on(self, node_id: str) -> list[str]:
+        """Names of the tasks that are on a node now."""
+        number = self.numbers[node_id]
+        return [
+            self._names[get(task, "number")]
+            for task in self.run_records.tasks
+            if get(task, "holds") and get(task, "on_node") and get(self.view.arms[get(task, "arm")], "node") == number
+        ]
+
+    def stop(self) -> None:
+        """End the run after the event under way."""
+        put(self.clock, {"stopped": 1})
+
+    def run(self, arrivals: Iterable[Arrival], on_outcome: Callable[[Outcome], None]) -> None:
+        """Run to the end; `on_outcome` is given every outcome."""
+        held: dict[int, Arrival] = {}
+
+        def taken(number: int, arrival: Arrival) -> None:
+            held[number] = arrival
+
+        for ended in self.run_batches(self.requests(arrivals, taken)):
+            for values in ended.tolist() if self.arrays else ended:
+                end = self.outcomes.end(values)
+                on_outcome(self.outcomes.outcome(end, held.pop(end["number"])))
+
+    def requests(
+        self, arrivals: Iterable[Arrival], taken: Callable[[int, Arrival], None] | None = None
+    ) -> Iterator[tuple[Records, list[str]]]:
+        """Arrivals as REQUEST records with their names, batch by batch; `taken` is given each and its number."""
+        stream, number, settings = iter(arrivals), 0, self.settings
+        while some := list(islice(stream, BATCH)):
+            values = []
+            for arrival in some:
+                overhead = next(settings.overheads) if settings.overheads else (settings.gateway_s, settings.hop_s)
+                values.append(record_values(arrival, self.policy.group(arrival.service_class), *overhead))
+                if taken is not None:
+                    taken(number, arrival)
+                self.policy.taken(number, arrival)
+                number += 1
+            yield self._request_records(values), [arrival.request_id for arrival in some]
+
+    def run_batches(self, batches: Iterator[tuple[Records, list[str]]]) -> Iterator[Records]:
+        """Run to the end; yields the ends of tasks (`ENDED`) as they come."""
+        todo, last = self._more(self._request_records([]), batches)
+        with rare_collections():
+            self._kernel(kernel.start)(self.run_records, self.plant, self.view, todo)
+            self.policy.fleet_changed()
+            advance, over = self._kernel(kernel.advance), False
+            while not over:
+                over = bool(advance(self.run_records, self.plant, self.view, self.policy.state, todo, last))
+                ended = self._taken_back()
+                if len(ended):
+                    yield ended
+                if not over:
+                    self._act()
+                    if not last and get(self.clock, "next_request") >= len(todo) - 1:
+                        todo, last = self._more(todo[get(self.clock, "next_request") :], batches)
+                        put(self.clock, {"next_request": 0})
+
+    # --------------------------------------------------------------------------------------------- inside
+
+    def _act(self) -> None:
+        """Whatever the kernel returned for."""
+        clock = self.clock
+        if get(clock, "asked") != NONE:
+            number = get(clock, "asked")
+            put(clock, {"asked": NONE})
+            self.policy.decide(number)
+            self._kernel(kernel.carry_out)(self.run_records, self.plant, self.view, number)
+        if get(clock, "placed") != NONE:
+            number = get(clock, "placed")
+            put(clock, {"placed": NONE})
+            self.policy.show_decision(number)
+        if get(clock, "told") != NONE:
+            number = get(clock, "told")
+            put(clock, {"told": NONE})
+            self.policy.tell(number)
+        if get(clock, "called"):
+            put(clock, {"called": 0})
+            self._make_calls()
+        if get(clock, "slot_over"):
+            put(clock, {"slot_over": 0})
+            self._end_slot()
+        if get(clock, "free") == 0:
+            self._grow(len(self.run_records.tasks))
+        if self.plant.links.low[0]:
+            draw_ahead(self.plant.links, self.fleet.rngs)
+        self._tidy_heap()
+
+    def _tidy_heap(self) -> None:
+        """Take out events that were cancelled; make more room where that does not suffice."""
+        heap = self.run_records.heap
+        if isinstance(heap, ListHeap) or not is_low(heap):
+            return
+        size = int(heap.size[0])
+        times, turns, events = heap.times[:size], heap.turns[:size], heap.events[:size]
+        kept = np.flatnonzero(self.run_records.turns[events] == turns)
+        order = kept[np.lexsort((turns[kept], times[kept]))]  # sorted events are a heap
+        room = max(len(heap.times), 2 * (len(order) + MOST_EVENTS))
+        blank = ArrayHeap(
+            np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.array([len(order)], np.int64)
+        )
+        for fresh, old in zip(blank[:3], (times, turns, events), strict=True):
+            fresh[: len(order)] = old[order]
+        self.run_records = self.run_records._replace(heap=blank)
+
+    def _end_slot(self) -> None:
+        """Place what the slot gathered, nearest deadline first; each sees the room that the ones before it took."""
+        line = self.run_records.gathered
+        waiting = [int(number) for number in line[1 : int(line[0]) + 1]]
+        line[0] = 0
+        now_s = self.now_s
+        waiting.sort(key=lambda number: self._remaining_s(number, now_s))
+        self.policy.plan(waiting)
+        for number in waiting:
+            self._kernel(kernel.decide_gathered)(self.run_records, self.plant, self.view, self.policy.state, number)
+            if get(self.clock, "asked") != NONE:
+                put(self.clock, {"asked": NONE})
+                self.policy.decide(number)
+                self._kernel(kernel.carry_out)(self.run_records, self.plant, self.view, number)
+            if get(self.clock, "placed") != NONE:
+                put(self.clock, {"placed": NONE})
+                self.policy.show_decision(number)
+            self._kernel(timeline_release)(self.run_records, number)
+            self._note_decisions()
+            if self.plant.links.low[0]:
+                draw_ahead(self.plant.links, self.fleet.rngs)
+
+    def _remaining_s(self, number: int, now_s: float) -> float:
+        task = self.run_records.tasks[number]
+        return float(get(task, "deadline_s") - max(now_s - get(task, "asked_s"), 0.0))
+
+    def _make_calls(self) -> None:
+        while self._calls and self._calls[0][0] <= self.now_s:
+            heappop(self._calls)[2]()
+        self._plan_call()
+
+    def _plan_call(self) -> None:
+        if self._calls:
+            time_s, turn, _ = self._calls[0]
+            self._kernel(plan_at_turn)(self.run_records, CALL, time_s, turn)
+
+    def _lapse(self, number: int, life: int) -> None:
+        if get(self.plant.states[number], "life") == life:
+            self._kernel(fleet_kernels.lapse)(self.run_records, self.view, number)
+            self.policy.fleet_changed()
+
+    def _kernel(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return compiled(function) if self.arrays else function
+
+    def _more(self, rest: Records, batches: Iterator[tuple[Records, list[str]]]) -> tuple[Records, bool]:
+        batch = next(batches, None)
+        if batch is None:
+            return rest, True
+        records, names = batch
+        self._names.update(enumerate(names, self._taken))
+        self._taken += len(names)
+        return np.concatenate([rest, records]) if self.arrays else [*rest, *records], False
+
+    def _taken_back(self) -> Records:
+        self._note_decisions()
+        count = get(self.clock, "ended")
+        put(self.clock, {"ended": 0})
+        ended = self.run_records.ended[:count]
+        if self.arrays:
+            ended = ended.copy()
+            for number in ended["number"].tolist():
+                self._forget(number)
+            return ended
+        values = [tuple(getattr(end, name) for name in ENDED.names or ()) for end in ended]
+        for end in ended:
+            self._forget(end.number)
+        return values
+
+    def _forget(self, number: int) -> None:
+        del self._names[number]
+        self.policy.forget(number)
+
+    def _note_decisions(self) -> None:
+        count = get(self.clock, "decided")
+        if not count:
+            return
+        put(self.clock, {"decided": 0})
+        for note in self.run_records.decided[:count]:
+            number, arm, propensity = get(note, "number"), get(note, "arm"), get(note, "propensity")
+            line = self._lines.get((arm, propensity)) or self._line(arm, propensity)
+            self._digest.update((self._names[number] + line).encode())
+
+    def _line(self, arm: int, propensity: float) -> str:
+        """What follows the name of the task in the line of a decision that is hashed."""
+        text = "  0.0\n" if arm == NONE else f" {self.fleet.arms[arm].arm_id} {propensity!r}\n"
+        if len(self._lines) < BATCH:
+            self._lines[arm, propensity] = text
+        return text
+
+    # --------------------------------------------------------------------------------------------- records
+
+    def _request_records(self, values: list[tuple[float | int, ...]]) -> Records:
+        if self.arrays:
+            return np.array(values, dtype=REQUEST)
+        records = rows(REQUEST, len(values), arrays=False)
+        for record, numbers in zip(records, values, strict=True):
+            put(record, dict(zip(REQUEST.names or (), numbers, strict=True)))
+        return records
+
+    def _blank_run(self) -> Run:
+        arrays, events = self.arrays, ENGINES + len(self.fleet.engine_records)
+        clock = rows(CLOCK, 1, arrays=arrays)
+        settings = self.settings
+        for name in ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "lease_s", "attempts", "grace_s"):
+            put(clock[0], {name: getattr(settings, name)})
+        put(clock[0], {"asked": NONE, "told": NONE, "placed": NONE, "slot_s": self.policy.slot_s})
+        put(clock[0], {"stepping": int(self.policy.shows_decisions)})
+        return Run(
+            clock=clock,
+            heap=_blank_heap(arrays=arrays),
+            turns=integers(events, arrays=arrays),
+            tasks=rows(TASK, 0, arrays=arrays),
+            after=integers(0, arrays=arrays),
+            free=integers(0, arrays=arrays),
+            placing=integers(1, arrays=arrays),
+            gathered=integers(placing.MOST_IN_SLOT + 1 if self.policy.slot_s else 1, arrays=arrays),
+            attempts=rows(ATTEMPT, 0, arrays=arrays),
+            leaving=integers(2 * self.fleet.most_slots + 2, arrays=arrays),
+            decided=rows(DECIDED, kernel.MOST_NOTES + NOTES_OF_ONE_EVENT, arrays=arrays),
+            ended=rows(ENDED, kernel.MOST_NOTES + NOTES_OF_ONE_EVENT, arrays=arrays),
+        )
+
+    def _grow(self, more: int) -> None:
+        """Make room for so many more tasks."""
+        run = self.run_records
+        had, room = len(run.tasks), len(run.tasks) + more
+        clock = run.clock[0]
+        free, count = [int(each) for each in run.free[: get(clock, "free")]], get(clock, "free")
+        free += range(room - 1, had - 1, -1)
+        put(clock, {"free": count + more})
+        self.run_records = run._replace(
+            turns=_extended(run.turns, more * PER_TASK),
+            tasks=with_room(run.tasks, TASK, room),
+            after=_extended(run.after, more),
+            free=in_form([*free, *[0] * (room - len(free))], arrays=self.arrays),
+            placing=_extended(run.placing, more),
+            attempts=with_room(run.attempts, ATTEMPT, room * ATTEMPTS),
+        )
+        self.plant = self.plant._replace(unpaid_after=_extended(self.plant.unpaid_after, more))
+        self.policy.make_room(room)
+
+
+def _blank_heap(*, arrays: bool) -> ArrayHeap | ListHeap:
+    if not arrays:
+        return ListHeap([])
+    room = 4 * MOST_EVENTS
+    return ArrayHeap(np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(1, np.int64))
+
+
+def _extended(values: Any, more: int) -> Any:
+    if isinstance(values, np.ndarray):
+        return np.concatenate([values, np.zeros(more, dtype=values.dtype)])
+    values.extend([0] * more)
+    return values

@@ -1,0 +1,30 @@
+"""One decision from beginning to end, for a policy whose rule is a kernel."""
+
+from __future__ import annotations
+
+from skyshore.rules.choose import decide
+from skyshore.rules.eligible import list_arms
+from skyshore.rules.estimate import estimate_arms
+from skyshore.rules.kernel import generic, kernel
+from skyshore.rules.records import Integers, Options, Record, Records
+
+
+@kernel
+def list_options(demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:
+    """The arms that may take a task now, and what it would cost there."""
+    list_arms(demand, nodes, arms, order[demand.kind], options)
+    estimate_arms(demand, nodes, arms, options)
+
+
+@generic
+def place(state: object, demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:  # noqa: PLR0917 (numba takes arguments by position)
+    """`list_options`, then the policy's choice, if there is anything to choose from."""
+    list_options(demand, nodes, arms, order, options)
+    if options.decision[0].count > 0:
+        decide(state, demand, options)
+
+
+@kernel
+def place_task(state: object, demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:  # noqa: PLR0917 (numba takes arguments by position)
+    """`place`, to be called from Python."""
+    place(state, demand, nodes, arms, order, options)
