@@ -9,6 +9,7 @@ machine are played together: how much they hold each other up is one figure more
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.outcome_table import OutcomeRow
-from simulator.host import Host
-from simulator.servers import LlmServer
-from simulator.timeline import Timeline
-from skyshore.nodemodel.llm import Row
+from skyshore.nodemodel.engine import hindrance
+from skyshore.nodemodel.llm import Iterations, LlmBatch, Row
 from skyshore.nodemodel.speed import LlmSpeed
 
 Floats = NDArray[np.float64]
@@ -151,20 +150,18 @@ def _first_guess(seen: _Seen) -> list[float]:
 
 def _played(seen: Sequence[_Seen], fitted: Fitted) -> list[tuple[Floats, Floats]]:
     """Seconds to the first token and of decoding for every request, had it come when it did."""
-    timeline, host, ends = Timeline(), Host(fitted.contention), dict[Row, float]()
-    engines = []
-    for each, speed in zip(seen, fitted.speeds, strict=True):
-        # Nobody is turned away: each of them was answered.
-        roomy = replace(speed, queue=len(each.output))
-        server = LlmServer(roomy, timeline, lambda row: ends.__setitem__(row, timeline.now_s))
-        host.add(server)
-        rows = []
-        for at_s, prompt, output in zip(each.arrived_s, each.prompt, each.output, strict=True):
-            row = Row("", prompt, output, min(prompt + output, speed.kv_tokens), float(at_s))
-            rows.append(row)
-            timeline.at(float(at_s), _offer, (server, row))
-        engines.append(rows)
-    timeline.run()
+    # Nobody is turned away: each of them was answered.
+    machine = _Machine(
+        [replace(speed, queue=len(each.output)) for each, speed in zip(seen, fitted.speeds, strict=True)]
+    )
+    engines = [
+        [
+            Row("", prompt, output, min(prompt + output, speed.kv_tokens), float(at_s))
+            for at_s, prompt, output in zip(each.arrived_s, each.prompt, each.output, strict=True)
+        ]
+        for each, speed in zip(seen, fitted.speeds, strict=True)
+    ]
+    ends = machine.play([(number, row) for number, rows in enumerate(engines) for row in rows], fitted.contention)
     return [
         (
             np.array([row.first_token_s - row.arrived_s for row in rows]),
@@ -174,9 +171,54 @@ def _played(seen: Sequence[_Seen], fitted: Fitted) -> list[tuple[Floats, Floats]
     ]
 
 
-def _offer(offered: tuple[LlmServer, Row]) -> None:
-    server, row = offered
-    server.offer(row)
+class _Machine:
+    """Engines that hold each other up."""
+
+    def __init__(self, speeds: Sequence[LlmSpeed]) -> None:
+        self._speeds = speeds
+        self._batches = [LlmBatch(speed) for speed in speeds]
+        self._factors = [1.0] * len(speeds)
+        self._turn = 0
+
+    def play(self, offers: Sequence[tuple[int, Row]], contention: float) -> dict[Row, float]:
+        """Offer each row to its engine when it comes; returns when each row was done."""
+        coming = deque(sorted(offers, key=lambda offer: offer[1].arrived_s))
+        now_s, ends, planned = 0.0, dict[Row, float](), dict[int, tuple[Iterations, int]]()
+        while coming or planned:
+            # Of what is due at the same time, arrivals come first, then runs in the order in which they were planned.
+            due = [(max(run.end_s, now_s), turn, number) for number, (run, turn) in planned.items()]
+            if coming and (not due or coming[0][1].arrived_s <= min(due)[0]):
+                number, row = coming.popleft()
+                now_s = max(row.arrived_s, now_s)
+                if self._batches[number].offer(row):
+                    self._batches[number].begin_or_shorten(now_s)
+            else:
+                now_s, _, number = min(due)
+                done = [row for row, _ in self._batches[number].end() if row.generated >= row.output_tokens]
+                self._batches[number].begin(now_s)
+                ends |= dict.fromkeys(done, now_s)
+            self._share(now_s, contention)
+            self._note(planned, number)
+        return ends
+
+    def _share(self, now_s: float, contention: float) -> None:
+        busy = sum(batch.running is not None for batch in self._batches)
+        for number, batch in enumerate(self._batches):
+            factor = hindrance(contention, busy - (batch.running is not None))
+            if factor != self._factors[number]:
+                self._factors[number] = factor
+                batch.speed = self._speeds[number].slowed(factor)
+                batch.shorten(now_s)
+
+    def _note(self, planned: dict[int, tuple[Iterations, int]], first: int) -> None:
+        """Give a turn to every run whose end is new, to that of engine `first` before the others."""
+        for number in (first, *range(len(self._batches))):
+            run = self._batches[number].running
+            if run is None:
+                planned.pop(number, None)
+            elif number not in planned or planned[number][0] is not run:
+                self._turn += 1
+                planned[number] = run, self._turn
 
 
 def _arrived_s(row: OutcomeRow) -> float:

@@ -52,6 +52,12 @@ def change_pace(engine: Record) -> None:
 
 
 @kernel
+def hindrance(contention: float, others: int) -> float:
+    """Times as long as an engine takes beside so many busy engines of its machine; `contention`: see `Calibration`."""
+    return 1.0 + contention * others
+
+
+@kernel
 def is_full(engine: Record) -> bool:
     """Whether one more offer would be refused."""
     return bool(engine.waiting[COUNT] + engine.working[COUNT] >= engine.room)
