@@ -76,12 +76,12 @@ class Link:
     def measured(self) -> MeasuredLink | None:
         """What its bytes say of it; None before any went both ways. The energy of a byte alone is a setting."""
         up, down = self.meters
-        if not (up.delay_s and down.delay_s):
+        if not (up.mean_delay_s and down.mean_delay_s):
             return None
         return MeasuredLink(
             up_bytes_per_s=up.bytes_per_s,
             down_bytes_per_s=down.bytes_per_s,
-            rtt_s=up.delay_s + down.delay_s,
+            rtt_s=up.mean_delay_s + down.mean_delay_s,
             joules_per_byte=self.settings.joules_per_byte,
         )
 

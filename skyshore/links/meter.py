@@ -72,11 +72,6 @@ class DirectionMeter:
         observe(self, entered_s, left_s, arrived_s, size_bytes)
 
     @property
-    def delay_s(self) -> float:
-        """`mean_delay_s`."""
-        return self.mean_delay_s
-
-    @property
     def bytes_per_s(self) -> float:
         """See `measured_bytes_per_s`."""
         return measured_bytes_per_s(self)

@@ -17,7 +17,7 @@ from skyshore.nodemodel.batching import (
     run_end_s,
     shorten,
 )
-from skyshore.nodemodel.engine import busy_s, cancel, fill_engine, is_full, offer, set_pace
+from skyshore.nodemodel.engine import cancel, fill_engine, offer, set_pace
 from skyshore.nodemodel.lines import members
 from skyshore.nodemodel.records import ENGINE
 from skyshore.nodemodel.speed import LlmSpeed
@@ -108,15 +108,6 @@ class LlmBatch:
     def busy_s(self) -> float:
         """Seconds spent in iterations that are over."""
         return float(self._engine.worked_s)
-
-    @property
-    def full(self) -> bool:
-        """Whether one more offer would be refused."""
-        return is_full(self._engine)
-
-    def busy_until(self, now_s: float) -> float:
-        """Seconds spent in iterations by then, those of the open run included."""
-        return busy_s(self._engine, self._rows, self._after, now_s)
 
     def offer(self, row: Row) -> bool:
         """Queue a row. False when all room is taken or it can never fit the memory."""

@@ -78,7 +78,7 @@ def by_objects(seed: int) -> list[Any]:
                 meters[number].observe(now_s, left_s, arrived_s, piece)
             rest -= piece
         got.append(arrived_s)
-    return [*got, *(meter.bytes_per_s for meter in meters), *(meter.delay_s for meter in meters)]
+    return [*got, *(meter.bytes_per_s for meter in meters), *(meter.mean_delay_s for meter in meters)]
 
 
 @pytest.mark.parametrize("seed", range(20))

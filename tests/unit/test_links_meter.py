@@ -39,7 +39,7 @@ def test_small_messages_on_a_fast_link_show_a_delay_and_no_rate() -> None:
     for turn in range(200):
         send(meter, link, 0.1 * turn, 300)
     assert meter.bytes_per_s == 0.0
-    assert meter.delay_s == pytest.approx(0.03, abs=0.002)
+    assert meter.mean_delay_s == pytest.approx(0.03, abs=0.002)
 
 
 def test_a_change_of_rate_is_seen_after_a_few_seconds_of_traffic() -> None:
