@@ -22,7 +22,7 @@ from skyshore.links.delivery import deliver
 from skyshore.nodemodel.batching import begin_iterations, begin_or_shorten, end_iterations, run_end_s, shorten
 from skyshore.nodemodel.clips import strided
 from skyshore.nodemodel.energy import close_account, modelled_joules, open_account
-from skyshore.nodemodel.engine import begin_segment, cancel, change_pace, end_segment, offer, segment_work_s
+from skyshore.nodemodel.engine import begin_segment, cancel, change_pace, end_segment, hindrance, offer, segment_work_s
 from skyshore.nodemodel.records import LLM as LLM_ENGINE
 from skyshore.rules.choose import learn
 from skyshore.rules.kernel import kernel
@@ -96,7 +96,7 @@ def share_host(run: Run, plant: Plant, node: int) -> None:
     plant.hosts[host].busy = busy
     for number in range(len(plant.engines)):
         engine = plant.engines[number]
-        factor = 1.0 + plant.hosts[host].contention * (busy - engine.run_open)
+        factor = hindrance(plant.hosts[host].contention, busy - engine.run_open)
         if engine.kind == LLM_ENGINE and shares(plant, engine, host) and factor != engine.hindrance:
             engine.hindrance = factor
             change_engine_pace(run, plant, number)

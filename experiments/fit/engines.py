@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
 
+from skyshore.nodemodel.engine import hindrance
 from skyshore.nodemodel.llm import LlmBatch, Row
 from skyshore.nodemodel.speed import LlmSpeed
 
@@ -60,7 +61,7 @@ class SharedEngines:
 
     def _share(self, now_s: float) -> None:
         for engine, batch in enumerate(self._batches):
-            factor = 1.0 + self._contention * (sum(self._busy) - self._busy[engine])
+            factor = hindrance(self._contention, sum(self._busy) - self._busy[engine])
             if factor != self._factors[engine]:
                 self._factors[engine] = factor
                 batch.speed = self._speeds[engine].slowed(factor)

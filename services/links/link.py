@@ -79,12 +79,12 @@ class EmulatedLink:
         The energy of a byte cannot be measured and is taken from the settings.
         """
         up, down = self.meters
-        if not (up.delay_s and down.delay_s):
+        if not (up.mean_delay_s and down.mean_delay_s):
             return None
         return MeasuredLink(
             up_bytes_per_s=up.bytes_per_s,
             down_bytes_per_s=down.bytes_per_s,
-            rtt_s=up.delay_s + down.delay_s,
+            rtt_s=up.mean_delay_s + down.mean_delay_s,
             joules_per_byte=self.settings.joules_per_byte,
         )
 

@@ -93,7 +93,8 @@ class Capacity:
         self.tables = CapacityTables(pieces, outages)
         self.first_piece = self.first_outage = 0
         self.pieces, self.outages = max(0, len(pieces) - 1), len(outages)
-        self.length_s, self.total_bytes = (pieces[-1].start_s, pieces[-1].start_bytes) if pieces else (0.0, 0.0)
+        self.length_s: float = pieces[-1].start_s if pieces else 0.0
+        self.total_bytes: float = pieces[-1].start_bytes if pieces else 0.0
         self.unlimited = int(math.isinf(rate_bytes_per_s) and not outages)
 
     def bytes_by(self, time_s: float) -> float:

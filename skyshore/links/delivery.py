@@ -120,7 +120,7 @@ def _deviates(direction: Record, rng: np.random.Generator, count: int) -> list[f
 
 
 def _draws_per_piece(direction: Record) -> int:
-    return (direction.jitter_s > 0) + (direction.loss > 0)
+    return int(direction.jitter_s > 0) + int(direction.loss > 0)
 
 
 def _capacities(capacities: Sequence[Capacity]) -> tuple[Records, CapacityTables]:

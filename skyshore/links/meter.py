@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from skyshore.links.shaper import Bucket, DelayLine, LinkDirection
 from skyshore.rules.kernel import kernel
 from skyshore.rules.records import Record
 
@@ -73,30 +72,6 @@ class DirectionMeter:
         observe(self, entered_s, left_s, arrived_s, size_bytes)
 
     @property
-    def delay_s(self) -> float:
-        """`mean_delay_s`."""
-        return self.mean_delay_s
-
-    @property
     def bytes_per_s(self) -> float:
         """See `measured_bytes_per_s`."""
         return measured_bytes_per_s(self)
-
-
-class MeteredWay(LinkDirection):
-    """The simulator's, until it delivers by `skyshore.links.delivery`."""
-
-    def __init__(self, bucket: Bucket, line: DelayLine, chunk_bytes: int) -> None:
-        super().__init__(bucket, line)
-        self.meter, self.chunk_bytes = DirectionMeter(), chunk_bytes
-
-    def deliver(self, now_s: float, size_bytes: float) -> float:
-        """See `LinkDirection`."""
-        rest, arrived_s = size_bytes, now_s
-        while rest > 0:
-            piece = min(rest, self.chunk_bytes)
-            left_s = self.depart(now_s, piece)
-            arrived_s = self.arrive(left_s, piece)
-            self.meter.observe(now_s, left_s, arrived_s, piece)
-            rest -= piece
-        return arrived_s

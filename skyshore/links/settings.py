@@ -17,7 +17,7 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """One way of a link. Times are experiment times: they start with the workload, not with the process."""
+    """One direction of a link. Times are experiment times: they start with the workload, not with the process."""
 
     rate_bytes_per_s: float = math.inf
     """Of a constant link; ignored where a trace is given."""

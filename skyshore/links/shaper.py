@@ -129,6 +129,3 @@ def chunk_bytes(direction: Direction, trace: Capacity | None) -> int:
     if math.isinf(rate):
         return MOST_CHUNK_BYTES
     return int(min(max(rate * CHUNK_S, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES))
-
-
-OneWay = LinkDirection  # the simulator's name, until it delivers by `skyshore.links.delivery`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skyshore.nodemodel.batching import run_end_s
 from skyshore.nodemodel.lines import append, is_in, remove, take_first
 from skyshore.nodemodel.records import COUNT, FIRST, LLM, VIDEO
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
@@ -51,6 +52,12 @@ def change_pace(engine: Record) -> None:
 
 
 @kernel
+def hindrance(contention: float, others: int) -> float:
+    """Times as long as an engine takes beside so many busy engines of its machine; `contention`: see `Calibration`."""
+    return 1.0 + contention * others
+
+
+@kernel
 def is_full(engine: Record) -> bool:
     """Whether one more offer would be refused."""
     return bool(engine.waiting[COUNT] + engine.working[COUNT] >= engine.room)
@@ -97,8 +104,7 @@ def busy_s(engine: Record, rows: Records, after: Integers, now_s: float) -> floa
     worked_s: float = engine.worked_s
     if engine.kind == LLM:
         if engine.run_open:
-            end_s = engine.run_start_s + engine.run_each_s * engine.run_count
-            worked_s += min(now_s, end_s) - engine.run_start_s
+            worked_s += min(now_s, run_end_s(engine)) - engine.run_start_s
         return worked_s
     number = engine.working[FIRST]
     for _ in range(engine.working[COUNT]):
@@ -106,7 +112,7 @@ def busy_s(engine: Record, rows: Records, after: Integers, now_s: float) -> floa
         under_way_s = now_s - row.started_s
         worked_s += under_way_s if under_way_s < row.work_s else row.work_s
         number = after[number]
-    return worked_s / engine.slots
+    return float(worked_s / engine.slots)
 
 
 # ------------------------------------------------------------------------------------------------------- video

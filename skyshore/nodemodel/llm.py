@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from skyshore.nodemodel.batching import (
     begin_iterations,
@@ -18,7 +17,7 @@ from skyshore.nodemodel.batching import (
     run_end_s,
     shorten,
 )
-from skyshore.nodemodel.engine import busy_s, cancel, fill_engine, is_full, offer, set_pace
+from skyshore.nodemodel.engine import cancel, fill_engine, offer, set_pace
 from skyshore.nodemodel.lines import members
 from skyshore.nodemodel.records import ENGINE
 from skyshore.nodemodel.speed import LlmSpeed
@@ -45,7 +44,8 @@ class Row:
     number: int = NONE
 
 
-class Iterations(NamedTuple):
+@dataclass(slots=True)
+class Iterations:
     """A run of equal iterations: all that happens until something changes."""
 
     start_s: float
@@ -65,6 +65,8 @@ class LlmBatch:
         self._rows: dict[int, Row] = {}
         self._after: dict[int, int] = {}
         self._offered = 0
+        self.running: Iterations | None = None
+        """The open run."""
         self._leaving = [NONE] * speed.slots
 
     def __copy__(self) -> LlmBatch:
@@ -74,7 +76,7 @@ class LlmBatch:
         for line in ("waiting", "working"):
             setattr(twin._engine, line, list(getattr(self._engine, line)))
         twin._rows = {number: copy(row) for number, row in self._rows.items()}
-        twin._after, twin._offered = dict(self._after), self._offered
+        twin._after, twin._offered, twin.running = dict(self._after), self._offered, self.running
         return twin
 
     @property
@@ -107,24 +109,6 @@ class LlmBatch:
         """Seconds spent in iterations that are over."""
         return float(self._engine.worked_s)
 
-    @property
-    def full(self) -> bool:
-        """Whether one more offer would be refused."""
-        return is_full(self._engine)
-
-    @property
-    def running(self) -> Iterations | None:
-        """The open run."""
-        engine = self._engine
-        if not engine.run_open:
-            return None
-        end_s = run_end_s(engine)
-        return Iterations(engine.run_start_s, engine.run_each_s, engine.run_count, end_s, engine.run_prefills)
-
-    def busy_until(self, now_s: float) -> float:
-        """Seconds spent in iterations by then, those of the open run included."""
-        return busy_s(self._engine, self._rows, self._after, now_s)
-
     def offer(self, row: Row) -> bool:
         """Queue a row. False when all room is taken or it can never fit the memory."""
         number = self._offered
@@ -141,7 +125,7 @@ class LlmBatch:
         if self._rows.get(row.number) is not row:
             return
         if not row.cancelled and not cancel(self._engine, self._rows, self._after, row.number, math.nan):
-            self._forget(row.number)
+            del self._rows[row.number], self._after[row.number]
 
     def joins_now(self) -> bool:
         """See `joins_now`."""
@@ -149,17 +133,15 @@ class LlmBatch:
 
     def begin(self, now_s: float, *, limit: int | None = None) -> Iterations | None:
         """See `begin_iterations`."""
-        begin_iterations(self._engine, self._rows, self._after, now_s, limit or 0)
-        return self.running
+        return self._note(begin_iterations(self._engine, self._rows, self._after, now_s, limit or 0))
 
     def shorten(self, now_s: float) -> Iterations | None:
         """See `shorten`."""
-        shorten(self._engine, now_s)
-        return self.running
+        return self._note(shorten(self._engine, now_s))
 
-    def begin_or_shorten(self, now_s: float) -> None:
+    def begin_or_shorten(self, now_s: float) -> Iterations | None:
         """See `begin_or_shorten`."""
-        begin_or_shorten(self._engine, self._rows, self._after, now_s)
+        return self._note(begin_or_shorten(self._engine, self._rows, self._after, now_s))
 
     def end(self) -> list[tuple[Row, int]]:
         """Close the run: rows that got tokens and how many. Rows that are done have left the batch.
@@ -167,17 +149,22 @@ class LlmBatch:
         Raises:
             RuntimeError: no run is open.
         """
-        engine = self._engine
-        if not engine.run_open:
+        if self.running is None:
             raise RuntimeError("end() without begin()")
+        self.running = None
+        engine, rows = self._engine, self._rows
         before = [(row, row.generated) for row in self.rows]
-        left = end_iterations(engine, self._rows, self._after, self._leaving) + engine.dropped
+        left = end_iterations(engine, rows, self._after, self._leaving) + engine.dropped
         for number in self._leaving[:left]:
-            self._forget(number)
-        gained = [(row, row.generated - had) for row, had in before if row.generated > had]
+            del rows[number], self._after[number]
         # Rows that were decoding come before those that got their first token.
-        gained.sort(key=lambda each: each[0].generated == each[1])
-        return gained
+        gained = [(row, row.generated - had) for row, had in before if row.generated > had > 0]
+        return gained + [(row, 1) for row, had in before if row.generated > had == 0]
 
-    def _forget(self, number: int) -> None:
-        del self._rows[number], self._after[number]
+    def _note(self, changed: bool) -> Iterations | None:
+        if changed:
+            engine = self._engine
+            self.running = Iterations(
+                engine.run_start_s, engine.run_each_s, engine.run_count, run_end_s(engine), engine.run_prefills
+            )
+        return self.running

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from skyshore.nodemodel.engine import begin_segment, fill_engine, is_full, offer
 from skyshore.nodemodel.lines import members, remove
-from skyshore.nodemodel.records import COUNT, ENGINE
+from skyshore.nodemodel.records import ENGINE
 from skyshore.nodemodel.speed import VideoSpeed
 from skyshore.rules.records import NONE, rows
 
@@ -37,21 +37,6 @@ class VideoQueue:
         self._numbers = itertools.count()
 
     @property
-    def running(self) -> int:
-        """Segments in service."""
-        return int(self._engine.working[COUNT])
-
-    @property
-    def queued(self) -> int:
-        """Segments that wait."""
-        return int(self._engine.waiting[COUNT])
-
-    @property
-    def full(self) -> bool:
-        """Whether one more offer would be refused."""
-        return is_full(self._engine)
-
-    @property
     def serving(self) -> list[Segment]:
         """In service, in order."""
         return [self._segments[number] for number in members(self._engine.working, self._after)]
@@ -63,7 +48,7 @@ class VideoQueue:
 
     def offer(self, segment: Segment) -> bool:
         """Queue a segment. False when all room is taken."""
-        if self.full:
+        if is_full(self._engine):
             return False
         segment.number = next(self._numbers)
         self._segments[segment.number] = segment

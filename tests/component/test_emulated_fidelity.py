@@ -1,19 +1,27 @@
 """The emulated engine, stepped by an event loop, against the simulator: same arrivals, same latencies and joules."""
 
 import asyncio
+import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 
-from simulator.servers import LlmServer
-from simulator.timeline import Timeline
+from simulator.plant import LinkPath, NodePlan
+from simulator.policy import PolicyDriver
+from simulator.simulation import Simulation, SimulationSettings
 from skyshore.domain.llm import LlmInput, Sampling
-from skyshore.domain.outcome import WorkerOutcome
+from skyshore.domain.node import Tier
+from skyshore.domain.outcome import Outcome, WorkerOutcome
 from skyshore.domain.task import Task, TaskKind
 from skyshore.engines.emulated.llm import EmulatedLlmEngine
-from skyshore.nodemodel.llm import Row
-from skyshore.nodemodel.speed import LlmSpeed
+from skyshore.links.capacity import Constant
+from skyshore.links.settings import Direction
+from skyshore.links.shaper import Bucket, DelayLine, LinkDirection
+from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
+from skyshore.rules.reward import blank_rewards
+from skyshore.workload.arrival import Arrival
 from tests.fakes.virtual_time import run_in_virtual_time
 
 SPEED = LlmSpeed(
@@ -53,26 +61,34 @@ async def live(requests: list[tuple[float, int]]) -> tuple[list[tuple[float, int
     return done, joules
 
 
-def simulated(arrivals: list[tuple[float, int]]) -> tuple[list[Row], float]:
-    timeline, rows, done = Timeline(), [], {}
-    server = LlmServer(SPEED, timeline, lambda row: done.__setitem__(row, timeline.now_s))
-    for at, tokens in arrivals:
-        row = Row("t", PROMPT_TOKENS, tokens, PROMPT_TOKENS + tokens, at)
-        rows.append(row)
-        timeline.at(at, server.offer, row)
-    timeline.run()
-    for row in rows:
-        row.arrived_s = done[row] - row.arrived_s  # from here on: its latency
-    return rows, SPEED.busy_watts * server.busy_s(timeline.now_s)
+def simulated(sent: list[tuple[float, int]]) -> tuple[list[float], float]:
+    """Latencies and joules when the simulator gives the same requests to one node, without a link."""
+    link = LinkDirection(Bucket(Constant(math.inf)), DelayLine(Direction(), 0.0, np.random.default_rng(0)))
+    plan = NodePlan("n", Tier.EDGE, NodeProfile("n", "modelled:test", llm=(SPEED,)), LinkPath(link, link))
+    arrivals = [
+        Arrival(at, str(i), TaskKind.LLM, prompt_tokens=PROMPT_TOKENS, output_tokens=tokens, deadline_s=1e4)
+        for i, (at, tokens) in enumerate(sent)
+    ]
+    placements = {arrival.request_id: plan.node.arms[0] for arrival in arrivals}
+    settings = SimulationSettings(gateway_s=0.0, heartbeat_s=1e6)
+    simulation = Simulation([plan], PolicyDriver(placements), blank_rewards({}), settings)
+    latencies: list[float] = []
+
+    def ended(outcome: Outcome) -> None:
+        latencies.append(outcome.latency_s)
+
+    simulation.run(sorted(arrivals, key=lambda arrival: arrival.t_intended_s), ended)
+    return latencies, simulation.joules()["n"]
 
 
 @pytest.mark.parametrize("load", [0.4, 0.85])
 def test_latency_and_joules_agree_with_the_simulator(load):
     # A clock that no busy machine holds up: how late real timers are is the machine's affair, and measured elsewhere.
     outcomes, joules = run_in_virtual_time(live(drawn(load, 60.0)))
-    rows, predicted_joules = simulated([(sent, tokens) for sent, tokens, _ in outcomes])
-    lived = [o.queue_s + o.prefill_s + o.compute_s for _, _, o in outcomes]
-    foreseen = [row.arrived_s for row in rows]
-    assert statistics.median(lived) == pytest.approx(statistics.median(foreseen), rel=1e-3)
-    assert statistics.quantiles(lived, n=20)[-1] == pytest.approx(statistics.quantiles(foreseen, n=20)[-1], rel=1e-3)
+    predicted, predicted_joules = simulated([(sent, tokens) for sent, tokens, _ in outcomes])
+    measured = [o.queue_s + o.prefill_s + o.compute_s for _, _, o in outcomes]
+    assert statistics.median(measured) == pytest.approx(statistics.median(predicted), rel=1e-3)
+    assert statistics.quantiles(measured, n=20)[-1] == pytest.approx(
+        statistics.quantiles(predicted, n=20)[-1], rel=1e-3
+    )
     assert joules == pytest.approx(predicted_joules, rel=1e-3)

@@ -1,14 +1,13 @@
-"""The engine against queueing theory: mean waits within 1 % at a million requests."""
+"""The queue of a video engine against queueing theory: mean waits within 1 % at a million requests."""
 
 import math
+from heapq import heappop, heappush
 
 import numpy as np
 import pytest
 
-from simulator.servers import VideoServer
-from simulator.timeline import Timeline
 from skyshore.nodemodel.speed import VideoSpeed
-from skyshore.nodemodel.video import Segment
+from skyshore.nodemodel.video import Segment, VideoQueue
 
 REQUESTS = 1_000_000
 
@@ -21,22 +20,27 @@ def mean_wait_s(slots: int, load: float, service: str, seed: int) -> float:
     times = np.cumsum(gaps / gaps.mean() / (load * slots)).tolist()
     work = rng.exponential(1.0, REQUESTS) if service == "M" else np.ones(REQUESTS)
     seconds = (work / work.mean()).tolist()
-    timeline = Timeline()
+    queue = VideoQueue(VideoSpeed("m", "modelled:theory", slots=slots, queue=REQUESTS))
+    ends: list[tuple[float, int, Segment]] = []
     waited = 0.0
 
-    def done(segment: Segment) -> None:
+    def begin(now_s: float) -> None:
         nonlocal waited
-        waited += segment.started_s - segment.arrived_s
+        for segment in queue.begin(now_s):
+            waited += now_s - segment.arrived_s
+            heappush(ends, (now_s + segment.work_s, segment.number, segment))
 
-    server = VideoServer(VideoSpeed("m", "modelled:theory", slots=slots, queue=REQUESTS), timeline, done)
-
-    def arrive(index: int) -> None:
-        server.offer(Segment("", seconds[index], times[index]))
-        if index + 1 < REQUESTS:
-            timeline.at(times[index + 1], arrive, index + 1)
-
-    timeline.at(times[0], arrive, 0)
-    timeline.run()
+    for at_s, work_s in zip(times, seconds, strict=True):
+        while ends and ends[0][0] <= at_s:
+            now_s, _, segment = heappop(ends)
+            queue.leave(segment)
+            begin(now_s)
+        queue.offer(Segment("", work_s, at_s))
+        begin(at_s)
+    while ends:
+        now_s, _, segment = heappop(ends)
+        queue.leave(segment)
+        begin(now_s)
     return waited / REQUESTS
 
 

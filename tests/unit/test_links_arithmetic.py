@@ -14,32 +14,32 @@ from skyshore.links.shaper import LEAST_BURST_BYTES, Bucket, DelayLine, LinkDire
 from skyshore.links.trace_files import TraceError, parse_mahimahi, parse_rate_table, parse_trace
 
 
-def one_way(direction: Direction, rtt_s: float = 0.0, seed: int = 0) -> LinkDirection:
+def direction_of(direction: Direction, rtt_s: float = 0.0, seed: int = 0) -> LinkDirection:
     line = DelayLine(direction, rtt_s, np.random.default_rng(seed))
     return LinkDirection(Bucket(capacity_of(direction, None)), line)
 
 
 def test_a_message_takes_its_size_over_the_rate_plus_the_delay():
-    way = one_way(Direction(rate_bytes_per_s=1e6, delay_s=0.02))
-    assert way.deliver(0.0, 500_000) == pytest.approx(0.52)
+    link = direction_of(Direction(rate_bytes_per_s=1e6, delay_s=0.02))
+    assert link.deliver(0.0, 500_000) == pytest.approx(0.52)
 
 
 def test_messages_queue_behind_each_other_and_idle_time_is_not_saved_up():
-    way = one_way(Direction(rate_bytes_per_s=1e6))
-    assert way.deliver(0.0, 1e6) == pytest.approx(1.0)
-    assert way.deliver(0.5, 1e6) == pytest.approx(2.0)
-    late = way.deliver(100.0, 1e6)
+    link = direction_of(Direction(rate_bytes_per_s=1e6))
+    assert link.deliver(0.0, 1e6) == pytest.approx(1.0)
+    assert link.deliver(0.5, 1e6) == pytest.approx(2.0)
+    late = link.deliver(100.0, 1e6)
     assert 101.0 - 0.005 - 1e-9 <= late <= 101.0, "98 idle seconds earn 5 ms of burst at most"
 
 
 def test_two_links_on_one_bucket_get_half_each():
     bucket = Bucket(Constant(1e6))
     lines = [DelayLine(Direction(), 0.0, np.random.default_rng(i)) for i in range(2)]
-    ways = [LinkDirection(bucket, line) for line in lines]
+    directions = [LinkDirection(bucket, line) for line in lines]
     ends, nows = [0.0, 0.0], [0.0, 0.0]
     for _ in range(100):
         for i in (0, 1):
-            ends[i] = ways[i].deliver(min(nows), 5000)
+            ends[i] = directions[i].deliver(min(nows), 5000)
         nows = list(ends)
     assert ends[0] == pytest.approx(1.0, abs=0.02)
     assert ends[1] == pytest.approx(1.0, abs=0.02)
@@ -47,23 +47,23 @@ def test_two_links_on_one_bucket_get_half_each():
 
 def test_an_outage_holds_bytes_back_and_loses_none():
     direction = Direction(rate_bytes_per_s=1e6, delay_s=0.01, outages=(Outage(1.0, 3.0),))
-    assert one_way(direction).deliver(0.5, 1e6) == pytest.approx(3.51, abs=0.006)
-    assert one_way(direction).deliver(1.5, 1e6) == pytest.approx(4.01, abs=0.006)
-    assert one_way(Direction(outages=(Outage(1.0, 3.0),))).deliver(1.5, 1e6) == pytest.approx(3.0, abs=0.001)
+    assert direction_of(direction).deliver(0.5, 1e6) == pytest.approx(3.51, abs=0.006)
+    assert direction_of(direction).deliver(1.5, 1e6) == pytest.approx(4.01, abs=0.006)
+    assert direction_of(Direction(outages=(Outage(1.0, 3.0),))).deliver(1.5, 1e6) == pytest.approx(3.0, abs=0.001)
 
 
 def test_jitter_spreads_the_delay_and_never_reorders():
-    way = one_way(Direction(delay_s=0.1, jitter_s=0.01))
-    arrivals = [way.deliver(i * 0.2, 100) - i * 0.2 for i in range(2000)]
+    link = direction_of(Direction(delay_s=0.1, jitter_s=0.01))
+    arrivals = [link.deliver(i * 0.2, 100) - i * 0.2 for i in range(2000)]
     assert np.mean(arrivals) == pytest.approx(0.1, abs=0.001)
     assert np.std(arrivals) == pytest.approx(0.01, rel=0.1)
-    dense = [way.deliver(1000 + i * 1e-4, 100) for i in range(2000)]
+    dense = [link.deliver(1000 + i * 1e-4, 100) for i in range(2000)]
     assert all(b >= a for a, b in pairwise(dense))
 
 
 def test_loss_costs_round_trips_as_often_as_the_binomial_says():
-    way = one_way(Direction(delay_s=0.02, loss=0.01), rtt_s=0.04)
-    waits = np.array([way.deliver(i * 10.0, 15_000) - i * 10.0 for i in range(20_000)])
+    link = direction_of(Direction(delay_s=0.02, loss=0.01), rtt_s=0.04)
+    waits = np.array([link.deliver(i * 10.0, 15_000) - i * 10.0 for i in range(20_000)])
     rounds = np.round((waits - 0.02) / 0.04)
     assert np.allclose(rounds * 0.04 + 0.02, waits)
     assert np.mean(rounds >= 1) == pytest.approx(1 - 0.99**10, rel=0.08)

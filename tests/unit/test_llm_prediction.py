@@ -1,4 +1,4 @@
-"""Time to first and per output token, foretold from a node profile, against the batch model that nodes emulate."""
+"""Time to first and per output token, predicted from a node profile, against the batch model that nodes emulate."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ SPEED = LlmSpeed(
 
 
 @given(prompt=st.integers(1, 900), others=st.integers(0, 6))
-def test_what_is_foretold_is_what_a_batch_does(prompt: int, others: int) -> None:
+def test_what_is_predicted_is_what_a_batch_does(prompt: int, others: int) -> None:
     batch, now = LlmBatch(SPEED), 0.0
     rows = [Row(f"r{number}", 1, 10_000, 2_000, 0.0) for number in range(others)]
     for row in rows:
