@@ -36,7 +36,7 @@ up_compose() {
   local emulated
   emulated=$(docker compose "${files[@]}" logs --no-log-prefix | grep -c 'runs EMULATED' || true)
   if [ "$emulated" != 0 ]; then
-    say "$emulated nodes are EMULATED, their answers are not real: run `skyshore models fetch`, then `make up` again"
+    say "$emulated nodes are EMULATED, their answers are not real; run 'skyshore models fetch', then 'make up' again"
   fi
   say "ready: http://$(docker compose "${files[@]}" port gateway 8080)  (make down stops it)"
 }
