@@ -72,7 +72,7 @@ def test_latency_and_joules_agree_with_the_simulator(load):
     outcomes, joules = run_in_virtual_time(live(drawn(load, 60.0)))
     rows, predicted_joules = simulated([(sent, tokens) for sent, tokens, _ in outcomes])
     lived = [o.queue_s + o.prefill_s + o.compute_s for _, _, o in outcomes]
-    foreseen = [row.arrived_s for row in rows]
-    assert statistics.median(lived) == pytest.approx(statistics.median(foreseen), rel=1e-3)
-    assert statistics.quantiles(lived, n=20)[-1] == pytest.approx(statistics.quantiles(foreseen, n=20)[-1], rel=1e-3)
+    predicted = [row.arrived_s for row in rows]
+    assert statistics.median(lived) == pytest.approx(statistics.median(predicted), rel=1e-3)
+    assert statistics.quantiles(lived, n=20)[-1] == pytest.approx(statistics.quantiles(predicted, n=20)[-1], rel=1e-3)
     assert joules == pytest.approx(predicted_joules, rel=1e-3)

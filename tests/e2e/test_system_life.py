@@ -159,7 +159,7 @@ def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves
     began_s = asked_s = time.monotonic()
     served, slowest_s = set(), 0.0
     while "edge-1" in nodes():
-        served.add(complete(skyshore.url)[1]["x-skyshore-node"])  # none may fail, whoever it was meant for
+        served.add(complete(skyshore.url)[1]["x-skyshore-node"])  # none may fail, whichever node it was sent to first
         before_s, asked_s = asked_s, time.monotonic()
         slowest_s = max(slowest_s, asked_s - before_s)
         # Between two looks it may have gone; what the machine takes over one of them it may take over a heartbeat, too.
