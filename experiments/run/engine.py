@@ -1,4 +1,4 @@
-"""Carries a wired simulation out, on the plain engine or on the compiled one; their answers are equal to the bit."""
+"""Runs a simulation on the plain engine or on the compiled one; their results are equal to the bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEPS = 200
 """How often a plain run says how far it is, and asks whether to stop."""
 
 Progress = Callable[[float], bool]
-"""Told the share done, in 0..1; False in return ends the run early, with what there is."""
+"""Called with the share done, in 0..1. It returns False to end the run early with partial results."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from experiments.figures.outcome_table import RecordSink
-from experiments.plan.cell import FORESIGHT, REFERENCES, Cell, CellResult, Plan, plan
+from experiments.plan.cell import ORACLE_SCHEDULE, REFERENCES, Cell, CellResult, PlannedCell, plan
 from experiments.plan.job import Engine
 from experiments.run.bounds import met_bound
 from experiments.run.engine import Progress, carry_out
@@ -22,7 +22,7 @@ from skyshore.scenario import Scenario
 __all__ = ["Progress", "run_simulated"]
 
 APART = 1_000_003
-"""Between seeds that share their requests and nothing else."""
+"""Distance between seeds that share their requests and nothing else."""
 
 
 def run_simulated(
@@ -34,9 +34,9 @@ def run_simulated(
     chance: int = 0,
     engine: Engine = Engine.AUTO,
 ) -> CellResult:
-    """Simulate a cell; `on_record` is given every request as it ends.
+    """Simulate a cell; `on_record` gets every request as it ends.
 
-    Another `chance` is the same requests with other draws of everything else: the policy's, the links'.
+    Another `chance` means the same requests with other random draws of the policy and the links.
 
     Raises:
         SkyshoreError: the scenario, its schedule, the policy or the engine cannot be used.
@@ -59,7 +59,7 @@ def run_simulated(
     run = carry_out(simulation, scenario, schedule, engine, ended=ended, progress=progress)
     duration_s = max(schedule.duration_s, run.now_s) if run.complete else max(run.now_s, 1e-3)
     figures = tally.figures(duration_s, fleet_joules=run.fleet_joules)
-    if cell.policy == FORESIGHT and run.complete:
+    if cell.policy == ORACLE_SCHEDULE and run.complete:
         figures["met_bound"] = met_bound(planned)
     return CellResult(
         cell=cell,
@@ -78,12 +78,12 @@ def run_simulated(
 
 
 def _wired(
-    planned: Plan,
+    planned: PlannedCell,
     scenario: Scenario,
     ended: Callable[[Outcome], None],
     on_decision: Callable[[DecisionRecord], None] | None,
 ) -> Simulation:
-    """The fleet under the cell's policy, or under a reference's schedule, which makes no decisions to show."""
+    """The fleet under the cell's policy, or under a reference schedule, which has no decisions."""
     if planned.cell.policy not in REFERENCES:
         return build(scenario, planned.folder, ended, on_decision=on_decision)
     timeline, dispatcher = Timeline(), PlacedBefore(best_placements(planned, planned.cell.policy))

@@ -23,7 +23,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 from pyarrow import parquet
 
 from experiments.plan.bundle import Bundle
-from experiments.plan.cell import FIXED, FORESIGHT, REFERENCES, Cell
+from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, REFERENCES, Cell
 from experiments.plan.experiment import Experiment
 from experiments.plan.inputs import Inputs
 from experiments.run.processes import Failed, Finished, run_in_processes
@@ -147,7 +147,7 @@ def test_deliberately_bad_policies_come_out_worst(tmp_path):
     regret = {policy: figures["regret_bound"] for policy, figures in groups.items()}
     assert min(min(estimate.values.values()) for estimate in regret.values()) >= 0, "nobody beats the bound"
     assert set(groups) == {*policies, *REFERENCES}
-    for reference, name in ((FIXED, "regret_fixed"), (FORESIGHT, "regret_foresight")):
+    for reference, name in ((BEST_FIXED_ARM, "regret_fixed"), (ORACLE_SCHEDULE, "regret_oracle")):
         assert groups[reference][name].mean == 0
         for figures in groups.values():
             short = groups[reference]["attainment"].mean - figures["attainment"].mean
