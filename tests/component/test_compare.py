@@ -318,9 +318,9 @@ async def test_mistakes_are_one_sentence(scenario, tmp_path):
     for words, expected in (
         (("compare", str(scenario), "--policies", "least_loaded,nonsense"), "no policy 'nonsense'"),
         (("compare", str(scenario), "--driver", "dream"), "'dream' is not a valid Driver"),
-        (("compare", str(scenario), "--baseline", "random"), "the baseline 'random' is none of"),
+        (("compare", str(scenario), "--baseline", "random"), "the baseline 'random' is not one of"),
         (("simulate", str(tmp_path / "none.toml")), "No such file"),
-        (("verify", str(tmp_path / "none")), "no run bundle"),
+        (("verify", str(tmp_path / "none")), "not a run bundle"),
     ):
         status, out, err = await skyshore(*words, cwd=tmp_path)
         assert (status, out) == (1, ""), words

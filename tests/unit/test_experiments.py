@@ -216,10 +216,10 @@ def test_regret_is_against_the_same_requests_and_is_not_told_twice() -> None:
     assert ours["regret_oracle"].values == pytest.approx({0: 0.1, 1: 0.3})
     assert ours["regret_bound"].values == pytest.approx({0: 0.15, 1: 0.35})
     figures, differences = comparison_tables(groups, "ours")
-    assert figures.columns == ("", "ours", "best fixed arm", "oracle_schedule")
+    assert figures.columns == ("", "ours", "best fixed arm", "oracle schedule")
     shown = {row[0]: row[1] for row in figures.rows}
     assert shown["regret: bound"].startswith("25.0% ±") and shown["regret: bound"].endswith(" pt")
-    assert "no policies" in figures.note
+    assert "not policies" in figures.note
     assert not [row for row in differences.rows if row[0].startswith("regret")]
 
 
