@@ -160,13 +160,13 @@ async def test_a_camera_before_a_busy_system_drops_pieces_and_says_so(
         camera = open_camera(source, fps)
         read = camera.next
 
-        def read_and_tell() -> Picture | None:
+        def read_and_notify() -> Picture | None:
             picture = read()
             if picture is None:
                 over.set()
             return picture
 
-        monkeypatch.setattr(camera, "next", read_and_tell)
+        monkeypatch.setattr(camera, "next", read_and_notify)
         return camera
 
     monkeypatch.setattr(detect, "open_camera", open_watched)

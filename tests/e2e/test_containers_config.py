@@ -85,7 +85,7 @@ def variables(settings: type[BaseSettings]) -> set[str]:
 def test_every_variable_set_is_one_that_the_process_reads(everything: dict[str, Any]) -> None:
     read = {module: variables(settings) for module, settings in SETTINGS.items()}
     ours = {name: s for name, s in everything["services"].items() if "SKYSHORE_REDIS_URL" in s.get("environment", {})}
-    assert {service["command"][-1] for service in ours.values()} == set(SETTINGS), "each is told where the store is"
+    assert {service["command"][-1] for service in ours.values()} == set(SETTINGS), "each gets the address of the store"
     for name, service in ours.items():
         said = {variable for variable in service["environment"] if variable.startswith("SKYSHORE_")}
         # The catalogue reads this one itself.
