@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.dsp_fleet import MTU, Fleet, fleet, why_no_namespaces
+from benchmarks.dsp_fleet import MTU, RankFleet, fleet, why_no_namespaces
 from benchmarks.dsp_prediction import predictions
 from benchmarks.result import Aim, BenchResult, Metric
 from cloud_node.classify.export import export_stages
@@ -64,7 +64,7 @@ def _settings() -> dict[str, str | int | float | bool | None]:
     }
 
 
-def _repeat(ranks: Fleet, cases: dict[tuple[Any, ...], dict[str, Any]], repeats: int = REPEATS) -> Samples:
+def _repeat(ranks: RankFleet, cases: dict[tuple[Any, ...], dict[str, Any]], repeats: int = REPEATS) -> Samples:
     """Every case once per repeat, in an order drawn anew each time; the first round warms up and is dropped."""
     samples: Samples = defaultdict(list)
     order, shuffle = list(cases), random.Random(0).shuffle
@@ -96,7 +96,7 @@ def _ratio(metric: str, ours: Sequence[float], theirs: Sequence[float], against:
 # -------------------------------------------------------------------------------------------- answers and bytes
 
 
-def _accuracy(ranks: Fleet) -> list[Metric]:
+def _accuracy(ranks: RankFleet) -> list[Metric]:
     """How far each wire and each rival is from one process."""
     found = []
     for wire, limit in (("exact", 0.0), ("fp16", 1e-3), ("bf16", 1e-2), ("int8", 1e-2)):
@@ -148,7 +148,7 @@ def _forwards() -> dict[tuple[Any, ...], dict[str, Any]]:
     return {key: {"op": "forward", **case} for key, case in cases.items()}
 
 
-def _open_link(ranks: Fleet) -> list[Metric]:
+def _open_link(ranks: RankFleet) -> list[Metric]:
     """Unshaped: bytes, CPU shares and whole forwards."""
     samples = _repeat(ranks, {**_communications(), **_forwards()})
     found = [metric for n in (2, 4) for metric in _bytes(samples, n, ranks.network is not None)]
@@ -156,7 +156,7 @@ def _open_link(ranks: Fleet) -> list[Metric]:
     return found + _forward_metrics(samples, "open link")
 
 
-def _cpu_shares(ranks: Fleet) -> list[Metric]:
+def _cpu_shares(ranks: RankFleet) -> list[Metric]:
     """Whether splitting the work makes more of it. A loop of its own: after other cases the caches are cold."""
     cases = {(n,): {"op": "forward", "method": "dsp", "n": n} for n in (1, 2, 4)}
     samples = _repeat(ranks, cases, MANY_REPEATS)
@@ -169,7 +169,7 @@ def _cpu_shares(ranks: Fleet) -> list[Metric]:
     return found
 
 
-def _shaped_link(ranks: Fleet, rate_mbit: int) -> list[Metric]:
+def _shaped_link(ranks: RankFleet, rate_mbit: int) -> list[Metric]:
     if ranks.network is None:
         return []
     ranks.network.shape(rate_mbit)
@@ -209,7 +209,7 @@ def _forward_metrics(samples: Samples, where: str) -> list[Metric]:
     return found
 
 
-def _break_even(ranks: Fleet) -> list[Metric]:
+def _break_even(ranks: RankFleet) -> list[Metric]:
     """The link rate from which two ranks beat one, predicted from one process's speed and found by measurement."""
     if ranks.network is None:
         return []
@@ -258,7 +258,7 @@ def _export(folder: Path) -> list[Path]:
     return [file.path for file in export_stages(blocks, folder)]
 
 
-def _stages(ranks: Fleet, paths: list[Path]) -> list[Metric]:
+def _stages(ranks: RankFleet, paths: list[Path]) -> list[Metric]:
     """One stage on half the tokens, as at N=2: torch and ONNX Runtime with bound buffers."""
     parts = ([BATCH, FRAMES // 2, PATCHES, CHANNELS], [BATCH, FRAMES, PATCHES // 2, CHANNELS])
     names = ("spatial", "temporal")

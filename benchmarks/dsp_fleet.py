@@ -95,7 +95,7 @@ def _run(command: list[str]) -> None:
         raise Internal(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
 
 
-class Fleet:
+class RankFleet:
     """Rank processes that run the same case together."""
 
     def __init__(self, size: int, network: Network | None) -> None:
@@ -149,10 +149,10 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(size: int, *, namespaces: bool) -> Iterator[Fleet]:
+def fleet(size: int, *, namespaces: bool) -> Iterator[RankFleet]:
     """Ranks that run until the block ends, with or without links of their own."""
     network = Network(f"sk{os.getpid()}", size) if namespaces else None
-    ranks = Fleet(size, network)
+    ranks = RankFleet(size, network)
     try:
         if network is not None:
             network.build()

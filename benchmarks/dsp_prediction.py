@@ -11,15 +11,17 @@ from cloud_node.dsp.cost import Fabric, pair_flops_per_token
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class PredictedCluster:
     """Accelerators and the slowest link between them, as assumed."""
 
     name: str
     fabric: Fabric
 
 
-NVLINK = Cluster("NVLink within a node", Fabric(flops_per_s=400e12, bytes_per_s=200e9, alpha_s=20e-6))
-INFINIBAND = Cluster("one 400 Gbit/s port per GPU", Fabric(flops_per_s=400e12, bytes_per_s=50e9, alpha_s=30e-6))
+NVLINK = PredictedCluster("NVLink within a node", Fabric(flops_per_s=400e12, bytes_per_s=200e9, alpha_s=20e-6))
+INFINIBAND = PredictedCluster(
+    "one 400 Gbit/s port per GPU", Fabric(flops_per_s=400e12, bytes_per_s=50e9, alpha_s=30e-6)
+)
 
 CHANNELS, PATCHES, ITEMSIZE = 1152, 4096, 2
 """An Open-Sora-like pair in bf16, at one of the paper's sizes."""

@@ -43,7 +43,7 @@ def _response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
-class Upstream(asyncio.Protocol):
+class BenchUpstream(asyncio.Protocol):
     """One connection."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Upstream(asyncio.Protocol):
 
 async def main(port: int) -> None:
     """Serve for ever."""
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(BenchUpstream, "127.0.0.1", port)
     await server.serve_forever()
 
 

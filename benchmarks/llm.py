@@ -37,7 +37,7 @@ SETTLE_S: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class LlmCase:
     """One thing to race at."""
 
     kind: str
@@ -48,18 +48,18 @@ class Cell:
 
 
 CELLS: Final = (
-    Cell("prefill", 128),
-    Cell("prefill", 512),
-    Cell("decode", 1),
-    Cell("decode", 4),
-    Cell("decode", 8),
-    Cell("decode", 16),
+    LlmCase("prefill", 128),
+    LlmCase("prefill", 512),
+    LlmCase("decode", 1),
+    LlmCase("decode", 4),
+    LlmCase("decode", 8),
+    LlmCase("decode", 16),
 )
 SAME_WEIGHTS_AIMS: Final = {"prefill 128": 1.8, "prefill 512": 1.8, "decode batch 8": 1.6, "decode batch 16": 1.9}
 """Our best precision with the file's 4-bit weights over the peer's Q4_1; decode at batch 1 depends on the threads."""
 FASTEST_AIM: Final = 1.2
 
-Samples = dict[str, dict[Cell, list[float]]]
+Samples = dict[str, dict[LlmCase, list[float]]]
 """Tokens per second by contestant and cell."""
 
 
@@ -134,7 +134,7 @@ def _contestant(kind: str, model: Path, threads: int) -> Iterator[subprocess.Pop
             process.stdin.close()
 
 
-def _ask(process: subprocess.Popen[str], cell: Cell) -> float:
+def _ask(process: subprocess.Popen[str], cell: LlmCase) -> float:
     assert process.stdin
     process.stdin.write(json.dumps({"kind": cell.kind, "size": cell.size}) + "\n")
     process.stdin.flush()
@@ -167,8 +167,8 @@ def _kernel_metrics(samples: Samples, threads: int) -> list[Metric]:
     return found
 
 
-def _same_weights_aim(cell: Cell, threads: int) -> float:
-    if cell == Cell("decode", 1):
+def _same_weights_aim(cell: LlmCase, threads: int) -> float:
+    if cell == LlmCase("decode", 1):
         return 1.2 if threads == 1 else 1.0
     return SAME_WEIGHTS_AIMS.get(str(cell), 0.0)
 
@@ -185,7 +185,7 @@ def _bound_metrics(folder: Path, samples: Samples, bandwidth: float) -> list[Met
     found = []
     for precision in PRECISIONS:
         weight_bytes = (folder / f"model-{precision}.onnx.data").stat().st_size
-        shares = [rate * weight_bytes / bandwidth for rate in samples[precision][Cell("decode", 1)]]
+        shares = [rate * weight_bytes / bandwidth for rate in samples[precision][LlmCase("decode", 1)]]
         aim = Aim(0.6, "at_least") if precision == "int4" else None
         title = f"decode batch 1, 1 thread: {precision}, share of the read-bandwidth bound"
         found.append(Metric.of_repeats(title, shares, "", aim=aim))

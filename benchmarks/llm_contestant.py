@@ -40,7 +40,7 @@ class Contestant(Protocol):
         ...
 
 
-class Skyshore:
+class SkyshoreEngine:
     """Our decoder without the engine around it."""
 
     def __init__(self, model: Path, threads: int) -> None:
@@ -155,7 +155,7 @@ def main() -> None:
     if kind == "quantise":
         quantise_q8_0(model, Path(sys.argv[4]))
         return
-    contestant: Contestant = Skyshore(model, threads) if kind == "skyshore" else LlamaCpp(model, threads)
+    contestant: Contestant = SkyshoreEngine(model, threads) if kind == "skyshore" else LlamaCpp(model, threads)
     rng = np.random.default_rng(0)
     measure(contestant, "prefill", 64, rng)
     print("ready", flush=True)

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks import llm_peer
 from benchmarks.gateway_targets import Processes, Target, answers, free_ports, processes, start_own_system
-from benchmarks.llm_serving_load import Request, Seen, burst_s, p99_gap_s, run_window, words
+from benchmarks.llm_serving_load import LoadRequest, Seen, burst_s, p99_gap_s, run_window, words
 from benchmarks.result import Aim, BenchResult, Metric
 from skyshore.catalogue.llama.build import build
 from skyshore.catalogue.store import ready
@@ -58,7 +58,7 @@ Windows = dict[tuple[str, float], list[list[Seen]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """How much to measure."""
 
     repeats: int = REPEATS
@@ -71,7 +71,7 @@ class Plan:
         return OVERLOAD_WINDOW_S if load > 1 else WINDOW_S
 
 
-QUICK: Final = Plan(repeats=1, loads=(1.2,), bursts=1)
+QUICK: Final = LoadPlan(repeats=1, loads=(1.2,), bursts=1)
 
 
 def run(*, quick: bool = False) -> BenchResult:
@@ -81,7 +81,7 @@ def run(*, quick: bool = False) -> BenchResult:
         NotFetched: the model is not in the cache.
         FileNotFoundError: the trace is not there.
     """
-    plan = QUICK if quick else Plan()
+    plan = QUICK if quick else LoadPlan()
     lengths = scaled_lengths(TRACE, CONTEXT_TOKENS)
     missing = tuple(filter(None, [llm_peer.why_missing()]))
     with ExitStack() as stack:
@@ -173,7 +173,7 @@ def _peer_model(group: Processes) -> Path:
 
 
 async def _measure(
-    targets: Sequence[Target], plan: Plan, lengths: Sequence[tuple[int, int]]
+    targets: Sequence[Target], plan: LoadPlan, lengths: Sequence[tuple[int, int]]
 ) -> tuple[dict[str, list[float]], Windows, dict[str, list[float]]]:
     rng = np.random.default_rng(0)
     ours = targets[0]
@@ -202,10 +202,10 @@ async def _measure(
 
 def _requests(
     lengths: Sequence[tuple[int, int]], at_s: np.ndarray[tuple[int], np.dtype[np.float64]], rng: np.random.Generator
-) -> list[Request]:
+) -> list[LoadRequest]:
     drawn = rng.integers(len(lengths), size=len(at_s))
     return [
-        Request(float(at), words(lengths[index][0], rng), lengths[index][1])
+        LoadRequest(float(at), words(lengths[index][0], rng), lengths[index][1])
         for at, index in zip(at_s, drawn, strict=True)
     ]
 
@@ -226,7 +226,7 @@ def _burst_metrics(bursts: dict[str, list[float]]) -> list[Metric]:
     ]
 
 
-def _load_metrics(windows: Windows, others: Sequence[str], plan: Plan) -> list[Metric]:
+def _load_metrics(windows: Windows, others: Sequence[str], plan: LoadPlan) -> list[Metric]:
     found = []
     for load in plan.loads:
         for other in others or [""]:

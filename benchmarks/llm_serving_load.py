@@ -21,7 +21,7 @@ HEADERS: Final = {"x-skyshore-deadline-s": "300"}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoadRequest:
     """One completion to ask for, so many seconds after the window opens."""
 
     at_s: float
@@ -48,7 +48,7 @@ def words(tokens: int, rng: np.random.Generator) -> str:
     return " ".join(rng.choice(WORDS, tokens))
 
 
-async def ask(client: httpx.AsyncClient, url: str, model: str, request: Request, seen: Seen) -> None:
+async def ask(client: httpx.AsyncClient, url: str, model: str, request: LoadRequest, seen: Seen) -> None:
     """Stream one completion into `seen`.
 
     Raises:
@@ -75,14 +75,14 @@ async def ask(client: httpx.AsyncClient, url: str, model: str, request: Request,
     seen.complete = True
 
 
-async def run_window(url: str, model: str, requests: Sequence[Request], window_s: float) -> list[Seen]:
+async def run_window(url: str, model: str, requests: Sequence[LoadRequest], window_s: float) -> list[Seen]:
     """Send each request at its time, whatever became of the others; hang up when the window closes, then drain."""
     seen: list[Seen] = []
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits) as client:
         start = time.perf_counter()
 
-        async def send(request: Request) -> None:
+        async def send(request: LoadRequest) -> None:
             await asyncio.sleep(max(0.0, request.at_s - (time.perf_counter() - start)))
             mine = Seen(time.perf_counter() - start)
             seen.append(mine)
@@ -94,11 +94,11 @@ async def run_window(url: str, model: str, requests: Sequence[Request], window_s
                     group.create_task(send(request))
                 await asyncio.sleep(window_s)
         # What was hung up on may still be in the server's queue; it is empty when one more question is answered.
-        await ask(client, url, model, Request(0.0, "one two three", 1), Seen(0.0))
+        await ask(client, url, model, LoadRequest(0.0, "one two three", 1), Seen(0.0))
     return seen
 
 
-async def burst_s(url: str, model: str, requests: Sequence[Request]) -> float:
+async def burst_s(url: str, model: str, requests: Sequence[LoadRequest]) -> float:
     """Seconds to answer all of them when they come at once."""
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=None)) as client:
         start = time.perf_counter()
@@ -114,11 +114,11 @@ async def p99_gap_s(url: str, model: str, rng: np.random.Generator, *, rows: int
         async def disturb() -> None:
             while any(len(answer.token_s) < 8 for answer in answers):  # noqa: ASYNC110 - all stream before it comes
                 await asyncio.sleep(0.005)
-            await ask(client, url, model, Request(0.0, words(long, rng), 1), Seen(0.0))
+            await ask(client, url, model, LoadRequest(0.0, words(long, rng), 1), Seen(0.0))
 
         async with asyncio.TaskGroup() as group:
             for answer in answers:
-                group.create_task(ask(client, url, model, Request(0.0, words(24, rng), tokens), answer))
+                group.create_task(ask(client, url, model, LoadRequest(0.0, words(24, rng), tokens), answer))
             if long:
                 group.create_task(disturb())
     return float(np.percentile(np.concatenate([np.diff(answer.token_s[4:]) for answer in answers]), 99))

@@ -18,7 +18,7 @@ from cli.connection import state_folder
 from cli.render import say, show_table
 from experiments.run.live_faults import play_faults, restart_links
 from loadgen.clips import find_file
-from loadgen.pacing import LEAD_S, Run
+from loadgen.pacing import START_DELAY_S, LoadRun
 from loadgen.replay import prepare
 from loadgen.result import ReplayResult
 from skyshore.catalogue.store import clip, ready
@@ -33,7 +33,7 @@ from skyshore.workload.prompts import TokenCounter
 from skyshore.workload.schedule import Schedule
 
 REFRESH_S = 0.25
-STAGE_LEAD_S = 1.5
+SYSTEM_START_DELAY_S = 1.5
 """Before the first request, so that links and client agree on time 0 by then."""
 
 
@@ -51,7 +51,7 @@ EMULATED = "emulated"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ReplayedSystem:
     """What else happens while a scenario's schedule is played: links that follow its clock, nodes that come and go."""
 
     links_url: str = ""
@@ -64,7 +64,7 @@ class Play:
     """What a file asks to be played."""
 
     schedule: Schedule
-    stage: Stage = Stage()
+    stage: ReplayedSystem = ReplayedSystem()
     tokenizer: str = ""
 
 
@@ -86,15 +86,15 @@ def read_play(path: Path, url: str) -> Play:
     return Play(schedule, _stage(scenario, path, url), EMULATED if emulated else "")
 
 
-def _stage(scenario: Scenario, path: Path, url: str) -> Stage:
+def _stage(scenario: Scenario, path: Path, url: str) -> ReplayedSystem:
     from cli.launcher.state_file import StateFile  # noqa: PLC0415 (psutil, which a plain replay does without)
 
     state = StateFile(state_folder()).read()
     if state is not None and state.alive and state.gateway_url == url and state.scenario == str(path.absolute()):
-        return Stage(state.links_url, state.control_socket, scenario.faults)
+        return ReplayedSystem(state.links_url, state.control_socket, scenario.faults)
     if scenario.links or scenario.faults:
         raise InvalidTask(f"no system that runs {path} here answers at {url}; start it with `skyshore up {path}`")
-    return Stage()
+    return ReplayedSystem()
 
 
 def play_schedule(
@@ -105,7 +105,7 @@ def play_schedule(
     *,
     model: str = "",
     tokenizer: str = "",
-    stage: Stage = Stage(),
+    stage: ReplayedSystem = ReplayedSystem(),
 ) -> ReplayResult:
     """Play it; Ctrl-C ends it early with what there is. `tokenizer` is a cached model's name, or `emulated`.
 
@@ -148,7 +148,7 @@ def _counter(model: str) -> TokenCounter:
     return lambda text: len(opened.encode(text))
 
 
-async def _play(run: Run, duration_s: float, console: Console, stage: Stage) -> None:
+async def _play(run: LoadRun, duration_s: float, console: Console, stage: ReplayedSystem) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, run.stop)
@@ -161,7 +161,7 @@ async def _play(run: Run, duration_s: float, console: Console, stage: Stage) -> 
     )
     with Progress(*columns, console=console, auto_refresh=False) as bar:
         task = bar.add_task("", total=duration_s, counts="")
-        zero_s = loop.time() + (STAGE_LEAD_S if stage.links_url or stage.faults else LEAD_S)
+        zero_s = loop.time() + (SYSTEM_START_DELAY_S if stage.links_url or stage.faults else START_DELAY_S)
         faults = asyncio.create_task(play_faults(stage.control_socket, stage.faults, zero_s))
         await asyncio.to_thread(restart_links, stage.links_url, zero_s - loop.time())
         playing = asyncio.create_task(run.play(zero_s - loop.time()))

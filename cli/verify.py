@@ -13,7 +13,7 @@ from rich.console import Console
 from cli.sweep_bars import SweepBars
 from experiments.plan.bundle import Bundle
 from experiments.run.processes import run_in_processes
-from experiments.run.verify import Verdict, verify
+from experiments.run.verify import Verification, verify
 
 
 def run_verify(folder: Path, parallel: int, *, as_json: bool) -> bool:
@@ -38,13 +38,13 @@ def run_verify(folder: Path, parallel: int, *, as_json: bool) -> bool:
     return verdict.holds
 
 
-def _plain(folder: Path, verdict: Verdict) -> dict[str, object]:
+def _plain(folder: Path, verdict: Verification) -> dict[str, object]:
     findings = [asdict(finding) for finding in verdict.findings]
     counts = {"cells": verdict.cells, "run_again": verdict.rerun}
     return {"bundle": str(folder), "holds": verdict.holds, **counts, "findings": findings}
 
 
-def _show(verdict: Verdict) -> None:
+def _show(verdict: Verification) -> None:
     console = Console(soft_wrap=True)
     for finding in verdict.findings:
         style = "yellow" if finding.harmless else "red"

@@ -1,5 +1,5 @@
-# Cloud node. EXTRA=edge: ONNX Runtime engines, no torch. EXTRA=cloud adds torch, for sharded models: a CPU build of it if
-# the `wheels` context or PIP_EXTRA_INDEX_URL offers one, else PyPI's, which on x86 brings 4 GB of CUDA.
+# Cloud node. EXTRA=edge: ONNX Runtime engines, no torch. EXTRA=cloud adds torch, for sharded models: a CPU build if the
+# `wheels` context or PIP_EXTRA_INDEX_URL has one, else that of PyPI, which on x86 includes 4 GB of CUDA.
 FROM python:3.11-slim-bookworm AS requirements
 WORKDIR /src
 COPY pyproject.toml ./
@@ -12,27 +12,27 @@ RUN if [ "$ACCELERATOR" = gpu ]; then \
     python containers_requirements.py edge "$@" > /requirements.txt; \
     python containers_requirements.py "$EXTRA" "$@" > /more.txt
 
-# Keyed by the content of that list alone: neither code nor a tool's setting in pyproject.toml reinstalls anything.
+# Cached by the content of that list: a change of code or of a tool setting in pyproject.toml reinstalls nothing.
 FROM python:3.11-slim-bookworm AS dependencies
 ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv --without-pip /opt/venv
 COPY --from=requirements /requirements.txt /
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     pip --python /opt/venv/bin/python install --find-links /wheels -r /requirements.txt
-# To here the same steps as the edge node's, which are therefore taken once for both.
+# Up to here the steps are those of the edge node, so that both images share these layers.
 COPY --from=requirements /more.txt /
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     pip --python /opt/venv/bin/python install --find-links /wheels -r /more.txt
-# The libraries' own tests: 17 MB in the smallest image, 60 MB beside torch.
+# Remove the tests of the libraries: 17 MB in the smallest image, 60 MB with torch.
 RUN find /opt/venv -name tests -type d -prune -exec rm -rf {} +
-# C++ headers and test programs: a fifth of torch that nothing here runs.
+# Remove C++ headers and test programs: a fifth of torch, not used here.
 RUN cd /opt/venv/lib/python3.11/site-packages && rm -rf torch/include torch/test torch/bin/*[Tt]est* torch/bin/protoc*
 
 FROM python:3.11-slim-bookworm AS code
 WORKDIR /app
 COPY skyshore skyshore
 COPY cloud_node cloud_node
-# Bytecode here because the running container cannot write it; modes because a checkout may be private to its owner.
+# Bytecode, because the container cannot write it; file modes, because a checkout may be readable by its owner only.
 RUN python -m compileall -q . && chmod -R a+rX .
 
 FROM python:3.11-slim-bookworm

@@ -1,25 +1,25 @@
-# Profiler and scheduler: the wire, the state store and numpy; no engine, no video.
+# Profiler and scheduler: gRPC, the state store and numpy; no engine, no video.
 FROM python:3.11-slim-bookworm AS requirements
 WORKDIR /src
 COPY pyproject.toml ./
 COPY scripts/containers_requirements.py ./
 RUN python containers_requirements.py profiler > /requirements.txt
 
-# Keyed by the content of that list alone: neither code nor a tool's setting in pyproject.toml reinstalls anything.
+# Cached by the content of that list: a change of code or of a tool setting in pyproject.toml reinstalls nothing.
 FROM python:3.11-slim-bookworm AS dependencies
 ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv --without-pip /opt/venv
 COPY --from=requirements /requirements.txt /
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     pip --python /opt/venv/bin/python install --find-links /wheels -r /requirements.txt
-# The libraries' own tests: 17 MB in the smallest image, 60 MB beside torch.
+# Remove the tests of the libraries: 17 MB in the smallest image, 60 MB with torch.
 RUN find /opt/venv -name tests -type d -prune -exec rm -rf {} +
 
 FROM python:3.11-slim-bookworm AS code
 WORKDIR /app
 COPY skyshore skyshore
 COPY services services
-# Bytecode here because the running container cannot write it; modes because a checkout may be private to its owner.
+# Bytecode, because the container cannot write it; file modes, because a checkout may be readable by its owner only.
 RUN python -m compileall -q . && chmod -R a+rX .
 
 FROM python:3.11-slim-bookworm

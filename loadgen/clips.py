@@ -1,4 +1,4 @@
-"""Cuts of clips, encoded once before the run: what a camera would send for each of its segments."""
+"""Cuts of clips, encoded before the run: the upload of a camera for each of its segments."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def find_file(name: str) -> Path:
     """
     path = Path(name)
     if not path.is_file():
-        raise NotFound(f"no clip {name!r}: neither in the catalogue nor a file", param="clip")
+        raise NotFound(f"no clip {name!r}: it is not in the catalogue and not a file", param="clip")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Plays one request against a Skyshore gateway and notes what happened when."""
+"""Plays one request against a Skyshore gateway and records what happened when."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ GIVE_UP_FACTOR, GIVE_UP_EXTRA_S = 2.0, 10.0
 
 
 class GatewayClient:
-    """Sender over HTTP. Its payloads were made before the run."""
+    """RequestSender over HTTP. Its payloads were made before the run."""
 
     def __init__(self, http: HttpClient, payloads: Mapping[str, Payload]) -> None:
         self._http, self._payloads = http, payloads
 
     async def send(self, record: RequestRecord, clock: RunClock) -> None:
-        """See `Sender`."""
+        """See `RequestSender`."""
         payload = self._payloads[record.request_id]
         play = self._llm if record.kind is TaskKind.LLM else self._video
         record.t_sent_s = clock.now_s()
@@ -90,7 +90,7 @@ class GatewayClient:
         succeed(record, clock.now_s())
 
     async def _until_ended(self, record: RequestRecord) -> dict[str, Any]:
-        """Follow the task's events; the last one tells how it ended."""
+        """Follow the task's events; the last one says how it ended."""
         state: dict[str, Any] = {}
         async with self._http.request("GET", f"/v1/tasks/{record.outcome.task_id}/events") as response:
             async with aclosing(_events(response)) as events:

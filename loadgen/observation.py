@@ -1,4 +1,4 @@
-"""What a client notes of a request while it is in flight, in the request's record."""
+"""What a client records of a request while it is in flight."""
 
 from __future__ import annotations
 

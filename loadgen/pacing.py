@@ -13,11 +13,11 @@ from skyshore.domain.outcome import OutcomeStatus
 from skyshore.report.request_record import RequestRecord
 from skyshore.workload.arrival import Arrival
 
-LEAD_S = 0.2
-"""Between the call and time 0 of the schedule, so that the first request is not late already."""
+START_DELAY_S = 0.2
+"""Time between the call and time 0 of the schedule, so that the first request is not late."""
 
 
-class Sender(Protocol):
+class RequestSender(Protocol):
     """Plays one request against a server."""
 
     async def send(self, record: RequestRecord, clock: RunClock) -> None:
@@ -51,10 +51,10 @@ class Progress:
     failed: int
 
 
-class Run:
-    """One playing of a sequence of arrivals."""
+class LoadRun:
+    """Plays a sequence of arrivals once."""
 
-    def __init__(self, arrivals: Sequence[Arrival], sender: Sender) -> None:
+    def __init__(self, arrivals: Sequence[Arrival], sender: RequestSender) -> None:
         self._arrivals, self._sender = arrivals, sender
         self._records: list[RequestRecord] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,13 +62,13 @@ class Run:
         self._stopped_at_s: float | None = None
         self._cpu_share = 0.0
 
-    async def play(self, lead_s: float = LEAD_S) -> None:
-        """Send everything and wait for every answer; returns early, with what there is, after `stop`.
+    async def play(self, start_delay_s: float = START_DELAY_S) -> None:
+        """Send everything and wait for every answer; returns early, with partial results, after `stop`.
 
-        Time 0 of the schedule comes `lead_s` from now.
+        Time 0 of the schedule comes `start_delay_s` from now.
         """
         loop = asyncio.get_running_loop()
-        clock = self._clock = RunClock(loop, loop.time() + lead_s)
+        clock = self._clock = RunClock(loop, loop.time() + start_delay_s)
         cpu_s, wall_s = time.process_time(), loop.time()
         try:
             async with asyncio.TaskGroup() as group:
@@ -78,7 +78,7 @@ class Run:
         self._cpu_share = (time.process_time() - cpu_s) / max(1e-9, loop.time() - wall_s)
 
     def stop(self) -> None:
-        """Send no more and give up what is in flight; safe to call twice."""
+        """Send no more requests and cancel those in flight; safe to call twice."""
         if self._clock is not None and self._stopped_at_s is None:
             self._stopped_at_s = max(0.0, self._clock.now_s())
             for task in self._tasks:
@@ -102,7 +102,7 @@ class Run:
         """Counts for a progress bar."""
         ended = [record.status for record in self._records if record.t_done_s is not None]
         succeeded = ended.count(OutcomeStatus.OK)
-        count, now_s = len(self._records), self._clock.now_s() if self._clock else -LEAD_S
+        count, now_s = len(self._records), self._clock.now_s() if self._clock else -START_DELAY_S
         return Progress(now_s, count, count - len(ended), succeeded, len(ended) - succeeded)
 
     async def _pace(self, group: asyncio.TaskGroup, clock: RunClock) -> None:

@@ -1,11 +1,11 @@
-"""From a schedule and an address to a run that is ready to be played."""
+"""Prepares a run from a schedule and an address."""
 
 from __future__ import annotations
 
 from loadgen.clips import ClipFinder, cut_clips
 from loadgen.gateway_client import GatewayClient
 from loadgen.http1 import HttpClient
-from loadgen.pacing import Run
+from loadgen.pacing import LoadRun
 from loadgen.payloads import ClipCut, payloads
 from skyshore.domain.task import TaskKind
 from skyshore.workload.prompts import TokenCounter
@@ -20,8 +20,8 @@ def prepare(
     model: str = "",
     count_tokens: TokenCounter | None = None,
     letters_per_token: int = 0,
-) -> Run:
-    """Make every payload now, so that during the run nothing is left to do but send and listen.
+) -> LoadRun:
+    """Make every payload now, so that the run only sends and receives.
 
     Raises:
         NotFound, InvalidMedia: a clip that the schedule names.
@@ -37,4 +37,4 @@ def prepare(
         count_tokens=count_tokens,
         letters_per_token=letters_per_token,
     )
-    return Run(schedule.arrivals, GatewayClient(HttpClient(url), ready))
+    return LoadRun(schedule.arrivals, GatewayClient(HttpClient(url), ready))

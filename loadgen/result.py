@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from loadgen.pacing import Run
+from loadgen.pacing import LoadRun
 from skyshore.report.load_audit import LoadAudit, audit_load
 from skyshore.report.request_record import RequestRecord, in_json
 from skyshore.report.summary import Summary, summarise, summarise_by
@@ -21,7 +21,7 @@ FORMAT = "skyshore.replay/2"
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """One playing of one schedule. An interrupted one covers what was due until then."""
+    """Result of playing a schedule. An interrupted one covers the requests that were due until then."""
 
     schedule: Schedule
     url: str
@@ -38,7 +38,7 @@ class ReplayResult:
     """By `kind`, `class` and `node`."""
 
     @classmethod
-    def of(cls, schedule: Schedule, run: Run, *, url: str, policy: str, started_at_s: float) -> ReplayResult:
+    def of(cls, schedule: Schedule, run: LoadRun, *, url: str, policy: str, started_at_s: float) -> ReplayResult:
         """Add up a run that has ended."""
         records = tuple(run.records())
         end_s = schedule.duration_s if run.stopped_at_s is None else min(run.stopped_at_s, schedule.duration_s)
@@ -105,7 +105,7 @@ class ReplayResult:
         return rows
 
     def tables(self) -> list[Table]:
-        """For people: the groups one below the other, then the audit."""
+        """Tables for a terminal: the groups one below the other, then the audit."""
         state = f"interrupted after {self.played_s:.1f} s" if self.interrupted else f"{self.played_s:g} s"
         title = f"{state} · policy {self.policy} · schedule {self.schedule.sha256[:12]}"
         return [

@@ -1,4 +1,4 @@
-"""Server-sent events out of a byte stream."""
+"""Parses server-sent events from a byte stream."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event; `name` is `message` where the server named none."""
+    """One event; `name` is `message` if the server gave no name."""
 
     name: str
     data: str
 
 
 class EventParser:
-    """Bytes in any cut, whole events out. Comments, ids and retry hints are dropped."""
+    """Takes bytes in chunks of any size, returns whole events. Comments, ids and retry hints are dropped."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# CI's container part: start an engine where there is none and one can be had, test, stop it again.
-# Where none can be had, the tests that need one say SKIPPED and why; those of the files alone still run.
+# The container tests of CI: start a container engine if there is none and this is possible, test, stop the engine.
+# Without an engine, the tests that need one are skipped with the reason; the tests of the files still run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 engine=../shared/ci/container-engine # installs Docker on a Debian host; absent elsewhere
@@ -9,11 +9,11 @@ answers() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&
 
 why_not() {
   if [ ! -x "$engine" ]; then
-    echo "no container engine answers and $engine is not there"
+    echo "no container engine answers and $engine does not exist"
   elif [ "$(id -u)" != 0 ]; then
     echo "no container engine answers and only root may install one"
   elif [ ! -e /etc/debian_version ]; then
-    echo "no container engine answers and one can be installed on Debian only"
+    echo "no container engine answers and one can be installed only on Debian"
   fi
 }
 

@@ -1,6 +1,6 @@
-"""Print what one process needs, from pyproject.toml: `containers_requirements.py EXTRA... [--swap NAME=REQUIREMENT]`.
+"""Print the requirements of one process: `containers_requirements.py EXTRA... [--swap NAME=REQUIREMENT]`.
 
-A Dockerfile installs this list before it copies any code, so that a code change never reinstalls a dependency.
+A Dockerfile installs this list before it copies any code, so that a change of code reinstalls no dependency.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OWN = re.compile(r"^skyshore\[(?P<extras>[^]]+)\]$")
 
 
 def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
-    """The base dependencies and those of `extras`, our own extras resolved, each line once, sorted.
+    """The base dependencies and those of `extras`, with the extras of this project resolved; each line once, sorted.
 
     Raises:
         KeyError: pyproject.toml has no such extra.
@@ -36,10 +36,10 @@ def requirements(project: dict[str, Any], extras: list[str]) -> list[str]:
 
 
 def swapped(lines: list[str], swaps: dict[str, str]) -> list[str]:
-    """Replace whole requirements by package name, say `onnxruntime` by its GPU build.
+    """Replace whole requirements by package name, for example `onnxruntime` by its GPU build.
 
     Raises:
-        KeyError: nothing of that name is required.
+        KeyError: no requirement has this name.
     """
     for old in swaps.keys() - {_name(line) for line in lines}:
         raise KeyError(f"nothing to swap: {old} is not required")
@@ -52,7 +52,7 @@ def _name(line: str) -> str:
 
 
 def main() -> None:
-    """Read pyproject.toml in the working directory and print one requirement a line."""
+    """Read pyproject.toml in the working directory and print one requirement per line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("extras", nargs="+")
     parser.add_argument("--swap", action="append", default=[], metavar="NAME=REQUIREMENT")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# make up, make down: containers where an engine answers, the local launcher where none does; says which it was.
+# make up, make down: with containers if a container engine answers, else with the local launcher. Prints which one.
 #
-#   SKYSHORE_WITH=compose|local    insist on one of the two
+#   SKYSHORE_WITH=compose|local    use only this one
 #   SKYSHORE_LAYERS="links gpu"    more layers from compose/ (gpu, links, observability)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,11 +13,11 @@ choose() {
   case ${SKYSHORE_WITH:-} in
     compose | local) echo "$SKYSHORE_WITH" ;;
     '') if engine_answers; then echo compose; else echo local; fi ;;
-    *) say "SKYSHORE_WITH is compose or local, not '$SKYSHORE_WITH'"; exit 2 ;;
+    *) say "SKYSHORE_WITH must be compose or local, not '$SKYSHORE_WITH'"; exit 2 ;;
   esac
 }
 
-# What lies on this host already need not be fetched into volumes or built from source.
+# Files of this host are used instead of fetching them into volumes or building them from source.
 offer_local_files() {
   local cache=${XDG_CACHE_HOME:-$HOME/.cache}/skyshore/models wheels=${PIP_FIND_LINKS:-}
   if [ -z "${SKYSHORE_MODELS:-}" ] && [ -d "$cache" ]; then export SKYSHORE_MODELS=$cache; fi
@@ -36,7 +36,7 @@ up_compose() {
   local emulated
   emulated=$(docker compose "${files[@]}" logs --no-log-prefix | grep -c 'runs EMULATED' || true)
   if [ "$emulated" != 0 ]; then
-    say "$emulated nodes are EMULATED, their answers are invented: fetch models (skyshore models fetch), then make up again"
+    say "$emulated nodes are EMULATED, their answers are not real; run 'skyshore models fetch', then 'make up' again"
   fi
   say "ready: http://$(docker compose "${files[@]}" port gateway 8080)  (make down stops it)"
 }

@@ -39,7 +39,7 @@ def generate(into: Path) -> None:
 
 
 def main() -> None:
-    """Generate in a scratch folder, then compare or replace."""
+    """Generate in a temporary folder, then compare or replace."""
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         fresh = Path(scratch) / "skyshore" / "v1"
@@ -51,7 +51,7 @@ def main() -> None:
         _, differing, missing = filecmp.cmpfiles(fresh, STUBS, sorted(names), shallow=False)
         if differing or missing:
             raise SystemExit(f"stubs are stale: {', '.join(differing + missing)}; run 'make fmt' and commit")
-        print(f"{len(names)} stub files are as protoc makes them")
+        print(f"{len(names)} stub files are up to date")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ START_S = 15.0
 
 
 @dataclass
-class Progress:
+class FidelityProgress:
     """Says what is done and how long the rest may take."""
 
     console: Console
@@ -107,7 +107,7 @@ def _measure(options: argparse.Namespace) -> None:
     studies = [Study(EMULATED, _loads(options.loads, options.repeats))]
     if options.real_loads:
         studies.append(Study(REAL, _loads(options.real_loads, options.repeats)))
-    progress = Progress(Console(stderr=True), sum(study.live_s for study in studies))
+    progress = FidelityProgress(Console(stderr=True), sum(study.live_s for study in studies))
     judged: list[dict[str, Any]] = []
     for study in studies:
         judged.append(_study(study, progress))
@@ -119,7 +119,7 @@ def _loads(text: str, repeats: int) -> dict[float, int]:
     return {load: repeats if load <= 1 else 1 for load in map(float, text.split(","))}
 
 
-def _study(study: Study, progress: Progress) -> dict[str, Any]:
+def _study(study: Study, progress: FidelityProgress) -> dict[str, Any]:
     inputs = Inputs.read(study.scenario)
     read = inputs.parse()
     folder = RUNS / f"{read.name}-{inputs.sha256[:12]}"
@@ -152,7 +152,7 @@ def _study(study: Study, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _taught(teacher: Cell, folder: Path, progress: Progress) -> Path:
+def _taught(teacher: Cell, folder: Path, progress: FidelityProgress) -> Path:
     """Requests of a run that kept its schedule: one that did not teaches the client's lateness as an overhead.
 
     Raises:
@@ -173,7 +173,7 @@ def _calibrated(rows: Path, scenario: Scenario, path: Path, load: float) -> dict
     return document
 
 
-def _live(cell: Cell, stem: Path, progress: Progress) -> CellResult:
+def _live(cell: Cell, stem: Path, progress: FidelityProgress) -> CellResult:
     """Run, or take what an earlier run left: `STEM.parquet` with its requests, then `STEM.json`."""
     kept = stem.with_name(f"{stem.name}.json")
     began_s = time.monotonic()

@@ -27,7 +27,7 @@ from cli.sweep_bars import SweepBars  # noqa: E402
 from experiments.figures.comparison import Group, compare  # noqa: E402
 from experiments.plan.bundle import Bundle  # noqa: E402
 from experiments.plan.cell import (  # noqa: E402
-    FORESIGHT,
+    ORACLE_SCHEDULE,
     Cell,
     CellResult,
     Figures,
@@ -243,7 +243,7 @@ def _bound(groups: Sequence[Group]) -> dict[str, float | None]:
     shares = [
         bound / (result.figures["requests"] or 1)
         for group in groups
-        if group.policy == FORESIGHT
+        if group.policy == ORACLE_SCHEDULE
         for result in group.results
         if (bound := result.figures["met_bound"]) is not None
     ]

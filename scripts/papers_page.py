@@ -18,7 +18,7 @@ ENDS = (
 )
 REGRETS = (
     ("regret: fixed arm", "regret_fixed", 100.0, 1),
-    ("regret: foresight", "regret_foresight", 100.0, 1),
+    ("regret: foresight", "regret_oracle", 100.0, 1),
     ("regret: bound", "regret_bound", 100.0, 1),
 )
 LLM_SERVED = (
@@ -50,7 +50,7 @@ def _cost(digits: int) -> Columns:
     )
 
 
-NAMES = {"best_fixed_arm": "*best fixed arm*", "foresight": "*foresight*"}
+NAMES = {"best_fixed_arm": "*best fixed arm*", "oracle_schedule": "*foresight*"}
 """Rows that are no policies."""
 CLAIMS = {
     "perllm": "the paper: 2.2, 2.1 and 1.6 times the throughput of FineInfer, AGOD and RewardlessGuidance (order "
@@ -160,7 +160,7 @@ def verdict(at_load: Mapping[str, Any]) -> str:
     text = f"{100 * saved:.1f} % fewer joules per met deadline than the most frugal rival and {100 * lead:+.1f} points "
     text += f"against the one that meets most: {enough}."
     ours: Mapping[str, Any] = next((row["figures"] for row in at_load["policies"] if row["policy"] == "skyshore"), {})
-    short, behind = ours.get("regret_bound"), ours.get("regret_foresight")
+    short, behind = ours.get("regret_bound"), ours.get("regret_oracle")
     if short is not None and short["mean"] is not None:
         near = "within" if short["mean"] <= MOST_SHORT else "not within"
         text += f" {_cell(short, 100.0, 1)} points below the clairvoyant bound ({near} 3)"

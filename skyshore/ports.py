@@ -222,7 +222,7 @@ class StateStore(Protocol):
         """Acknowledge; the entry leaves the stream."""
         ...
 
-    async def bury_job(self, job: Job, reason: str) -> None:
+    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
         """Move a job that keeps failing to the dead letters."""
         ...
 

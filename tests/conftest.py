@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A property is about what happens, not how fast: on a shared machine any one example may take long.
+# Properties have no deadline: on a shared machine any one example may take long.
 settings.register_profile("skyshore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# CI is told whether a change broke something, by the same examples each time; new ones are looked for at home.
+# CI uses the same examples each time, so it fails only if a change broke something. Local runs look for new examples.
 settings.register_profile("skyshore-ci", settings.get_profile("skyshore"), derandomize=True, database=None)
 settings.load_profile("skyshore-ci" if os.environ.get("CI") else "skyshore")
 
-# A suite that runs in a shell's background inherits a deaf ear for Ctrl-C, and so would every command it tests.
+# A suite in a shell's background inherits an ignored SIGINT, and every command that it tests would inherit it, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from cli.launcher.errors import LaunchFailed
 from cli.launcher.log_view import LogView
@@ -107,6 +108,8 @@ class Supervisor:
                 await self._start_again(child)
             case SlowNode():
                 _slow_down(child, effect.slowdown)
+            case _:
+                assert_never(effect)
 
     async def stop(self) -> None:
         """Stop the last stage first, so that no process loses one that it still uses."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cloud_node.dsp.cost import attention_flops_per_token, feed_flops_per_token
 from cloud_node.dsp.layout import Layout
-from cloud_node.dsp.plan import Stage
+from cloud_node.dsp.plan import ModelStage
 
 BATCH, TIME, SPACE = 0, 1, 2
 """Dimensions of the token tensor."""
@@ -191,14 +191,17 @@ def branches(blocks: list[Block]) -> list[Callable[[Tensor], Tensor]]:
     return [branch for block in blocks for branch in (block.mix, block.feed)]
 
 
-def stages(blocks: list[Block], shape: tuple[int, ...]) -> list[Stage]:
+def stages(blocks: list[Block], shape: tuple[int, ...]) -> list[ModelStage]:
     """The same branches as the planner sees them, for an activation of `shape`."""
     channels = shape[-1]
     listed = []
     for index, block in enumerate(blocks):
         name = f"{'temporal' if block.axis == TIME else 'spatial'}{index}"
         mixing = attention_flops_per_token(channels, shape[block.axis])
-        listed += [Stage(name, block.axis, mixing), Stage(f"feed{index}", None, feed_flops_per_token(channels))]
+        listed += [
+            ModelStage(name, block.axis, mixing),
+            ModelStage(f"feed{index}", None, feed_flops_per_token(channels)),
+        ]
     return listed
 
 

@@ -20,7 +20,7 @@ from cloud_node.classify.weights import load
 from cloud_node.dsp.cost import Fabric, pair_flops_per_token
 from cloud_node.dsp.engine import PlanRunner
 from cloud_node.dsp.onnx_engine import OnnxForward, OnnxStages
-from cloud_node.dsp.plan import Plan
+from cloud_node.dsp.plan import SwitchPlan
 from cloud_node.dsp.switch import Sharded, gather
 from cloud_node.dsp.transports.port import SoloTransport, Transport
 from cloud_node.dsp.wire import Wire
@@ -62,7 +62,7 @@ class ClassifyProgram:
         logits: NDArray[Any] = pool(gather(y.like(self._model.project(y.local)), transport)).numpy()
         return logits
 
-    def _forward(self, plan: Plan, x: Sharded, transport: Transport, request: ClassifyRequest) -> Sharded:
+    def _forward(self, plan: SwitchPlan, x: Sharded, transport: Transport, request: ClassifyRequest) -> Sharded:
         if self._engine is EngineKind.TORCH:
             return PlanRunner(plan, transport, request.chunks)(branches(self._blocks), x)
         if plan.start.dim != BATCH:

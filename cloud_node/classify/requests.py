@@ -9,7 +9,7 @@ from typing import Any
 
 from cloud_node.classify.model import BATCH, SPACE, TIME, SpaceTimeTransformer, stages
 from cloud_node.dsp.cost import Fabric
-from cloud_node.dsp.plan import Plan, Planner, Residual
+from cloud_node.dsp.plan import Planner, Residual, SwitchPlan
 from cloud_node.dsp.wire import Wire
 
 
@@ -29,7 +29,7 @@ class ClassifyRequest:
     wire: Wire = Wire.EXACT
     chunks: int = 1
 
-    def plan(self, model: SpaceTimeTransformer, ranks: int, engine: EngineKind) -> Plan:
+    def plan(self, model: SpaceTimeTransformer, ranks: int, engine: EngineKind) -> SwitchPlan:
         """The fastest plan; ONNX stages always move the residual stream, since it lives inside their graphs."""
         shape = model.config.token_shape(self.batch)
         moves = engine is EngineKind.ONNX or self.wire is Wire.EXACT

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cloud_node.dsp.layout import Layout
-from cloud_node.dsp.plan import Plan, Step
+from cloud_node.dsp.plan import PlacedStage, SwitchPlan
 from cloud_node.dsp.switch import Sharded, SwitchInFlight, switch
 from cloud_node.dsp.transports.port import Transport
 from skyshore.domain.errors import InvalidTask
@@ -16,7 +16,7 @@ from skyshore.domain.errors import InvalidTask
 Branch = Callable[[Tensor], Tensor]
 """f of a residual step x + f(x); sees the local part, in a layout that leaves it the dimension it mixes."""
 
-_Placed = list[tuple[Step, Branch]]
+_Placed = list[tuple[PlacedStage, Branch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class PlanRunner:
     computed. The answer is the same, bit for bit.
     """
 
-    plan: Plan
+    plan: SwitchPlan
     transport: Transport
     chunks: int = 1
 
@@ -64,7 +64,7 @@ class PlanRunner:
 
         return x.like(work(x.local)) if then == x.layout else self._feed(x, work, _dim(then))
 
-    def _excursion(self, x: Sharded, step: Step, branch: Branch) -> Sharded:
+    def _excursion(self, x: Sharded, step: PlacedStage, branch: Branch) -> Sharded:
         """A step whose residual stays: switch in, compute the branch, switch its output back, add."""
         inside = switch(x, _dim(step.compute), self.transport, self.plan.wire)
         back = self._feed(inside, lambda piece: branch(piece) if piece.numel() else piece, _dim(x.layout))

@@ -1,26 +1,28 @@
-"""A supervised rank group behind one asynchronous call: built at the start, rebuilt when a rank dies or stalls."""
+"""A supervised group of rank processes. It starts them, runs jobs on them, and starts them again when one fails."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
 from numpy.typing import NDArray
 
-from cloud_node.dsp.generation import Generation
 from cloud_node.dsp.launcher import Launcher
 from cloud_node.dsp.messages import Message, read_message, write_message
+from cloud_node.dsp.rank_session import RankSession
 from skyshore.domain.errors import DeadlineExceeded, InvalidTask, NodeUnavailable, QueueFull
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger()
+
 _HELLO_S = 5.0
+"""Seconds that a new connection has to say which rank it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ class GroupSettings:
     port: int = 0
     """Port the front listens on; 0 takes a free one. Ranks on other hosts need a fixed one."""
     token: str = ""
-    """Word every rank must say; empty makes one up, which suits ranks that the group starts itself."""
+    """Secret that every rank must send. Empty: a random one, right for ranks that the group starts itself."""
     start_s: float = 60.0
     """Seconds for all ranks to be ready."""
     stall_s: float = 10.0
-    """Seconds a job may take before its ranks count as stuck and the group is rebuilt."""
+    """Seconds a job may take; after them the group is started again."""
     waiting: int = 64
     """Jobs admitted at a time, running ones included."""
     backoff_s: float = 1.0
@@ -57,7 +59,7 @@ class RankGroup:
         self._token = settings.token or secrets.token_hex(16)
         self._numbers = itertools.count(1)
         self._admitted = 0
-        self._generation: Generation | None = None
+        self._session: RankSession | None = None
         self._usable = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -67,7 +69,7 @@ class RankGroup:
         self.listening = asyncio.Event()
         """Set once ranks may connect to `address`."""
         self.rebuilds = 0
-        """Times the group was rebuilt after it had been ready."""
+        """Times the group was started again after it had been ready."""
 
     @property
     def size(self) -> int:
@@ -77,18 +79,18 @@ class RankGroup:
     @property
     def ready(self) -> bool:
         """Whether a job could start now."""
-        generation = self._generation
-        return generation is not None and generation.ready.done() and not generation.broken.done()
+        session = self._session
+        return session is not None and session.ready.done() and not session.broken.done()
 
     @property
     def busy(self) -> int:
         """Ranks at work."""
-        return self._generation.busy if self._generation is not None and self.ready else 0
+        return self._session.busy if self._session is not None and self.ready else 0
 
     @property
     def pids(self) -> list[int]:
         """Processes of the ranks that are connected now."""
-        return self._generation.pids if self._generation is not None else []
+        return self._session.pids if self._session is not None else []
 
     @property
     def address(self) -> str:
@@ -121,7 +123,7 @@ class RankGroup:
         await self._close()
 
     async def run(self, request: Mapping[str, Any], parts: Sequence[NDArray[Any]], deadline_s: float) -> NDArray[Any]:
-        """Run one job on as many ranks as there are parts; once more if the group fails under it and time is left.
+        """Run one job on as many ranks as there are parts; run it again once if the group fails and time is left.
 
         Raises:
             DeadlineExceeded: no answer within `deadline_s`.
@@ -132,7 +134,7 @@ class RankGroup:
         if not 1 <= len(parts) <= self.size:
             raise InvalidTask(f"a job for {len(parts)} ranks cannot run on a group of {self.size}")
         if self._admitted >= self._settings.waiting:
-            raise QueueFull("the rank group has its fill of jobs; come back soon", retry_after_s=1.0)
+            raise QueueFull("the rank group is full; try again in a second", retry_after_s=1.0)
         self._admitted += 1
         ends_s = asyncio.get_running_loop().time() + deadline_s
         try:
@@ -140,7 +142,7 @@ class RankGroup:
                 try:
                     return await self._attempt(request, parts, ends_s)
                 except NodeUnavailable as failure:
-                    _log.warning("a job is run again: %s", failure.message)
+                    log.warning("job runs again", why=failure.message)
                 return await self._attempt(request, parts, ends_s)
         except TimeoutError:
             raise DeadlineExceeded(f"the rank group gave no answer within {deadline_s:.3g} s") from None
@@ -150,29 +152,29 @@ class RankGroup:
     async def _attempt(self, request: Mapping[str, Any], parts: Sequence[NDArray[Any]], ends_s: float) -> NDArray[Any]:
         async with self._usable:
             await self._usable.wait_for(lambda: self.ready or self._closed)
-        generation = self._generation
-        if self._closed or generation is None:
+        session = self._session
+        if self._closed or session is None:
             raise NodeUnavailable("the rank group was closed")
         left_s = ends_s - asyncio.get_running_loop().time()
-        return await generation.run(next(self._numbers), request, parts, left_s)
+        return await session.run(next(self._numbers), request, parts, left_s)
 
     async def _supervise(self) -> None:
-        """Launch, wait for the failure, clear up, and so on until cancelled."""
+        """Start the ranks, wait for a failure, stop them, and repeat until cancelled."""
         pause_s = self._settings.backoff_s
         while True:
             run = secrets.token_hex(6)
             expected = None if self._launcher.foreign else f"{run}/0"
-            self._generation = Generation(self.size, self._token, expected, self._settings.stall_s)
+            self._session = RankSession(self.size, self._token, expected, self._settings.stall_s)
             try:
                 await self._launcher.start(self.address, run, self._token)
-                reason = await self._live(self._generation)
+                reason = await self._live(self._session)
             except OSError as failure:
                 reason = f"the ranks could not be started: {failure}"
             finally:
-                self._generation.fail("the rank group closes")
-                await self._launcher.stop(self._generation.pids)
-            _log.warning("rank group lost: %s", reason)
-            if self._generation.ready.done():
+                self._session.fail("the rank group closes")
+                await self._launcher.stop(self._session.pids)
+            log.warning("rank group lost", why=reason)
+            if self._session.ready.done():
                 self.rebuilds += 1
                 pause_s = self._settings.backoff_s
                 continue
@@ -181,64 +183,64 @@ class RankGroup:
             await asyncio.sleep(pause_s)
             pause_s = min(30.0, 2 * pause_s)
 
-    async def _live(self, generation: Generation) -> str:
-        """Wait until the generation breaks, and break it when it does not come up or a job stalls."""
+    async def _live(self, session: RankSession) -> str:
+        """Wait until the session breaks, and break it when it does not come up or a job stalls."""
         ended = asyncio.create_task(self._launcher.ended(), name="rank-group-ended")
-        ended.add_done_callback(lambda task: None if task.cancelled() else generation.fail(task.result()))
+        ended.add_done_callback(lambda task: None if task.cancelled() else session.fail(task.result()))
         try:
-            return await self._watch(generation)
+            return await self._watch(session)
         finally:
             ended.cancel()
 
-    async def _watch(self, generation: Generation) -> str:
-        events = {generation.ready, generation.broken}
+    async def _watch(self, session: RankSession) -> str:
+        events = {session.ready, session.broken}
         await asyncio.wait(events, timeout=self._settings.start_s, return_when=asyncio.FIRST_COMPLETED)
-        if not generation.ready.done():
-            generation.fail(f"no {self.size} ranks within {self._settings.start_s} s")
+        if not session.ready.done():
+            session.fail(f"no {self.size} ranks within {self._settings.start_s} s")
         await self._announce()
         loop = asyncio.get_running_loop()
-        while not generation.broken.done():
-            stall_s = generation.next_stall_s()
+        while not session.broken.done():
+            stall_s = session.next_stall_s()
             if stall_s is not None and stall_s <= loop.time():
-                generation.fail(f"a job took more than {self._settings.stall_s} s")
+                session.fail(f"a job took more than {self._settings.stall_s} s")
                 break
             left_s = self._settings.stall_s if stall_s is None else stall_s - loop.time()
-            await asyncio.wait({generation.broken}, timeout=left_s)
-        return generation.broken.result()
+            await asyncio.wait({session.broken}, timeout=left_s)
+        return session.broken.result()
 
     async def _announce(self) -> None:
         async with self._usable:
             self._usable.notify_all()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One rank's connection, from its hello to its end."""
-        task, generation = asyncio.current_task(), self._generation
+        """Serve one rank's connection until it closes."""
+        task, session = asyncio.current_task(), self._session
         if task is not None:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
         try:
-            if generation is not None:
-                await self._talk(generation, reader, writer)
+            if session is not None:
+                await self._talk(session, reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError, InvalidTask) as failure:
-            _log.info("a connection ended before it was a rank's: %r", failure)
+            log.info("connection closed before a rank joined", why=repr(failure))
         finally:
             writer.close()
 
-    async def _talk(self, generation: Generation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _talk(self, session: RankSession, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = await asyncio.wait_for(read_message(reader), _HELLO_S)
         try:
-            member = generation.admit(hello.head, writer)
+            member = session.admit(hello.head, writer)
         except NodeUnavailable as refusal:
             await write_message(writer, Message({"refused": refusal.message}))
             return
         try:
             await write_message(writer, Message({"welcome": True}))
             while True:
-                generation.receive(member, await read_message(reader))
+                session.receive(member, await read_message(reader))
         except (asyncio.IncompleteReadError, ConnectionError):
-            generation.fail(f"rank {member.rank} died")
+            session.fail(f"rank {member.rank} died")
         except InvalidTask as nonsense:
-            generation.fail(f"rank {member.rank} sent {nonsense.message}")
+            session.fail(f"rank {member.rank} sent {nonsense.message}")
 
     async def _close(self) -> None:
         self._closed = True

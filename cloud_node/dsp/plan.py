@@ -23,7 +23,7 @@ class Residual(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ModelStage:
     """One residual branch, x + f(x), of a model."""
 
     name: str
@@ -33,10 +33,10 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlacedStage:
     """A stage in its place: layout of the residual stream before and after, and of the computation."""
 
-    stage: Stage
+    stage: ModelStage
     before: Layout
     compute: Layout
     after: Layout
@@ -49,10 +49,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SwitchPlan:
     """A whole model, placed. `seconds` is the α–β prediction for one forward, gather included."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlacedStage, ...]
     ranks: int
     wire: Wire
     itemsize: int
@@ -102,13 +102,13 @@ class Planner:
 
     def plan(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[ModelStage],
         shape: tuple[int, ...],
         ranks: int,
         *,
         closed: bool = False,
         gather_channels: int | None = None,
-    ) -> Plan:
+    ) -> SwitchPlan:
         """Place `stages` for an activation of `shape` on `ranks`.
 
         `closed` asks that the end layout equals the start layout, as a loop that stays sharded between steps needs.
@@ -125,7 +125,7 @@ class Planner:
         if not options:
             raise InvalidTask(f"no layout over dimensions {dims} leaves every stage the dimension it needs whole")
         cost, steps = min(options, key=lambda option: option[0])
-        return Plan(steps, ranks, self.wire, self.itemsize, cost[0] * 1e-12, gather_channels)
+        return SwitchPlan(steps, ranks, self.wire, self.itemsize, cost[0] * 1e-12, gather_channels)
 
 
 _Cost = tuple[int, int]
@@ -141,11 +141,11 @@ class _Route:
     planner: Planner
 
     def extend(
-        self, stages: Sequence[Stage], layouts: dict[int, Layout], closed: bool
-    ) -> list[tuple[_Cost, tuple[Step, ...]]]:
-        best: dict[int | None, tuple[_Cost, tuple[Step, ...]]] = {self.first.dim: ((0, 0), ())}
+        self, stages: Sequence[ModelStage], layouts: dict[int, Layout], closed: bool
+    ) -> list[tuple[_Cost, tuple[PlacedStage, ...]]]:
+        best: dict[int | None, tuple[_Cost, tuple[PlacedStage, ...]]] = {self.first.dim: ((0, 0), ())}
         for stage in stages:
-            reached: dict[int | None, tuple[_Cost, tuple[Step, ...]]] = {}
+            reached: dict[int | None, tuple[_Cost, tuple[PlacedStage, ...]]] = {}
             for cost, steps in best.values():
                 before = steps[-1].after if steps else self.first
                 for step in self._choices(stage, before, layouts):
@@ -157,19 +157,19 @@ class _Route:
         ends = [option for dim, option in best.items() if not closed or dim == self.first.dim]
         return [((cost[0] + self._gather_cost(steps[-1].after), cost[1]), steps) for cost, steps in ends]
 
-    def _choices(self, stage: Stage, before: Layout, layouts: dict[int, Layout]) -> Iterator[Step]:
+    def _choices(self, stage: ModelStage, before: Layout, layouts: dict[int, Layout]) -> Iterator[PlacedStage]:
         for compute in layouts.values():
             if compute.dim == stage.whole:
                 continue
             if compute.dim == before.dim:
-                yield Step(stage, before, before, before)
+                yield PlacedStage(stage, before, before, before)
                 continue
             if self.planner.residual is not Residual.STAYS:
-                yield Step(stage, before, compute, compute)
+                yield PlacedStage(stage, before, compute, compute)
             if self.planner.residual is not Residual.MOVES:
-                yield Step(stage, before, compute, before)
+                yield PlacedStage(stage, before, compute, before)
 
-    def _step_cost(self, step: Step) -> _Cost:
+    def _step_cost(self, step: PlacedStage) -> _Cost:
         fabric, planner = self.planner.fabric, self.planner
         ranks = range(step.compute.ranks)
         seconds = fabric.compute_s(step.stage.flops_per_token * max(step.compute.tokens(rank) for rank in ranks))

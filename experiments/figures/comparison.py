@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.plan.cell import FIXED, REFERENCES, CellResult, Driver
+from experiments.plan.cell import BEST_FIXED_ARM, REFERENCES, CellResult, Driver
 from skyshore.report.figures import FIGURES
 from skyshore.report.load_audit import Verdict
 from skyshore.report.request_record import in_json
@@ -75,13 +75,13 @@ class Group:
 
 
 def warnings_of(groups: Sequence[Group]) -> list[str]:
-    """Notes that say a run must not be trusted, or not quite; a note's first word is its verdict, if it has one."""
+    """Notes of runs whose figures must not be trusted, or only with care. Their first word is the audit's verdict."""
     notes = {note for group in groups for result in group.results for note in result.notes}
     return sorted(note for note in notes if note.startswith((Verdict.INVALID, Verdict.DEGRADED)))
 
 
 def compare(results: Sequence[CellResult], policies: Sequence[str], baseline: str) -> list[Group]:
-    """Group by driver, load and policy, in that order, policies as given."""
+    """Group by driver, load and policy, in that order; policies in the given order."""
     grouped: dict[tuple[Driver, float, str], list[CellResult]] = {}
     for result in sorted(with_regret(results), key=lambda result: result.cell.seed):
         cell = result.cell
@@ -113,13 +113,13 @@ def _group(
 
 
 def with_regret(results: Sequence[CellResult]) -> list[CellResult]:
-    """The same, with how many deadlines each met fewer than the references did on the same requests, as a share."""
+    """The same results with their regret: deadlines met by a reference minus deadlines met, as a share of requests."""
     aims: dict[tuple[Driver, float, int], dict[str, float]] = {}
     for result in results:
         cell, met = result.cell, result.figures.get("attainment")
         aim = aims.setdefault((cell.driver, cell.load, cell.seed), {})
         if met is not None and cell.policy in REFERENCES and result.complete:
-            aim["regret_fixed" if cell.policy == FIXED else "regret_foresight"] = met
+            aim["regret_fixed" if cell.policy == BEST_FIXED_ARM else "regret_oracle"] = met
         if (bound := result.figures.get("met_bound")) is not None:
             aim["regret_bound"] = bound / (result.figures["requests"] or 1)
     found = []
@@ -149,7 +149,7 @@ def _values(runs: Runs, name: str) -> dict[int, float]:
 
 
 def _estimate(values: Mapping[int, float], theirs: Mapping[int, float] | None) -> Estimate:
-    # A generator of its own for every figure, so that no interval depends on what else is asked for.
+    # Each figure has its own generator, so that its interval does not depend on the other figures.
     low, high = mean_interval(list(values.values()), np.random.default_rng(0))
     versus = None
     if theirs is not None and (shared := [seed for seed in values if seed in theirs]):

@@ -1,4 +1,4 @@
-"""What a report draws of a cell, gathered row by row in bounded memory: latencies, the run over time, the places."""
+"""What a report draws of a cell, collected in bounded memory: latencies, the run over time, the chosen arms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_BIN_S = 0.25
 MOST_ARMS = 40
 
 
-class Timeline:
+class RequestTimeline:
     """Counts by time in bins of equal width; the width doubles whenever there would be more than `BINS`."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class CurveTally(RecordBatches):
         super().__init__(BATCH)
         self._latency, self._share = LogHistogram(), LogHistogram()
         self._requests = 0
-        self._timeline = Timeline()
+        self._timeline = RequestTimeline()
         self._arms: Counter[str] = Counter()
         self._tiers: Counter[str] = Counter()
 

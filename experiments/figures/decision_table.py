@@ -30,9 +30,9 @@ SCHEMA = pa.schema(
         # The arms that could have been chosen, and each one's score where the policy has scores.
         pa.field("arm_ids", pa.list_(pa.dictionary(pa.int32(), pa.string())), nullable=False),
         pa.field("scores", pa.list_(pa.float64()), nullable=False),
-        # What the policy looked at, in an order of its own.
+        # The policy's features, in its own order.
         pa.field("features", pa.list_(pa.float64()), nullable=False),
-        # What it was shown, for `skyshore evaluate`; see `skyshore.scheduling.logged_context`.
+        # The context that the policy got, for `skyshore evaluate`; see `skyshore.scheduling.logged_context`.
         pa.field("context", pa.string(), nullable=False),
         pa.field("status", pa.string()),
         pa.field("met_deadline", pa.bool_()),

@@ -1,4 +1,4 @@
-"""One row a request: how it ended, when, where and at what cost. Rows stream to Parquet in groups of bounded size."""
+"""One row per request: how it ended, when, where and at what cost. Rows stream to Parquet in groups of bounded size."""
 
 from __future__ import annotations
 

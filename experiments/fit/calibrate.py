@@ -1,4 +1,4 @@
-"""Fits node models and overheads to what a live run saw of its requests."""
+"""Fits node models and overheads to the requests of a live run."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from skyshore.scenario.files import profile_of
 from skyshore.scenario.links import link_settings
 
 LEAST_ANSWERS = 10
-"""Of one model on one node: fewer tell too little, and the stated figures stay."""
+"""Answers of one model on one node that a fit needs; with fewer, the stated values stay."""
 ENGINE = LlmEngineSettings(model_dir=Path())
-"""As nodes run it."""
+"""Engine settings of a node."""
 APART_S = 1e6
-"""Far longer than any run."""
+"""Time between the requests of two runs; longer than any run."""
 SPREAD = tuple((np.arange(50) + 0.5) / 50)
-"""Quantiles that stand for the spread of an overhead; the last request of a hundred is left out of it."""
+"""Quantiles that describe the spread of an overhead, up to the 99th percentile."""
 
 
 def calibrate(rows: Iterable[RequestRecord], scenario: Scenario, folder: Path, source: str) -> Calibration:
-    """Fit every real node that answered enough; the others keep what the scenario states. Files lie in `folder`.
+    """Fit every real node with enough answers; the others keep the values of the scenario. Files lie in `folder`.
 
-    An emulated node's profile is what it does: only the overheads around it are learned.
+    The profile of an emulated node is exact: only the overheads around it are fitted.
 
     Raises:
         InvalidTask: nothing was answered.
@@ -59,7 +59,7 @@ def calibrate(rows: Iterable[RequestRecord], scenario: Scenario, folder: Path, s
 
 
 def _as_run(stated: NodeProfile, slots: int) -> NodeProfile:
-    """A real node's engine takes turns, and lets tasks wait, as its settings say."""
+    """The profile with the batching and queue settings that the engine of a real node has."""
     speeds = (
         replace(
             each,
@@ -99,7 +99,7 @@ def fit_nodes(
 ) -> tuple[dict[str, NodeProfile], float]:
     """Speeds and power of nodes of one machine from their answers, and their contention.
 
-    Memory, slots, queues and turns stay as stated, and so does whatever answered too little.
+    Memory, slots, queues and batching stay as stated, and so do models with too few answers.
     """
     by_engine: defaultdict[tuple[str, str], list[RequestRecord]] = defaultdict(list)
     for row in rows:
@@ -146,7 +146,7 @@ def calibrate_run(folder: Path) -> Calibration:
     files = [path for job in jobs if (path := bundle.cell_folder(job.cell) / OUTCOMES).is_file()]
     if not files:
         raise InvalidTask(f"{folder} holds no rows of a live run; `skyshore compare SCENARIO --driver live` makes them")
-    # Cells one after the other, so that requests of different runs never seem to share a batch.
+    # Shift each run in time, so that requests of different runs never share a batch.
     rows = [
         replace(row, t_intended_s=row.t_intended_s + place * APART_S)
         for place, path in enumerate(files)
@@ -180,7 +180,7 @@ def _model(row: RequestRecord) -> str:
 
 
 def _video(rows: Sequence[RequestRecord], stated: VideoSpeed, source: str) -> VideoSpeed:
-    """Time per frame only: segments are too alike to tell what is paid once."""
+    """Time per frame only: segments are too similar to separate a fixed cost per segment."""
     frames = sum(row.worker.frames for row in rows)
     if len(rows) < LEAST_ANSWERS or not frames:
         return stated

@@ -1,4 +1,4 @@
-"""A folder that holds a whole experiment: inputs, cells, summary, report, and what made them.
+"""A folder that holds a whole experiment: inputs, cells, summary, report, and the code version and host.
 
 inputs/           the scenario and every file it names
 experiment.json   the grid, the code version, the host
@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,12 @@ INPUTS, CELLS, SCRATCH = "inputs", "cells", ".part"
 EXPERIMENT, SUMMARY, REPORT, SUMS = "experiment.json", "summary.json", "report.html", "SHA256SUMS"
 
 
+FORMER_NAMES = {"foresight": "oracle_schedule", "regret_foresight": "regret_oracle"}
+"""Names in bundles of version 0.1.0, and their present names."""
+
+
 class BadBundle(SkyshoreError):
-    """A folder that holds no experiment, another one, or a damaged one."""
+    """The folder does not hold the expected experiment, or it is damaged."""
 
     code = "bad_bundle"
 
@@ -80,7 +85,7 @@ class Bundle:
             inputs = Inputs.load(folder / INPUTS, content["scenario"])
             return cls(folder, Experiment.from_json(inputs, content))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadBundle(f"{folder} is no run bundle: {error!r}; `skyshore compare` makes one") from error
+            raise BadBundle(f"{folder} is not a run bundle ({error}); `skyshore compare` makes one") from error
 
     @property
     def scratch(self) -> Path:
@@ -93,7 +98,9 @@ class Bundle:
 
     def cell_folder(self, cell: Cell) -> Path:
         """Where a finished cell's files are."""
-        return self.folder / CELLS / cell.name
+        former = {new: old for old, new in FORMER_NAMES.items()}.get(cell.policy)
+        before = self.folder / CELLS / replace(cell, policy=former or cell.policy).name
+        return before if former and before.is_dir() else self.folder / CELLS / cell.name
 
     def is_done(self, job: CellJob) -> bool:
         """Whether the cell is there, complete, and made from the same inputs by the same code."""
@@ -169,16 +176,26 @@ class Bundle:
 
     def _cell_json(self, cell: Cell, name: str) -> dict[str, Any] | None:
         try:
-            content: dict[str, Any] = json.loads((self.cell_folder(cell) / name).read_text(encoding="utf-8"))
+            content = json.loads((self.cell_folder(cell) / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise BadBundle(f"{self.cell_folder(cell) / name} is damaged: {error}") from error
-        return content
+        present: dict[str, Any] = with_present_names(content)
+        return present
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (self.folder / name).write_text(text, encoding="utf-8")
+
+
+def with_present_names(content: Any) -> Any:
+    """The content of a JSON file, with the former names of policies and figures replaced, at any depth."""
+    if isinstance(content, dict):
+        return {FORMER_NAMES.get(key, key): with_present_names(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [with_present_names(value) for value in content]
+    return FORMER_NAMES.get(content, content) if isinstance(content, str) else content
 
 
 def digest_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""One cell of an experiment: a scenario under one policy, one seed, one load and one driver; and what came of it.
+"""One cell of an experiment: a scenario under one policy, one seed, one load and one driver; and its result.
 
 Cells are paired: the requests depend on scenario, seed and load, never on the policy or the driver.
 """
@@ -17,16 +17,16 @@ from skyshore.scenario.files import schedule_of
 from skyshore.workload.scaling import compress
 from skyshore.workload.schedule import Schedule
 
-FIXED, FORESIGHT = "best_fixed_arm", "foresight"
-REFERENCES = (FIXED, FORESIGHT)
-"""Names that stand in place of a policy: schedules made in hindsight (see `experiments.run.references`)."""
+BEST_FIXED_ARM, ORACLE_SCHEDULE = "best_fixed_arm", "oracle_schedule"
+REFERENCES = (BEST_FIXED_ARM, ORACLE_SCHEDULE)
+"""Names of reference schedules, used in place of a policy (see `experiments.run.references`)."""
 
 Figures = Mapping[str, float | None]
-"""Figures by name (see `experiments.figures.figures.FIGURES`); None where there was nothing to measure it on."""
+"""Figures by name (see `skyshore.report.figures.FIGURES`); None for a figure that could not be measured."""
 
 
 class Driver(StrEnum):
-    """What carries a scenario out."""
+    """What runs a scenario."""
 
     SIM = "sim"
     """The simulator: virtual time."""
@@ -36,10 +36,10 @@ class Driver(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is run. Equal cells of `Driver.SIM` give equal results."""
+    """One run of an experiment. Equal cells of `Driver.SIM` give equal results."""
 
     scenario: Path
-    """Scenario file; what it names lies beside it."""
+    """Scenario file; the files it names are relative to it."""
     policy: str
     seed: int
     load: float = 1.0
@@ -48,13 +48,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Unique within one experiment, fit for a folder."""
+        """Unique within one experiment; usable as the name of a folder."""
         return f"{self.policy}.seed{self.seed}.load{self.load:g}.{self.driver}"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A cell, ready to run: everything read, checked and drawn."""
+class PlannedCell:
+    """A cell that is ready to run: its scenario is read and checked, its requests are drawn."""
 
     cell: Cell
     scenario: Scenario
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where the files lie that the scenario names."""
+        """Folder that the paths in the scenario are relative to."""
         return self.cell.scenario.parent
 
 
@@ -92,7 +92,7 @@ class CellResult:
     engine: str = ""
     """Of a simulation: `compiled`, or `plain` and why. The figures are the same."""
     notes: tuple[str, ...] = field(default=())
-    """What a reader must know, such as a load audit that failed."""
+    """Notes for the reader, such as a load audit that failed."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values without infinities or not-a-numbers (see `in_json`)."""
@@ -135,7 +135,7 @@ class CellResult:
         )
 
 
-def plan(cell: Cell) -> Plan:
+def plan(cell: Cell) -> PlannedCell:
     """Read the scenario and draw the requests.
 
     Raises:
@@ -148,13 +148,13 @@ def plan(cell: Cell) -> Plan:
     if not from_file:
         scenario = at_load(scenario, cell.load)
     schedule = schedule_of(scenario, cell.scenario.parent)
-    return Plan(cell, scenario, compress(schedule, cell.load) if from_file and cell.load != 1 else schedule)
+    return PlannedCell(cell, scenario, compress(schedule, cell.load) if from_file and cell.load != 1 else schedule)
 
 
 def at_load(scenario: Scenario, load: float) -> Scenario:
     """The same scenario with `load` times the work a second.
 
-    Language-model sources scale by rate; cameras by number, and what does not divide by frame rate.
+    Language-model sources scale by rate; cameras scale by number, and the remainder by frame rate.
     """
     if load == 1:
         return scenario

@@ -37,7 +37,7 @@ def code_version() -> dict[str, str | bool]:
 
 
 def _git(*words: str) -> str:
-    """What git says; nothing where there is no git or no repository."""
+    """Output of git; empty without git or without a repository."""
     try:
         run = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):

@@ -18,7 +18,7 @@ from skyshore.policies.registry import POLICIES
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compared. The same requests meet every policy: they depend on seed and load only.
+    """What is compared. Every policy gets the same requests: they depend on seed and load only.
 
     Raises:
         InvalidTask: a grid that cannot be run or compared.
@@ -31,16 +31,16 @@ class Experiment:
     loads: tuple[float, ...] = (1.0,)
     drivers: tuple[Driver, ...] = (Driver.SIM,)
     baseline: str = ""
-    """Policy that the others are held against; by default the first."""
+    """Baseline policy; by default the first."""
     rows: bool = True
     decisions: bool = False
     engine: Engine = Engine.AUTO
-    """What carries simulated cells out; the figures are the same."""
+    """Simulation engine; the figures do not depend on it."""
     bound: bool = False
-    """Run the references too, and work out the regret against them and against the bound (simulated cells)."""
+    """Also run the references, and compute the regret against them and against the bound (simulated cells)."""
 
     def __post_init__(self) -> None:
-        """Find mistakes before the first hour of work, not after it."""
+        """Check the grid before anything runs."""
         for name, values in (("policies", self.policies), ("seeds", self.seeds), ("loads", self.loads)):
             if not values or len(set(values)) < len(values):
                 raise InvalidTask(f"{name} must be given, each once: {', '.join(map(str, values))}", param=name)
@@ -50,20 +50,21 @@ class Experiment:
         if not all(0 < load < math.inf for load in self.loads):
             raise InvalidTask("a load is a factor above 0 on the scenario's arrival rates", param="loads")
         if self.baseline and self.baseline not in self.policies:
-            raise InvalidTask(f"the baseline '{self.baseline}' is none of {', '.join(self.policies)}", param="baseline")
+            policies = ", ".join(self.policies)
+            raise InvalidTask(f"the baseline '{self.baseline}' is not one of {policies}", param="baseline")
 
     @property
     def reference(self) -> str:
-        """The policy that the others are held against."""
+        """Name of the baseline policy."""
         return self.baseline or self.policies[0]
 
     @property
     def contestants(self) -> tuple[str, ...]:
-        """Policies, and behind them what they are measured against."""
+        """The policies, then the references."""
         return (*self.policies, *REFERENCES) if self.bound else self.policies
 
     def jobs(self, scenario: Path) -> list[CellJob]:
-        """All cells, those of a pair next to each other, so that an early end leaves pairs whole."""
+        """All cells. Cells that are compared are neighbours, so that an interrupted sweep has whole pairs."""
         grid = product(self.drivers, self.seeds, self.loads, self.contestants)
         cells = [Cell(scenario, policy, seed, load, driver) for driver, seed, load, policy in grid]
         return [self._job(cell) for cell in cells if cell.driver is Driver.SIM or cell.policy not in REFERENCES]

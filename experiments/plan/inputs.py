@@ -1,4 +1,4 @@
-"""All that a scenario reads, as bytes: so that a bundle holds it and another machine can run it."""
+"""All files that a scenario reads, as bytes: a bundle holds them, and another machine can run them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Inputs:
 
     @classmethod
     def read(cls, path: Path) -> Inputs:
-        """Gather them.
+        """Read them.
 
         Raises:
             NotFound: the scenario cannot be read.

@@ -1,4 +1,4 @@
-"""A cell as a piece of work for an executor, and the files that it leaves."""
+"""A cell as a job for an executor, and the names of the files that it writes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ OUTCOMES, DECISIONS = "outcomes.parquet", "decisions.parquet"
 
 
 class Engine(StrEnum):
-    """What a user may ask for."""
+    """Simulation engines that a user can choose."""
 
     AUTO = "auto"
-    """Compiled where it can do the scenario and is worth it."""
+    """Compiled where the scenario allows it and is large enough."""
     PLAIN = "plain"
     COMPILED = "compiled"
 
     @classmethod
     def named(cls, word: str) -> Engine:
-        """Raises InvalidTask for a word that is none."""
+        """Raises InvalidTask for an unknown name."""
         if word not in set(cls):
             raise InvalidTask(f"no engine '{word}'; there are {', '.join(cls)}", param="engine")
         return cls(word)
@@ -31,15 +31,15 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CellJob:
-    """A cell to run, what to keep of it, and the marks that make its result recognisable."""
+    """A cell to run, what to keep of it, and the marks that identify its result."""
 
     cell: Cell
     inputs_sha256: str
     sources_sha256: str
     rows: bool = True
-    """Keep a row a request."""
+    """Save one row per request."""
     decisions: bool = False
-    """Keep a row a decision, with scores and features."""
+    """Save one row per decision, with scores and features."""
 
     engine: Engine = Engine.AUTO
     """Of a simulated cell; the result is the same."""

@@ -1,4 +1,4 @@
-"""Charts as SVG text to stand in a page. Lines, words and grids take their colours from the page, light or dark."""
+"""Charts as SVG text for a page. Lines, text and grids take their colours from the page, light or dark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.figures.comparison import Estimate, Group
 from experiments.figures.curves import QUANTILES
 
 INK, GRID = "#010203", "#040506"
-"""Stand for the page's own colours; no chart uses them otherwise."""
+"""Placeholders for the colours of the page; no chart uses them otherwise."""
 POLICY_COLOURS = (
     "#0b7bc1",
     "#e08a00",
@@ -79,7 +79,7 @@ def policy_colours(policies: Sequence[str]) -> dict[str, str]:
 
 
 def latency_chart(curves: Curves, colours: Colours) -> str:
-    """How many of all requests were answered within so long, and within which part of their deadline."""
+    """Share of all requests answered within a time, and within a part of their deadline."""
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
@@ -164,7 +164,7 @@ def places_chart(curves: Curves) -> str:
 
 
 def frontier_chart(groups: Sequence[Group], colours: Colours) -> str:
-    """Energy against latency, quality and bytes: what no other policy beats in both is joined by a line."""
+    """Energy against latency, quality and bytes: a line joins the policies that no other policy beats in both."""
     panels = (
         ("answered_latency_p95_s", "p95 of answers, seconds", -1),
         ("quality", "quality", 1),
@@ -241,7 +241,7 @@ def _per_met(group: Group, part: str) -> float:
 
 
 def _mean_distribution(cells: Sequence[Mapping[str, Any]], name: str) -> tuple[Floats, Floats]:
-    """Share of all requests by time, averaged over the cells; answers that never came are in no share."""
+    """Share of all requests answered by a time, averaged over the cells; all requests due are counted."""
     known = [cell for cell in cells if cell[name]]
     if not known:
         return np.array([1e-3, 1.0]), np.zeros(2)
@@ -303,7 +303,7 @@ def _share(counts: Counter[str], place: str, places: Sequence[str]) -> float:
 
 
 def _svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
-    """Draw and hand over to the page's colours and fonts."""
+    """Draw, then replace colours and fonts by those of the page."""
     with mpl.rc_context({**STYLE, "svg.hashsalt": draw.__qualname__ + f"{width}x{height}"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)

@@ -1,4 +1,4 @@
-"""How far a prediction lies from what live runs did, beside how far live runs lie from one another."""
+"""How far a prediction is from live runs, beside how far live runs are from one another."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FigureError:
     """Largest distance of one live run from the live mean, over the mean; not a number for a single run."""
 
     def within(self, tolerance: float) -> bool:
-        """Whether the error is no larger than the tolerance, or than what live runs differ by themselves."""
+        """Whether the error is within the tolerance, or within the difference between live runs."""
         return abs(self.error) <= max(tolerance, self.spread if math.isfinite(self.spread) else 0.0)
 
 
@@ -67,7 +67,7 @@ class Fidelity:
         return {**asdict(self), "notes": list(self.notes), "errors": errors}
 
     def table(self, tolerance: float) -> Table:
-        """For people: one row a figure."""
+        """One row per figure."""
         rows = tuple(
             (
                 JUDGED[each.name],
@@ -88,7 +88,7 @@ class Fidelity:
 def fidelity(results: Iterable[CellResult]) -> list[Fidelity]:
     """Pair simulated with live cells of equal policy and load; live runs marked invalid are left out.
 
-    A pair has one seed. Over several seeds the errors are those of the means, as are the figures.
+    A pair has one seed. Over several seeds, errors and figures are of the means.
     """
     cells: defaultdict[tuple[str, float], list[CellResult]] = defaultdict(list)
     for result in results:
@@ -123,12 +123,12 @@ def _error(name: str, simulated: Sequence[CellResult], live: Sequence[CellResult
         return None
     means = {seed: sum(lived[seed]) / len(lived[seed]) for seed in shared}
     mean = sum(means.values()) / len(shared)
-    foreseen = sum(sum(predicted[seed]) / len(predicted[seed]) for seed in shared) / len(shared)
+    expected = sum(sum(predicted[seed]) / len(predicted[seed]) for seed in shared) / len(shared)
     if not mean or not math.isfinite(mean):
         return None
     # Within a seed: runs of different seeds had different requests and are no repeats of one another.
     apart = [abs(value - means[seed]) / mean for seed in shared if len(lived[seed]) > 1 for value in lived[seed]]
-    return FigureError(name, foreseen, mean, foreseen / mean - 1, max(apart, default=math.nan))
+    return FigureError(name, expected, mean, expected / mean - 1, max(apart, default=math.nan))
 
 
 def _by_seed(name: str, results: Sequence[CellResult]) -> dict[int, list[float]]:

@@ -1,4 +1,4 @@
-"""The report page of a bundle: one HTML file that needs nothing else, neither script nor network."""
+"""The report page of a bundle: one HTML file without scripts and without links to other files."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from experiments.figures.comparison import Estimate, Group
-from experiments.plan.cell import FIXED, FORESIGHT, REFERENCES, CellResult
+from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, REFERENCES, CellResult
 from skyshore.report.figures import FIGURES
 from skyshore.report.tables import NONE, Table, byte_size, seconds
 
@@ -34,24 +34,24 @@ SHOWN = {
     "failed": "failed",
     "expired": "past their deadline",
     "regret_fixed": "regret: best fixed arm",
-    "regret_foresight": "regret: foresight",
+    "regret_oracle": "regret: oracle schedule",
     "regret_bound": "regret: bound",
 }
 """Columns of the tables a terminal shows; `summary.json` has all figures."""
 
 MOST_COLUMNS = 6
-REGRETS = ("regret_fixed", "regret_foresight", "regret_bound")
+REGRETS = ("regret_fixed", "regret_oracle", "regret_bound")
 SHARES = ("attainment", "edge_share", *REGRETS)
-REFERENCE_TITLES = {FIXED: "best fixed arm", FORESIGHT: "foresight"}
+REFERENCE_TITLES = {BEST_FIXED_ARM: "best fixed arm", ORACLE_SCHEDULE: "oracle schedule"}
 REFERENCE_NOTE = (
-    "The best fixed arm and the schedule made with foresight are no policies: nobody has them before the run is over. "
-    "Regret is deadlines met fewer than they meet, or than a bound that no schedule exceeds; below zero is better."
+    "The best fixed arm and the oracle schedule are not policies: they know the whole run in advance. "
+    "Regret: deadlines met by the reference, or by the upper bound, minus deadlines met; below zero is better."
 )
 BETTER, WORSE, SAME = "▲", "▼", "≈"
 
 
 def comparison_tables(groups: Sequence[Group], baseline: str) -> list[Table]:
-    """For each driver and load: the figures of every policy, then how far each lies from the baseline."""
+    """For each driver and load: the figures of every policy, then the difference of each to the baseline."""
     tables = []
     for (driver, load), alike in groupby(groups, key=lambda group: (group.driver, group.load)):
         columns = list(alike)
@@ -64,7 +64,7 @@ def comparison_tables(groups: Sequence[Group], baseline: str) -> list[Table]:
 
 
 def figure_text(name: str, value: float) -> str:
-    """A figure with its unit, three digits or so."""
+    """A figure with its unit, about three digits."""
     if math.isnan(value):
         return NONE
     if math.isinf(value):
@@ -79,7 +79,7 @@ def figure_text(name: str, value: float) -> str:
 
 
 def relative_difference(name: str, estimate: Estimate) -> str:
-    """`+3.1 % ▲`: how far from the baseline, and whether that is better, worse or no difference that shows."""
+    """`+3.1 % ▲`: the difference to the baseline, and whether it is better, worse or not distinguishable."""
     versus = estimate.versus
     if versus is None or math.isnan(versus.mean):
         return NONE
@@ -92,7 +92,7 @@ def relative_difference(name: str, estimate: Estimate) -> str:
 
 
 def mark(name: str, estimate: Estimate) -> str:
-    """Better, worse or the same; nothing for a figure without a good side or for a single seed."""
+    """Better, worse or the same; empty for a figure without a better side and for a single seed."""
     versus = estimate.versus
     if versus is None or not math.isfinite(versus.low):
         return ""
@@ -103,7 +103,7 @@ def mark(name: str, estimate: Estimate) -> str:
 
 
 def _split(groups: Sequence[Group]) -> list[Sequence[Group]]:
-    """So many policies side by side as a terminal has room for."""
+    """At most `MOST_COLUMNS` policies side by side."""
     return [groups[start : start + MOST_COLUMNS] for start in range(0, len(groups), MOST_COLUMNS)]
 
 
@@ -115,7 +115,7 @@ def _figures(title: str, names: Sequence[str], groups: Sequence[Group]) -> Table
     rows = tuple((SHOWN[name], *(_with_margin(name, group.figures.get(name)) for group in groups)) for name in names)
     seeds = max(len(group.results) for group in groups)
     note = f"mean of {seeds} seeds ± half of its 95 % interval. " if seeds > 1 else ""
-    note += "A request that failed is infinitely late."
+    note += "A failed request counts as infinitely late."
     if any(group.policy in REFERENCES for group in groups):
         note += f" {REFERENCE_NOTE}"
     return Table(title, ("", *(title_of(group.policy) for group in groups)), rows, note)

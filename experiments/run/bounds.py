@@ -1,8 +1,8 @@
-"""The clairvoyant bound of a planned cell: how many deadlines no schedule could have exceeded, everything known.
+"""The clairvoyant bound of a planned cell: the deadlines met that no schedule can exceed, even with full knowledge.
 
-A relaxation (see `scheduling.clairvoyant`). A language-model node with `slots` rows spends on a task at least its
-prefill, its own rows, and its share of iterations that are full; a detector its frames. Whether a deadline can be kept
-at all is asked of an idle node behind an idle link; a link whose rate a trace moves counts as endlessly fast.
+A relaxation (see `scheduling.clairvoyant`). A task takes from a language-model node with `slots` rows at least its
+prefill, its own rows, and its share of full iterations; from a detector, its frames. Whether a deadline can be met at
+all is computed for an idle node behind an idle link. A link with a rate trace counts as infinitely fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.plan.cell import Plan
+from experiments.plan.cell import PlannedCell
 from simulator.build import settings_of
 from simulator.preferences import SegmentPictures
 from simulator.requests import TaskRequest, frames_sent, request_of
@@ -27,9 +27,9 @@ from skyshore.scenario.schema import DirectionTable, LinkTable
 from skyshore.scheduling.clairvoyant import History, most_met
 
 WINDOWS = (4.0, 20.0)
-"""Windows of the relaxation, in longest deadlines."""
+"""Windows of the relaxation, as multiples of the longest deadline."""
 MOST_CELLS = 50_000
-"""Tasks × windows beyond which only the run as a whole is looked at: short deadlines would take minutes."""
+"""Limit of tasks × windows; above it only the run as a whole is bounded, because more would take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Server:
     up_bytes_per_s: float
 
     def takes(self, request: TaskRequest) -> bool:
-        """Whether it can answer at all, well enough."""
+        """Whether the arm can answer the task with enough quality."""
         return self.arm.kind is request.task.kind and self.arm.quality >= request.task.min_quality
 
     def work_s(self, request: TaskRequest) -> float:
@@ -61,14 +61,14 @@ class Server:
     def alone_s(self, request: TaskRequest) -> float:
         """Seconds from arrival to answer on an idle node behind an idle link."""
         speed, arrival = self.speed, request.arrival
-        # A link that rested carries what it saved up at once.
+        # An idle link has a full token bucket, so it carries a burst at once.
         burst = max(LEAST_BURST_BYTES, self.up_bytes_per_s * LONGEST_BURST_S)
         sent_s = max(0.0, request.bytes_to(self.arm) - burst) / self.up_bytes_per_s
-        ways_s = self.gateway_s + self.delay_s
-        if isinstance(speed, VideoSpeed):  # which begins with the first frame that comes
-            return ways_s + max(self.work_s(request), sent_s + self.arm.frame_s)
+        delay_s = self.gateway_s + self.delay_s
+        if isinstance(speed, VideoSpeed):  # starts with the first frame
+            return delay_s + max(self.work_s(request), sent_s + self.arm.frame_s)
         # At least one iteration for the prompt, which gives the first token; one for every other.
-        return ways_s + sent_s + self._own_s(request, speed) + arrival.output_tokens * speed.iteration_s
+        return delay_s + sent_s + self._own_s(request, speed) + arrival.output_tokens * speed.iteration_s
 
     @staticmethod
     def _own_s(request: TaskRequest, speed: LlmSpeed) -> float:
@@ -77,8 +77,12 @@ class Server:
         return arrival.prompt_tokens * speed.prefill_token_s + (arrival.output_tokens - 1) * speed.row_s
 
 
-def met_bound(plan: Plan) -> float:
-    """Upper bound on the deadlines that any schedule of the plan's requests keeps. Raises as reading the plan does."""
+def met_bound(plan: PlannedCell) -> float:
+    """Upper bound on the deadlines that any schedule of the requests can meet.
+
+    Raises:
+        InvalidScenario: a profile or trace cannot be used.
+    """
     requests = requests_of(plan)
     if not requests:
         return 0.0
@@ -114,13 +118,13 @@ def _slots(servers: list[Server]) -> Floats:
     return slots
 
 
-def requests_of(plan: Plan) -> list[TaskRequest]:
+def requests_of(plan: PlannedCell) -> list[TaskRequest]:
     """Every request as the scheduler would see it, in order of arrival."""
     pictures = SegmentPictures()
     return [request_of(arrival, pictures) for arrival in plan.schedule.arrivals]
 
 
-def servers_of(plan: Plan) -> Iterator[Server]:
+def servers_of(plan: PlannedCell) -> Iterator[Server]:
     """Every arm of every node of a plan. Raises InvalidScenario for a profile that cannot be used."""
     numbers: dict[tuple[str, str], int] = {}
     known = calibration_of(plan.scenario, plan.folder)
@@ -142,5 +146,5 @@ def servers_of(plan: Plan) -> Iterator[Server]:
                 yield Server(number, arm, speed, settings.gateway_s + 2 * settings.hop_s, delay_s, rate)
 
 
-def _rate(way: DirectionTable) -> float:
-    return np.inf if way.rate_mbit_s is None or way.trace else way.rate_mbit_s * MBIT_BYTES
+def _rate(direction: DirectionTable) -> float:
+    return np.inf if direction.rate_mbit_s is None or direction.trace else direction.rate_mbit_s * MBIT_BYTES

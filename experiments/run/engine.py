@@ -1,4 +1,4 @@
-"""Carries a wired simulation out, and reports its progress."""
+"""Runs a simulation and reports its progress."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from skyshore.workload.schedule import Schedule
 MANY = 100_000
 """From so many requests on, machine code is worth the minute that making it takes the first time."""
 STEPS = 200
-"""How often a run says how far it is, and asks whether to stop."""
+"""How often a run reports its progress."""
 
 Progress = Callable[[float], bool]
-"""Told the share done, in 0..1; False in return ends the run early, with what there is."""
+"""Called with the share done, in 0..1. It returns False to end the run early with partial results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class FinishedRun:
 
 
 def compiles(wanted: Engine, policy: str, requests: int) -> bool:
-    """Whether a run is carried out by machine code.
+    """Whether a run uses machine code.
 
     Raises:
         InvalidTask: machine code is asked for, and numba is not installed.
@@ -46,7 +46,7 @@ def compiles(wanted: Engine, policy: str, requests: int) -> bool:
     return can_compile() and (requests >= MANY or is_kept(f"simulate-{policy}"))
 
 
-def carry_out(
+def run_simulation(
     simulation: Simulation, schedule: Schedule, on_outcome: Callable[[Outcome], None], progress: Progress | None
 ) -> FinishedRun:
     """Run to the end, or until `progress` says to stop."""

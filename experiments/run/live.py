@@ -15,12 +15,12 @@ import psutil
 import uvloop
 
 from experiments.figures.outcome_table import RecordSink
-from experiments.plan.cell import Cell, CellResult, Plan, plan
+from experiments.plan.cell import Cell, CellResult, PlannedCell, plan
 from experiments.run.live_faults import play_faults, restart_links
 from experiments.run.live_system import LiveSystem, live_system
 from experiments.run.simulated import Progress
 from loadgen.clips import find_file
-from loadgen.pacing import Run
+from loadgen.pacing import LoadRun
 from loadgen.replay import prepare
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.tokenizer import Tokenizer
@@ -34,19 +34,18 @@ from skyshore.report.figures import FigureTally
 from skyshore.report.load_audit import Verdict, audit_load
 from skyshore.report.request_record import RequestRecord
 
-LEAD_S = 1.5
-"""Between starting the clocks and the first request: links and client agree on time 0 by then."""
+START_DELAY_S = 1.5
+"""Time between starting the clocks and the first request. Links and client have agreed on time 0 by then."""
 SAMPLE_S = 0.5
 LATE_S = 5.0
-"""An outcome and a decision are on their way to the store a moment longer than the answer to the client."""
+"""How long to wait for outcomes and decisions, which reach the store after the client has its answer."""
 OUTCOMES_AT_ONCE = 1000
 MOST_DECISIONS = 20_000
-"""First word of the note of a run whose figures must not be used."""
 
 
 @dataclass(slots=True)
 class Watched:
-    """What was seen of the system while the schedule was played."""
+    """What the system reported while the schedule was played."""
 
     outcomes: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
     """By task, segments under the task of their clip."""
@@ -55,7 +54,7 @@ class Watched:
     fleet_joules: float = 0.0
     """Of all nodes: the power they reported, over time."""
     machine_busy: float = 0.0
-    """Share of this machine's processors in use, whoever used them."""
+    """Share of this machine's processors in use, by any process."""
 
 
 def run_live(
@@ -66,11 +65,11 @@ def run_live(
     event_log: Path | None = None,
     progress: Progress | None = None,
 ) -> CellResult:
-    """Start the system, play the cell's schedule, collect what came of it, stop; `on_record` is given every request.
+    """Start the system, play the cell's schedule, collect the outcomes, stop; `on_record` gets every request.
 
-    `on_decision` is given the decisions first, the newest 20,000 as the state store keeps them.
+    `on_decision` gets the decisions first; the state store keeps the newest 20,000.
 
-    `event_log` is where to keep what the scheduler was told. A run that could not keep its schedule says so in its
+    `event_log` is where to save the scheduler's events. A run that could not keep its schedule says so in its
     notes, with `Verdict.INVALID` as first word.
 
     Raises:
@@ -90,8 +89,8 @@ def run_live(
     return _result(planned, run, watched, on_record, time.perf_counter() - started_s)
 
 
-def _prepared(planned: Plan, system: LiveSystem) -> Run:
-    """Prompts are exactly as long as scheduled, in the tokens of the engines that answer them."""
+def _prepared(planned: PlannedCell, system: LiveSystem) -> LoadRun:
+    """Prompts have exactly the scheduled length, in tokens of the engines that answer them."""
     real = [table for table in planned.scenario.nodes if table.engine == "onnx"]
     names = [model.partition(":")[0] for table in real for model in table.models]
     known = next((name for name in names if name in ENTRIES and ENTRIES[name].kind == "llm"), "")
@@ -111,7 +110,7 @@ def _find_clip(name: str) -> Path:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """What was made so far lives to the end: collecting garbage in it again and again would make the client late."""
+    """Objects made so far live to the end: collecting garbage among them again would make the client late."""
     gc.collect()
     gc.freeze()
     try:
@@ -120,11 +119,11 @@ def _no_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def _play(run: Run, planned: Plan, system: LiveSystem, progress: Progress | None) -> Watched:
+async def _play(run: LoadRun, planned: PlannedCell, system: LiveSystem, progress: Progress | None) -> Watched:
     loop, watched = asyncio.get_running_loop(), Watched()
     store = RedisStore(system.redis_url)
     watching = asyncio.create_task(_watch(store, watched))
-    zero_s = loop.time() + LEAD_S
+    zero_s = loop.time() + START_DELAY_S
     faults = asyncio.create_task(play_faults(system.control_socket, planned.scenario.faults, zero_s))
     try:
         await asyncio.to_thread(restart_links, system.links_url, zero_s - loop.time())
@@ -179,7 +178,9 @@ async def _await_the_rest(records: Sequence[RequestRecord], store: RedisStore, w
         await asyncio.sleep(0.05)
 
 
-def _result(planned: Plan, run: Run, watched: Watched, on_record: RecordSink | None, wall_s: float) -> CellResult:
+def _result(
+    planned: PlannedCell, run: LoadRun, watched: Watched, on_record: RecordSink | None, wall_s: float
+) -> CellResult:
     schedule, records = planned.schedule, run.records()
     tiers = {node_id: str(node.tier) for node in planned.scenario.nodes for node_id in node.ids}
     tally = FigureTally()
@@ -224,7 +225,7 @@ def _as_seen(record: RequestRecord, outcome: Outcome) -> Outcome:
 
 
 def _merged(record: RequestRecord, outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome of the attempt that counted; a clip's segments are added up into one."""
+    """The outcome of the last attempt; the segments of a clip are added up into one outcome."""
     done = [outcome for outcome in outcomes if outcome.status is OutcomeStatus.OK] or list(outcomes[-1:])
     if not done:
         return replace(record.outcome, node_id="", worker=WorkerOutcome())
@@ -261,5 +262,5 @@ def _notes(
         record.status is OutcomeStatus.OK and record.outcome.task_id not in watched.outcomes for record in records
     )
     if lost:
-        yield f"{Verdict.INVALID}: {lost} outcomes never came"
+        yield f"{Verdict.INVALID}: {lost} outcomes did not arrive"
     yield f"machine {100 * watched.machine_busy:.0f} % busy, client {100 * client_cpu_share:.0f} % of a core"

@@ -1,4 +1,4 @@
-"""Makes the faults of a scenario happen to a live system, by the clock of its workload."""
+"""Plays the faults of a scenario against a live system, by the clock of its workload."""
 
 from __future__ import annotations
 

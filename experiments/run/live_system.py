@@ -21,7 +21,7 @@ STOP_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class LiveSystem:
-    """Where to find it."""
+    """Addresses of the system."""
 
     gateway_url: str
     redis_url: str
@@ -33,16 +33,16 @@ class LiveSystem:
 
 @contextmanager
 def live_system(scenario: Path, policy: str, seed: int, *, keep_event_log: Path | None = None) -> Iterator[LiveSystem]:
-    """`skyshore up SCENARIO` on free ports and in a folder of its own; stopped and forgotten at the end.
+    """Run `skyshore up SCENARIO` on free ports and in a temporary folder; stop it at the end.
 
-    What its scheduler was told is kept in `keep_event_log`, whole: it is complete only once the scheduler has ended.
+    The scheduler's events are saved in `keep_event_log`, which is complete only after the scheduler has ended.
 
     Raises:
         NodeUnavailable: it did not come up; its own message is quoted.
     """
     with tempfile.TemporaryDirectory(prefix="skyshore-run-") as folder:
         env = os.environ | {"SKYSHORE_STATE_DIR": folder}
-        env.pop("SKYSHORE_REDIS_URL", None)  # a run has a store of its own, empty at the start
+        env.pop("SKYSHORE_REDIS_URL", None)  # a run has its own store, empty at the start
         words = ["up", str(scenario), "--detach", "--any-ports", "--policy", policy, "--seed", str(seed)]
         try:
             _skyshore([*words, "--log-level", "warning"], env, START_S)

@@ -1,9 +1,9 @@
-"""A schedule made with everything known: every node's state, every link's trace, every answer's length.
+"""The oracle schedule: made with full knowledge of node states, link traces and answer lengths.
 
-Tasks are placed in order of arrival, each on an arm where it and all that are there already keep their deadlines, or on
-none. Several rules are tried and the best kept, so what is found is no optimum: it shows what can be reached, as the
-bound (`experiments.run.bounds`) shows what cannot. Jitter and shared links are not foreseen; the simulator judges what
-comes of it.
+Tasks are placed in order of arrival. Each goes to an arm where it and all tasks placed there before meet their
+deadlines; without such an arm it is refused. Several rules are tried and the best is kept. It is a heuristic, not an
+optimum: it shows what can be reached, and the bound (`experiments.run.bounds`) shows what cannot. Jitter and shared
+links are not modelled here; the simulator gives the final figures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 
-from experiments.plan.cell import Plan
+from experiments.plan.cell import PlannedCell
 from experiments.run.bounds import Server, requests_of, servers_of
 from simulator.requests import TaskRequest, answer_bytes
 from skyshore.domain.node import Arm
@@ -25,16 +25,16 @@ from skyshore.scenario.files import read_trace
 from skyshore.scenario.links import link_settings
 
 PACES = (math.inf, 45.0, 40.0)
-"""Rules tried: refuse a task that needs more tokens a second than this; in a crowd it would cost several others."""
+"""Rules that are tried: refuse a task that needs more tokens per second, because it would delay several others."""
 ENOUGH = 0.97
 """Share of tasks placed beyond which no further rule is tried."""
 JITTERS = 2.0
-"""Standard deviations of a link's jitter kept in hand."""
+"""Standard deviations of a link's jitter added as a margin."""
 
 
 @dataclass(slots=True)
-class _Way:
-    """One node's link, as far as it can be foreseen."""
+class _LinkModel:
+    """One node's link without its random part."""
 
     bucket: Bucket
     up_s: float
@@ -51,7 +51,7 @@ class _Rows:
     due_s: dict[str, float] = field(default_factory=dict)
 
     def advance(self, to_s: float) -> float:
-        """Run the batch until then, or until a deadline was missed; returns the least time by which one was kept."""
+        """Run the batch until `to_s`, or until a deadline is missed; returns the smallest slack in seconds."""
         slack_s = math.inf
         while slack_s >= 0 and (run := self.batch.running) is not None and run.end_s <= to_s:
             for row, _ in self.batch.end():
@@ -61,7 +61,7 @@ class _Rows:
         return slack_s
 
     def forked(self) -> _Rows:
-        """The same, to be tried out."""
+        """A copy, to try a placement on."""
         return _Rows(copy(self.batch), dict(self.due_s))
 
     def add(self, row: Row, due_s: float) -> bool:
@@ -82,10 +82,10 @@ class _Slots:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """An arm that would do."""
+    """An arm that meets all deadlines."""
 
     rarity: float
-    """Share of tasks that could use its engine: what few can use is taken first."""
+    """Share of tasks that its engine can run; the engine with the smallest share is used first."""
     slack_s: float
     server: Server
     reached_s: float
@@ -93,27 +93,28 @@ class _Option:
 
     @property
     def order(self) -> tuple[float, float]:
-        """The least is chosen."""
+        """Sort key; the smallest is chosen."""
         return self.rarity, -self.slack_s
 
 
-def rules(plan: Plan) -> Iterator[dict[str, Arm]]:
-    """Schedules worth a simulation, one a rule: arm by task, a task left out being refused.
+def rules(plan: PlannedCell) -> Iterator[dict[str, Arm]]:
+    """Schedules to simulate, one per rule: arm by task; a task without an arm is refused.
 
-    Raises InvalidScenario for a profile or trace that cannot be used.
+    Raises:
+        InvalidScenario: a profile or trace cannot be used.
     """
-    foresight = _Foresight(plan)
-    for pace in PACES if foresight.generates else PACES[:1]:
-        found = foresight.placements(pace)
+    scheduler = _OracleScheduler(plan)
+    for pace in PACES if scheduler.generates else PACES[:1]:
+        found = scheduler.placements(pace)
         yield found
         if len(found) >= ENOUGH * len(plan.schedule.arrivals):
             return
 
 
-class _Foresight:
-    """Everything known of a plan."""
+class _OracleScheduler:
+    """Places the tasks of a plan with full knowledge of it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PlannedCell) -> None:
         self._plan, self._requests = plan, requests_of(plan)
         self._servers = list(servers_of(plan))
         self.generates = any(isinstance(server.speed, LlmSpeed) for server in self._servers)
@@ -124,8 +125,8 @@ class _Foresight:
         self._rarity: Mapping[int, float] = {number: count / len(self._requests) for number, count in users.items()}
 
     def placements(self, most_pace: float) -> dict[str, Arm]:
-        """Arm by task; who needs more than `most_pace` tokens a second, or finds no arm that would do, is left out."""
-        self._ways = {server.arm.node_id: _way(self._plan, server.arm.node_id) for server in self._servers}
+        """Arm by task, without tasks that need more than `most_pace` tokens per second or that no arm can take."""
+        self._links = {server.arm.node_id: _link_model(self._plan, server.arm.node_id) for server in self._servers}
         self._engines = {server.number: _engine(server.speed) for server in self._servers}
         found = {}
         for request in self._requests:
@@ -141,7 +142,7 @@ class _Foresight:
         for server in self._servers:
             if not server.takes(request) or server.alone_s(request) > request.task.deadline_s:
                 continue
-            sent_s, reached_s = self._sent(request, server, copy(self._ways[server.arm.node_id].bucket))
+            sent_s, reached_s = self._sent(request, server, copy(self._links[server.arm.node_id].bucket))
             engine, due_s = self._engines[server.number], self._due(request, server)
             if isinstance(engine, _Rows):
                 engine.advance(reached_s)
@@ -158,27 +159,27 @@ class _Foresight:
 
     def _take(self, request: TaskRequest, option: _Option) -> None:
         engine = self._engines[option.server.number]
-        self._sent(request, option.server, self._ways[option.server.arm.node_id].bucket)
+        self._sent(request, option.server, self._links[option.server.arm.node_id].bucket)
         if isinstance(engine, _Rows):
             engine.add(_row(request, option.reached_s), self._due(request, option.server))
         else:
             engine.free_s[engine.free_s.index(min(engine.free_s))] = option.done_s
 
     def _sent(self, request: TaskRequest, server: Server, bucket: Bucket) -> tuple[float, float]:
-        """When all of the task's bytes are at the node, and when the node starts on it."""
+        """Times at which all bytes of the task are at the node, and at which the node starts."""
         leaves_s = request.arrival.t_intended_s + server.gateway_s
-        up_s = self._ways[server.arm.node_id].up_s
+        up_s = self._links[server.arm.node_id].up_s
         sent_s = bucket.depart(leaves_s, request.bytes_to(server.arm)) + up_s
         return sent_s, sent_s if isinstance(server.speed, LlmSpeed) else min(sent_s, leaves_s + up_s)
 
     def _due(self, request: TaskRequest, server: Server) -> float:
-        """When the node must be done with it."""
-        way = self._ways[server.arm.node_id]
+        """Time at which the node must have finished."""
+        link = self._links[server.arm.node_id]
         return (
             request.arrival.t_intended_s
             + request.task.deadline_s
-            - way.down_s
-            - answer_bytes(request.arrival) / way.down_bytes_per_s
+            - link.down_s
+            - answer_bytes(request.arrival) / link.down_bytes_per_s
         )
 
 
@@ -191,11 +192,11 @@ def _engine(speed: LlmSpeed | VideoSpeed) -> _Rows | _Slots:
     return _Rows(LlmBatch(speed)) if isinstance(speed, LlmSpeed) else _Slots([0.0] * speed.slots)
 
 
-def _way(plan: Plan, node_id: str) -> _Way:
+def _link_model(plan: PlannedCell, node_id: str) -> _LinkModel:
     settings = link_settings(plan.scenario, node_id)
     up, down = (settings.up, settings.down) if settings is not None else (Direction(), Direction())
     trace = read_trace(plan.folder, up.trace) if up.trace else None
-    return _Way(
+    return _LinkModel(
         Bucket(capacity_of(up, trace)),
         up.delay_s + JITTERS * up.jitter_s,
         down.delay_s + JITTERS * down.jitter_s,

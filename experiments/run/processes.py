@@ -1,4 +1,4 @@
-"""Runs cells in processes of this machine, one process a cell: a crash costs that cell and nothing else."""
+"""Runs cells in processes of this machine, one process per cell: a crash loses that cell and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """A cell is on its way."""
+    """A cell is running."""
 
     job: CellJob
     share: float
@@ -44,7 +44,7 @@ class Failed:
     job: CellJob
     reason: str
     crashed: bool
-    """The worker was lost, so another try may succeed; otherwise the cell itself cannot be run."""
+    """Whether the worker was lost, so that another try may succeed; otherwise the cell itself cannot be run."""
 
 
 Event = Progressed | Finished | Failed
@@ -59,7 +59,7 @@ class _Worker:
 
 
 def run_in_processes(jobs: Sequence[CellJob], scratch: Path, parallel: int) -> Iterator[Event]:
-    """Yield what happens, until every job has finished or failed. Closing the iterator stops the workers.
+    """Yield events until every job has finished or failed. Closing the iterator stops the workers.
 
     `scratch` holds one folder a cell; a folder is whole only once its `Finished` was yielded.
     """
@@ -73,7 +73,7 @@ def run_in_processes(jobs: Sequence[CellJob], scratch: Path, parallel: int) -> I
                 workers.append(_start(context, waiting.pop(), scratch))
             ready = wait([worker.pipe for worker in workers])
             for worker in [worker for worker in workers if worker.pipe in ready]:
-                event = _hear(worker)
+                event = _received(worker)
                 if not isinstance(event, Progressed):
                     worker.process.join()
                     worker.pipe.close()
@@ -89,11 +89,11 @@ def _start(context: ForkServerContext, job: CellJob, scratch: Path) -> _Worker:
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, folder, there), name=job.cell.name)
     process.start()
-    there.close()  # so that the end of the worker is the end of the pipe
+    there.close()  # so that the pipe closes when the worker ends
     return _Worker(job, folder, process, here)
 
 
-def _hear(worker: _Worker) -> Event:
+def _received(worker: _Worker) -> Event:
     try:
         said = worker.pipe.recv()
     except EOFError:
@@ -116,7 +116,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 def _work(job: CellJob, folder: Path, pipe: Connection) -> None:
-    # Ctrl-C reaches the whole group of processes; the parent decides what it means and then asks us to end.
+    # Ctrl-C reaches the whole process group; the parent handles it and then asks this process to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
@@ -128,7 +128,7 @@ def _work(job: CellJob, folder: Path, pipe: Connection) -> None:
         perform(job, folder, progress)
     except (SkyshoreError, OSError) as error:
         pipe.send(str(error) or type(error).__name__)
-    except Exception:  # reported with its traceback, because only a mistake of ours comes here
+    except Exception:  # reported with its traceback: only a defect of Skyshore comes here
         pipe.send(traceback.format_exc())
     else:
         pipe.send("")

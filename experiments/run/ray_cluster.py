@@ -1,4 +1,4 @@
-"""Runs cells on a Ray cluster: this machine's own, or an existing one by its address. A lost worker costs its cell.
+"""Runs cells on a Ray cluster: this machine's own, or an existing one by its address. A lost worker loses its cell.
 
 Workers need Skyshore installed, from the same sources: a worker that runs other code refuses the cell.
 """
@@ -25,7 +25,7 @@ from skyshore.domain.errors import Internal, SkyshoreError
 
 
 def run_on_ray(jobs: Sequence[CellJob], scratch: Path, address: str, parallel: int) -> Iterator[Event]:
-    """Yield what happens, until every job has finished or failed. Closing the iterator cancels what is left.
+    """Yield events until every job has finished or failed. Closing the iterator cancels what is left.
 
     Without an `address`, a cluster of `parallel` CPUs is started here and stopped afterwards.
     """
@@ -46,7 +46,7 @@ def run_on_ray(jobs: Sequence[CellJob], scratch: Path, address: str, parallel: i
 
 
 def _connect(address: str, parallel: int) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -70,7 +70,7 @@ def _event(job: CellJob, reference: ray.ObjectRef[Any], scratch: Path) -> Event:
 
 
 def _cell(job: CellJob, inputs: Inputs) -> dict[str, bytes]:
-    """Runs on a worker, which shares no folder with whoever asks: files come and go as bytes."""
+    """Runs on a worker, which shares no folder with the caller: files are passed as bytes."""
     if sources_sha256() != job.sources_sha256:
         raise Internal("this worker has other sources of Skyshore; install the same version on every machine")
     with tempfile.TemporaryDirectory(prefix="skyshore-cell-") as place:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from experiments.figures.outcome_table import RecordSink
-from experiments.plan.cell import FORESIGHT, REFERENCES, Cell, CellResult, Plan, plan
+from experiments.plan.cell import ORACLE_SCHEDULE, REFERENCES, Cell, CellResult, PlannedCell, plan
 from experiments.plan.job import Engine
 from experiments.run.bounds import met_bound
-from experiments.run.engine import Progress, carry_out, compiles
+from experiments.run.engine import Progress, compiles, run_simulation
 from experiments.run.references import best_placements, digest_of
 from simulator.build import build, fleet
 from simulator.policy import PolicyDriver
@@ -24,7 +24,7 @@ from skyshore.scenario import Scenario
 __all__ = ["Progress", "run_simulated"]
 
 APART = 1_000_003
-"""Between seeds that share their requests and nothing else."""
+"""Distance between seeds that share their requests and nothing else."""
 
 
 def run_simulated(
@@ -36,9 +36,9 @@ def run_simulated(
     chance: int = 0,
     engine: Engine = Engine.AUTO,
 ) -> CellResult:
-    """Simulate a cell; `on_record` is given every request as it ends.
+    """Simulate a cell; `on_record` gets every request as it ends.
 
-    Another `chance` is the same requests with other draws of everything else: the policy's, the links'.
+    Another `chance` means the same requests with other random draws of the policy and the links.
 
     Raises:
         SkyshoreError: the scenario, its schedule, the policy or the engine cannot be used.
@@ -59,12 +59,12 @@ def run_simulated(
     scenario = planned.scenario.model_copy(update={"seed": planned.scenario.seed + chance * APART})
     arrays = compiles(engine, cell.policy, len(schedule.arrivals))
     simulation, decisions_sha256 = _wired(planned, scenario, on_decision, arrays=arrays)
-    run = carry_out(simulation, schedule, ended, progress)
+    run = run_simulation(simulation, schedule, ended, progress)
     if arrays:
         keep(f"simulate-{cell.policy}")
     duration_s = max(schedule.duration_s, run.now_s) if run.complete else max(run.now_s, 1e-3)
     figures = tally.figures(duration_s, fleet_joules=run.fleet_joules)
-    if cell.policy == FORESIGHT and run.complete:
+    if cell.policy == ORACLE_SCHEDULE and run.complete:
         figures["met_bound"] = met_bound(planned)
     return CellResult(
         cell=cell,
@@ -83,9 +83,9 @@ def run_simulated(
 
 
 def _wired(
-    planned: Plan, scenario: Scenario, on_decision: Callable[[DecisionRecord], None] | None, *, arrays: bool
+    planned: PlannedCell, scenario: Scenario, on_decision: Callable[[DecisionRecord], None] | None, *, arrays: bool
 ) -> tuple[Simulation, str]:
-    """The fleet under the cell's policy, or under a reference's schedule, which comes with its digest."""
+    """The fleet under the cell's policy, or under a reference schedule, which comes with its digest."""
     if planned.cell.policy not in REFERENCES:
         return build(scenario, planned.folder, on_decision=on_decision, arrays=arrays), ""
     placements = best_placements(planned, planned.cell.policy)

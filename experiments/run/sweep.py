@@ -1,4 +1,4 @@
-"""Runs a bundle: the cells that are not there yet, then the comparison, the report and the seal."""
+"""Runs a bundle: the cells without a result, then the comparison, the report and the digests."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from experiments.report.page import report_page
 from experiments.run.processes import Event, Failed, Finished, run_in_processes
 
 Execute = Callable[[Sequence[CellJob], Path], Iterator[Event]]
-"""Runs jobs, leaving each one's files in a folder of its own below the path; yields what happens."""
+"""Runs jobs; the files of each go to a folder of its own below the path. Yields events."""
 
 
 SUMMARY_FORMAT = "skyshore.summary/1"
 TOLERANCE = 0.05
-"""A prediction is called right when it is this near to the live mean, or within what live runs differ by."""
+"""A prediction is right within this distance of the live mean, or within the difference between live runs."""
 
 
 @dataclass(slots=True)
 class Sweep:
-    """How a sweep went."""
+    """How a sweep ended."""
 
     failures: dict[str, str] = field(default_factory=dict)
     """Reason by name of the cell."""
@@ -39,7 +39,7 @@ class Sweep:
 
 
 def sweep(jobs: Sequence[CellJob], execute: Execute, scratch: Path) -> Iterator[Event]:
-    """Run all jobs. A cell whose worker was lost is tried once more; then it is reported as failed."""
+    """Run all jobs. A cell whose worker was lost is run once more; then it is reported as failed."""
     lost: list[CellJob] = []
     for event in execute(jobs, scratch):
         if isinstance(event, Failed) and event.crashed:
@@ -56,7 +56,7 @@ def pending(bundle: Bundle) -> list[CellJob]:
 
 
 def run_cells(bundle: Bundle, execute: Execute, on_event: Callable[[Event], None]) -> Sweep:
-    """Run what is pending; live cells after the simulated ones, one by one. Ctrl-C ends it and keeps finished cells."""
+    """Run pending cells: first the simulated ones, then the live ones one by one. Ctrl-C keeps finished cells."""
     swept = Sweep()
     try:
         for event in _events(bundle, execute):
@@ -71,7 +71,7 @@ def run_cells(bundle: Bundle, execute: Execute, on_event: Callable[[Event], None
 
 
 def finish(bundle: Bundle, failures: Mapping[str, str] | None = None) -> list[Group]:
-    """Compare what is there and seal the bundle."""
+    """Compare the finished cells and seal the bundle."""
     experiment, results = bundle.experiment, bundle.results()
     groups = compare(results, experiment.contestants, experiment.reference)
     absent = missing(bundle, results)

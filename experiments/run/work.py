@@ -1,4 +1,4 @@
-"""Carries out one cell and leaves its files in a folder; what every executor calls, wherever it runs."""
+"""Runs one cell and writes its files into a folder; every executor calls this."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class JobRunner:
 
         await self._write_until_done(read)
         await self._write_until_done(lambda: self._store.put_task(_failed(known[0], error)))
-        await self._write_until_done(lambda: self._store.bury_job(job, error.message))
+        await self._write_until_done(lambda: self._store.move_to_dead_letters(job, error.message))
         log.error("job moved to dead letters", task_id=job.task_id, reason=error.message)
 
     async def _write_until_done(self, write: Callable[[], Awaitable[None]]) -> None:

@@ -26,7 +26,7 @@ OPEN_MS = 10_000
 DEFAULT_FPS = 25.0
 
 
-class Camera(Protocol):
+class PictureSource(Protocol):
     """Something that gives one picture after the other."""
 
     fps: float
@@ -42,7 +42,7 @@ class Camera(Protocol):
         ...
 
 
-def open_camera(source: str, fps: float = 0.0) -> Camera:
+def open_camera(source: str, fps: float = 0.0) -> PictureSource:
     """A device number (`0`), a URL, a file or a folder of pictures. `fps` overrides what the source says.
 
     Raises:
@@ -63,7 +63,7 @@ def open_camera(source: str, fps: float = 0.0) -> Camera:
 class LiveFrames:
     """Iterates over a camera's frames as they come; use it as a context manager. For one reader."""
 
-    def __init__(self, camera: Camera, room: int) -> None:
+    def __init__(self, camera: PictureSource, room: int) -> None:
         """`room` frames are kept for a reader that is late."""
         self.fps = camera.fps
         self.dropped = 0
@@ -142,12 +142,12 @@ class _Capture:
         self.fps = fps or self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
 
     def next(self) -> Picture | None:
-        """See `Camera`."""
+        """See `PictureSource`."""
         there, picture = self._capture.read()
         return np.asarray(picture, np.uint8) if there else None
 
     def close(self) -> None:
-        """See `Camera`."""
+        """See `PictureSource`."""
         self._capture.release()
 
 
@@ -164,7 +164,7 @@ class _Folder:
         self._next = 0
 
     def next(self) -> Picture | None:
-        """See `Camera`. Raises InvalidMedia."""
+        """See `PictureSource`. Raises InvalidMedia."""
         if self._next >= len(self._paths):
             return None
         path = self._paths[self._next]
@@ -175,4 +175,4 @@ class _Folder:
         return np.asarray(picture, np.uint8)
 
     def close(self) -> None:
-        """See `Camera`."""
+        """See `PictureSource`."""

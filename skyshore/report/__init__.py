@@ -1,1 +1,1 @@
-"""Statistics, tables and plots over outcomes; replay and compare share it."""
+"""Figures, statistics and tables; simulate, compare and replay share them."""

@@ -139,7 +139,7 @@ FIGURES: Mapping[str, Figure] = {
     "met_bound": Figure("upper bound on deadlines met, by any schedule"),
     # As shares of all requests; below zero for a policy that did better than the reference.
     "regret_fixed": Figure("deadlines met by the best fixed arm minus deadlines met", "less"),
-    "regret_foresight": Figure("deadlines met by the oracle schedule minus deadlines met", "less"),
+    "regret_oracle": Figure("deadlines met by the oracle schedule minus deadlines met", "less"),
     "regret_bound": Figure("upper bound on deadlines met minus deadlines met", "less"),
 }
 """Every name a run's figures may have, in reading order. Units are in the names; shares are in 0..1."""

@@ -1,4 +1,4 @@
-"""What a reader must know of the machine behind a figure."""
+"""Facts about the machine that made a figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Setting = str | int | float | bool | None
 
 
 def host_facts() -> dict[str, Setting]:
-    """What a reader must know of the machine to judge a figure. The load average tells a noisy run from a quiet one."""
+    """Facts about the machine that help to judge a figure; the load average shows whether it was busy."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,4 +1,4 @@
-"""Did the client deliver the load it was told to? A run that did not keep its own schedule says so in its report."""
+"""Checks whether the client delivered the load of the schedule. A run that did not says so in its report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: the figure, the bounds up to which it is VALID and DEGRADED, and what it comes to."""
+    """One check: the value, the limits up to which it is VALID and DEGRADED, and the verdict."""
 
     check: str
     value: float
@@ -31,7 +31,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """A figure that could not be computed (nan) says nothing against the run."""
+        """The verdict; a value that could not be computed (nan) counts as VALID."""
         if math.isnan(self.value) or self.value <= self.valid_to:
             return Verdict.VALID
         return Verdict.DEGRADED if self.value <= self.degraded_to else Verdict.INVALID
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class LoadAudit:
-    """Intended against delivered."""
+    """Intended load against delivered load."""
 
     intended: LoadStatistics
     delivered: LoadStatistics
@@ -55,7 +55,7 @@ class LoadAudit:
 def audit_load(records: Sequence[RequestRecord], duration_s: float, client_cpu_share: float) -> LoadAudit:
     """Judge all requests that were due within `duration_s`; `client_cpu_share` is 1.0 for one core fully used.
 
-    Lag counts against the tightest deadline of the run, because that is what a late client falsifies.
+    Lag is compared with the tightest deadline of the run: a late client falsifies that one first.
     """
     sent = sorted(record.t_sent_s for record in records if record.t_sent_s is not None)
     intended = load_statistics([record.t_intended_s for record in records], duration_s)

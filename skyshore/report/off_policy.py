@@ -1,4 +1,4 @@
-"""What a policy would have achieved on decisions that another one made: estimates from a log with propensities.
+"""What a policy would have achieved on the decisions of another policy: estimates from a log with propensities.
 
 One row a decision: r what came of it, p > 0 the probability with which the logging policy chose what it chose, and
 m = 1 where the policy in question makes the same choice (drawn, if it draws), else 0. With w = m / p:
@@ -40,12 +40,12 @@ class Estimated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logged:
-    """A log beside the choices of the policy in question."""
+    """A log beside the choices of the policy that is evaluated."""
 
     propensity: Floats
     """[rows], above 0."""
     matches: Booleans
-    """[rows]: whether the policy in question chooses as the log does."""
+    """[rows]: whether the evaluated policy chooses as the log does."""
 
     @property
     def weights(self) -> Floats:
@@ -55,7 +55,7 @@ class Logged:
 
     @property
     def effective_samples(self) -> float:
-        """(Σ w)² / Σ w² (Kish): how many rows of a log of the policy's own this one is worth."""
+        """(Σ w)² / Σ w² (Kish): the number of rows of the policy's own log with the same precision."""
         squares = float((self.weights**2).sum())
         return float(self.weights.sum()) ** 2 / squares if squares else 0.0
 

@@ -39,7 +39,7 @@ def nearest_rank(q: float, count: int) -> int:
 
 
 def minimum_samples(q: float, confidence: float = 0.99) -> int:
-    """Samples from which the `q`-th percentile can be told: n with (q/100)^n ≤ 1 − confidence (459 for p99).
+    """Samples needed to estimate the `q`-th percentile: n with (q/100)^n ≤ 1 − confidence (459 for p99).
 
     Below it, a run without a single value past the true percentile is likelier than 1 − confidence.
     """
@@ -56,7 +56,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Interval of `statistic` by the circular block bootstrap (Politis, Romano 1992) over values in order of time.
 
-    Blocks of n^(1/3) values keep what neighbours share: requests in one queue are late together. nan of nothing.
+    Blocks of n^(1/3) values keep the correlation of neighbours: requests in one queue are late together. nan
+    without values.
     """
     series = np.asarray(values, dtype=np.float64)
     count = len(series)
@@ -105,7 +106,7 @@ def hedges_g(first: Sequence[float] | Values, second: Sequence[float] | Values) 
         return math.nan
     difference = float(other.mean() - one.mean())
     spread = math.sqrt((float(one.var(ddof=1)) + float(other.var(ddof=1))) / 2)
-    # Rounding alone: what differs by less than the digits of a float does not differ.
+    # Differences below the precision of a float count as zero.
     if abs(difference) <= 1e-12 * max(abs(float(one.mean())), abs(float(other.mean()))):
         return 0.0
     if spread == 0:
@@ -129,7 +130,7 @@ class PairedDifference:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 

@@ -17,7 +17,7 @@ from cloud_node.dsp.transports.port import Transport
 from skyshore.domain.errors import InvalidTask
 
 
-class Echo:
+class EchoProgram:
     """Switches what it got back and forth, and fails when the request says so."""
 
     def __init__(self, folder: Path) -> None:
@@ -48,5 +48,5 @@ class Echo:
         return True
 
 
-def build(argument: str) -> Echo:
-    return Echo(Path(argument))
+def build(argument: str) -> EchoProgram:
+    return EchoProgram(Path(argument))

@@ -66,8 +66,8 @@ async def test_measured_ranks_serve_late_bad_and_interrupted_clips() -> None:
         with pytest.raises(DeadlineExceeded):
             await classifier.classify(clip("meet"), 0.0)
 
-        assert group._generation is not None
-        os.kill(group._generation.pids[0], signal.SIGKILL)
+        assert group._session is not None
+        os.kill(group._session.pids[0], signal.SIGKILL)
         answer = await classifier.classify(clip("drive_left"), 100.0)
         assert answer.found.labels[0].label == "drive_left"
         async with asyncio.timeout(60):

@@ -23,7 +23,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 from pyarrow import parquet
 
 from experiments.plan.bundle import Bundle
-from experiments.plan.cell import FIXED, FORESIGHT, REFERENCES, Cell
+from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, REFERENCES, Cell
 from experiments.plan.experiment import Experiment
 from experiments.plan.inputs import Inputs
 from experiments.run.processes import Failed, Finished, run_in_processes
@@ -147,7 +147,7 @@ def test_deliberately_bad_policies_come_out_worst(tmp_path):
     regret = {policy: figures["regret_bound"] for policy, figures in groups.items()}
     assert min(min(estimate.values.values()) for estimate in regret.values()) >= 0, "nobody beats the bound"
     assert set(groups) == {*policies, *REFERENCES}
-    for reference, name in ((FIXED, "regret_fixed"), (FORESIGHT, "regret_foresight")):
+    for reference, name in ((BEST_FIXED_ARM, "regret_fixed"), (ORACLE_SCHEDULE, "regret_oracle")):
         assert groups[reference][name].mean == 0
         for figures in groups.values():
             short = groups[reference]["attainment"].mean - figures["attainment"].mean
@@ -318,9 +318,9 @@ async def test_mistakes_are_one_sentence(scenario, tmp_path):
     for words, expected in (
         (("compare", str(scenario), "--policies", "least_loaded,nonsense"), "no policy 'nonsense'"),
         (("compare", str(scenario), "--driver", "dream"), "'dream' is not a valid Driver"),
-        (("compare", str(scenario), "--baseline", "random"), "the baseline 'random' is none of"),
+        (("compare", str(scenario), "--baseline", "random"), "the baseline 'random' is not one of"),
         (("simulate", str(tmp_path / "none.toml")), "No such file"),
-        (("verify", str(tmp_path / "none")), "no run bundle"),
+        (("verify", str(tmp_path / "none")), "not a run bundle"),
     ):
         status, out, err = await skyshore(*words, cwd=tmp_path)
         assert (status, out) == (1, ""), words

@@ -1,4 +1,4 @@
-"""An emulated node that turns out slower than it says: by its file, and by the launcher's control socket."""
+"""An emulated node that is slower than it says: by its file, and by the control socket of the launcher."""
 
 from __future__ import annotations
 

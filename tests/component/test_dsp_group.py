@@ -132,7 +132,7 @@ async def test_strangers_and_doubles_are_refused(strangers: tuple) -> None:
     assert welcome.head == {"welcome": True}
     for claim, word in (
         ({"token": "guess"}, "token"),
-        ({"rank": 0}, "rank 0 already"),
+        ({"rank": 0}, "rank 0 is connected already"),
         ({"rank": 1, "run": "b/0"}, "run b/0"),
     ):
         _, writer, answer = await knock(ranks, **claim)

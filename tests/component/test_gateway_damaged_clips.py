@@ -55,7 +55,7 @@ async def test_damaged_uploads_are_refused_or_end_and_leave_nothing_open(tmp_pat
         assert {code for _, code in seen} <= {"", "invalid_media"}
         assert sum(status == 422 for status, _ in seen) > COUNT // 5
         assert isinstance(w.store, MemoryStore)
-        assert len(os.listdir(uploads)) == len(w.store._tasks), "what was refused at the door is gone"
+        assert len(os.listdir(uploads)) == len(w.store._tasks), "refused uploads are deleted"
         assert (await send(w, seeds[1], "detections"))[0] == 200
         await asyncio.sleep(0)
         assert len(os.listdir("/proc/self/fd")) <= before + 4, "idle connections of the client's pool at most"

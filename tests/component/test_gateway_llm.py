@@ -58,14 +58,14 @@ async def test_chat_answers_whole_in_openai_form_and_names_where_it_ran(tmp_path
             "total_tokens": 8,
             "prompt_tokens_details": {"cached_tokens": 2},
         }
-        told = response.headers
-        assert told["x-skyshore-node"] == "shore-1"
-        assert told["x-skyshore-tier"] == "edge"
-        assert told["x-skyshore-policy"] == "first"
-        assert told["x-skyshore-queue-ms"] == "4.000"
-        assert 0 < float(told["x-skyshore-gateway-ms"]) < 5000
-        assert told["x-request-id"] == "req-7"
-        assert body["id"].endswith(told["x-skyshore-task-id"])
+        headers = response.headers
+        assert headers["x-skyshore-node"] == "shore-1"
+        assert headers["x-skyshore-tier"] == "edge"
+        assert headers["x-skyshore-policy"] == "first"
+        assert headers["x-skyshore-queue-ms"] == "4.000"
+        assert 0 < float(headers["x-skyshore-gateway-ms"]) < 5000
+        assert headers["x-request-id"] == "req-7"
+        assert body["id"].endswith(headers["x-skyshore-task-id"])
 
 
 async def test_chat_streams_chunks_and_usage_when_asked(tmp_path: Path) -> None:

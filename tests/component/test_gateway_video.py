@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gateway import attempts
 from gateway.video import job_runner
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.job import Job, TaskRecord, TaskState
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from tests.fakes.clips import make_clip
@@ -148,16 +149,18 @@ async def test_segments_in_flight_are_bounded_and_run_beside_each_other(tmp_path
     node = FakeNode("n", hold=asyncio.Event())
     clip = make_clip(tmp_path / "long.mp4", frames=60)
     async with world(tmp_path / "s", node, gateway_segment_s=0.5, gateway_segments_in_flight=3) as w:
-        task_id = (await upload(w, clip)).json()["task_id"]
+        first = (await upload(w, clip)).json()["task_id"]
         await w.eventually(lambda: node.running == 3)
-        await asyncio.sleep(0.2)  # a fourth would have come by now
-        assert node.max_segments_at_once == 3
+        second = (await upload(w, clip)).json()["task_id"]
+        await w.eventually(lambda: node.running == 6)  # by now a fourth segment of the first clip would run as well
+        assert Counter(header.task.job_id for header in node.segments) == {first: 3, second: 3}
         assert node.hold
         node.hold.set()
-        await ended(w, task_id)
-        assert node.max_segments_at_once == 3
-        result = (await w.client.get(f"/v1/tasks/{task_id}/result")).json()
-        assert [frame["frame_index"] for frame in result["frames"]] == list(range(60))
+        for task_id in (first, second):
+            await ended(w, task_id)
+            result = (await w.client.get(f"/v1/tasks/{task_id}/result")).json()
+            assert [frame["frame_index"] for frame in result["frames"]] == list(range(60))
+        assert node.max_segments_at_once == 6
 
 
 async def test_segment_of_a_node_that_dies_is_redone_elsewhere(tmp_path: Path, clip: Path) -> None:
@@ -201,7 +204,7 @@ async def test_failure_that_would_come_again_ends_the_task_at_once(tmp_path: Pat
         assert len(w.nodes[0].segments) == 1
 
 
-async def test_job_that_keeps_failing_is_buried_after_three_tries(
+async def test_job_that_keeps_failing_is_moved_to_the_dead_letters_after_three_tries(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
@@ -219,11 +222,20 @@ async def test_job_that_takes_long_is_kept_by_renewing_it(
 ) -> None:
     monkeypatch.setattr(job_runner, "BLOCK_S", 0.1)
     store = RedisStore(valkey_url)
+    renew, renewals = store.renew_job, 0
+
+    async def counted(consumer: str, job: Job) -> None:
+        nonlocal renewals
+        await renew(consumer, job)
+        renewals += 1
+
+    monkeypatch.setattr(store, "renew_job", counted)
     node = FakeNode("n", hold=asyncio.Event())
     async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=1.2, gateway_segment_s=5.0) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
         await w.eventually(lambda: node.running == 1)
-        await asyncio.sleep(3.0)  # more than twice as long as an unrenewed job is left alone
+        await w.eventually(lambda: renewals >= 6)  # every 0.4 s: twice as long as an unrenewed job would stay
+        assert await store.claim_jobs("another gateway", 1, 0.05, 1.2) == []
         assert len(node.segments) == 1
         assert node.hold
         node.hold.set()
@@ -238,7 +250,7 @@ async def test_job_of_a_gateway_that_died_is_finished_by_the_next(tmp_path: Path
     async with world(tmp_path / "s", node, store=store, gateway_job_idle_s=1.0) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
         await w.eventually(lambda: node.running == 1)
-        for task in asyncio.all_tasks():  # its hands are cut off, without a word to the store
+        for task in asyncio.all_tasks():  # it stops without a message to the store
             if "JobRunner.run" in repr(task.get_coro()):
                 task.cancel()
         await w.eventually(lambda: node.running == 0)

@@ -1,4 +1,4 @@
-"""The supervisor, on real child processes: starts in order, tells who failed and where its log is, leaves nothing."""
+"""The supervisor with real processes: it starts them in order, names the one that failed and its log, and stops all."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         if condition():
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("waited in vain")
+    raise AssertionError("the condition did not become true")
 
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     ports = Ports()
-    return lambda: ports.choose("test", 1)  # port 1 is never ours: any free one
+    return lambda: ports.choose("test", 1)  # port 1 cannot be used: any free port
 
 
-class House:
-    """A supervisor's surroundings in a temporary folder."""
+class Sandbox:
+    """A supervisor with its logs in a temporary folder."""
 
     def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.folder, self.free_port = folder, free_port
@@ -68,8 +68,8 @@ class House:
 
     def server(self, name: str, *, stubborn: bool = False, essential: bool = True) -> ProcessSpec:
         port = self.free_port()
-        manner = "stubborn" if stubborn else "polite"
-        argv = (sys.executable, "-S", str(self.script), str(port), str(self.journal), manner)
+        behaviour = "stubborn" if stubborn else "polite"
+        argv = (sys.executable, "-S", str(self.script), str(port), str(self.journal), behaviour)
         return ProcessSpec(name, argv, {}, HealthCheck(Probe.HTTP, f"http://127.0.0.1:{port}/"), essential)
 
     def python(self, name: str, code: str) -> ProcessSpec:
@@ -86,68 +86,70 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path, free_port: Callable[[], int]) -> House:
-    return House(tmp_path, free_port)
+def sandbox(tmp_path: Path, free_port: Callable[[], int]) -> Sandbox:
+    return Sandbox(tmp_path, free_port)
 
 
-async def test_stages_start_in_order_and_stop_in_the_opposite_order(house: House) -> None:
-    store, node, gateway = house.server("store"), house.server("node"), house.server("gateway")
-    supervisor = house.supervisor([store], [node], [gateway])
+async def test_stages_start_in_order_and_stop_in_the_opposite_order(sandbox: Sandbox) -> None:
+    store, node, gateway = sandbox.server("store"), sandbox.server("node"), sandbox.server("gateway")
+    supervisor = sandbox.supervisor([store], [node], [gateway])
     await supervisor.start()
     pids = [child.pid for child in supervisor.children]
     await supervisor.stop()
     expected = ["start store", "start node", "start gateway", "stop gateway", "stop node", "stop store"]
-    assert house.events([store, node, gateway]) == expected
+    assert sandbox.events([store, node, gateway]) == expected
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert "hello" in house.screen.getvalue()
-    assert '"event": "hello"' in (house.folder / "node.log").read_text()
+    assert "hello" in sandbox.screen.getvalue()
+    assert '"event": "hello"' in (sandbox.folder / "node.log").read_text()
 
 
-async def test_a_child_that_dies_at_once_is_named_with_its_log_and_last_words(house: House) -> None:
-    supervisor = house.supervisor([house.server("store")], [house.python("node", "raise SystemExit('no model here')")])
+async def test_a_child_that_dies_at_once_is_named_with_its_log_and_last_lines(sandbox: Sandbox) -> None:
+    supervisor = sandbox.supervisor(
+        [sandbox.server("store")], [sandbox.python("node", "raise SystemExit('no model here')")]
+    )
     with pytest.raises(LaunchFailed) as failure:
         await supervisor.start()
     await supervisor.stop()
     assert "node (pid" in failure.value.message
     assert "ended with status 1" in failure.value.message
-    assert str(house.folder / "node.log") in failure.value.message
+    assert str(sandbox.folder / "node.log") in failure.value.message
     assert "no model here" in failure.value.message
     assert all(child.returncode is not None for child in supervisor.children)
 
 
-async def test_a_child_that_never_serves_fails_the_start_within_the_limit(house: House) -> None:
-    supervisor = house.supervisor([house.python("deaf", "import time; time.sleep(60)")], ready_s=0.5)
-    with pytest.raises(LaunchFailed, match=r"deaf did not serve within 0.5 s: .*does not answer"):
+async def test_a_child_that_never_serves_fails_the_start_within_the_limit(sandbox: Sandbox) -> None:
+    supervisor = sandbox.supervisor([sandbox.python("silent", "import time; time.sleep(60)")], ready_s=0.5)
+    with pytest.raises(LaunchFailed, match=r"silent did not serve within 0.5 s: .*does not answer"):
         await supervisor.start()
     await supervisor.stop()
     assert supervisor.children[0].returncode == -signal.SIGTERM
 
 
-async def test_another_process_on_the_childs_port_is_not_taken_for_it(house: House) -> None:
-    first = house.server("first")
-    second = ProcessSpec("second", (*first.argv[:3], str(house.free_port()), *first.argv[4:]), {}, first.health)
-    supervisor = house.supervisor([first], [second], ready_s=2.0)
+async def test_another_process_on_the_childs_port_is_not_taken_for_it(sandbox: Sandbox) -> None:
+    first = sandbox.server("first")
+    second = ProcessSpec("second", (*first.argv[:3], str(sandbox.free_port()), *first.argv[4:]), {}, first.health)
+    supervisor = sandbox.supervisor([first], [second], ready_s=2.0)
     with pytest.raises(LaunchFailed, match=r"second did not serve .* another process answers at"):
         await supervisor.start()
     await supervisor.stop()
 
 
-async def test_a_child_deaf_to_sigterm_is_killed_after_the_grace_and_it_is_said(house: House) -> None:
-    supervisor = house.supervisor([house.server("mule", stubborn=True)], grace_s=0.3)
+async def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_time(sandbox: Sandbox) -> None:
+    supervisor = sandbox.supervisor([sandbox.server("stubborn", stubborn=True)], grace_s=0.3)
     await supervisor.start()
     await supervisor.stop()
     assert supervisor.children[0].returncode == -signal.SIGKILL
-    assert "mule did not stop within 0.3 s and was killed" in house.screen.getvalue()
+    assert "stubborn did not stop within 0.3 s and was killed" in sandbox.screen.getvalue()
 
 
-async def test_a_lost_node_is_told_and_the_watch_goes_on_until_an_essential_child_ends(house: House) -> None:
-    node, gateway = house.server("node", essential=False), house.server("gateway")
-    supervisor = house.supervisor([node, gateway])
+async def test_a_lost_node_is_reported_and_the_watch_continues_until_an_essential_child_ends(sandbox: Sandbox) -> None:
+    node, gateway = sandbox.server("node", essential=False), sandbox.server("gateway")
+    supervisor = sandbox.supervisor([node, gateway])
     await supervisor.start()
     watching = asyncio.create_task(supervisor.watch())
     os.kill(supervisor.children[0].pid, signal.SIGKILL)
-    await until(lambda: "node (pid" in house.screen.getvalue())
-    assert "was ended by signal 9; it is not restarted" in house.screen.getvalue()
+    await until(lambda: "node (pid" in sandbox.screen.getvalue())
+    assert "was ended by signal 9; it is not restarted" in sandbox.screen.getvalue()
     assert not watching.done()
     os.kill(supervisor.children[1].pid, signal.SIGKILL)
     async with asyncio.timeout(60):
@@ -175,7 +177,7 @@ def state(launcher: ProcessId) -> SystemState:
     )
 
 
-def test_the_state_file_keeps_the_system_and_tells_a_dead_launcher(tmp_path: Path) -> None:
+def test_the_state_file_keeps_the_system_and_recognises_a_dead_launcher(tmp_path: Path) -> None:
     file = StateFile(tmp_path)
     with pytest.raises(NotRunning, match="skyshore up"):
         file.running()
@@ -193,11 +195,11 @@ def test_the_state_file_keeps_the_system_and_tells_a_dead_launcher(tmp_path: Pat
 def test_one_launcher_per_folder(tmp_path: Path) -> None:
     with StateFile(tmp_path).held(), pytest.raises(AlreadyRunning), StateFile(tmp_path).held():
         pass
-    with StateFile(tmp_path).held():  # given back
+    with StateFile(tmp_path).held():  # the lock was released
         pass
 
 
-def test_log_lines_read_well_and_foreign_lines_are_kept() -> None:
+def test_log_lines_are_readable_and_lines_of_other_programs_are_kept() -> None:
     line = '{"event":"placed","level":"info","timestamp":"2026-11-22T10:11:12.5Z","process":"scheduler","task_id":"t1"}'
     assert render("scheduler", line, "cyan", 10).plain == "10:11:12  scheduler │ placed task_id=t1"
     assert render("node", "Traceback: oops", "cyan", 10).plain.endswith("node │ Traceback: oops")

@@ -71,7 +71,7 @@ def ids(*tokens: int, sampling: Sampling = GREEDY) -> LlmInput:
 
 
 @dataclass
-class Answer:
+class Collected:
     chunks: list[TokenChunk]
     outcome: WorkerOutcome
 
@@ -84,12 +84,12 @@ class Answer:
         return sum(chunk.token_count for chunk in self.chunks)
 
 
-async def answer(engine: OnnxLlmEngine, request: LlmInput, of: Task | None = None) -> Answer:
+async def answer(engine: OnnxLlmEngine, request: LlmInput, of: Task | None = None) -> Collected:
     items = [item async for item in engine.generate(of or task(), request)]
     assert isinstance(items[-1], WorkerOutcome), "the outcome comes last"
     chunks = [item for item in items if isinstance(item, TokenChunk)]
     assert len(chunks) == len(items) - 1, "and only once"
-    return Answer(chunks, items[-1])
+    return Collected(chunks, items[-1])
 
 
 async def until(condition: Callable[[], bool]) -> None:

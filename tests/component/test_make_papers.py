@@ -48,7 +48,7 @@ def test_one_command_makes_figures_and_page(tmp_path: Path) -> None:
         (at_load,) = found["loads"]
         assert at_load["bound"]["mean"] <= 1
         assert at_load["seeds"] == [4001, 4002]
-        assert {"skyshore", "best_fixed_arm", "foresight"} < {row["policy"] for row in at_load["policies"]}
+        assert {"skyshore", "best_fixed_arm", "oracle_schedule"} < {row["policy"] for row in at_load["policies"]}
         for row in at_load["policies"]:
             served = row["figures"]
             assert served["attainment"]["mean"] <= at_load["bound"]["mean"] + 1e-6
@@ -102,7 +102,7 @@ def test_a_shortfall_is_said() -> None:
     ratio = {"mean": 0.95, "low": 0.9, "high": 1.0}
     more = {"mean": 0.02, "low": 0.0, "high": 0.04}
     behind = {"mean": 0.05, "low": 0.04, "high": 0.06}
-    short = {"figures": {"regret_bound": behind, "regret_foresight": behind}, "policy": "skyshore"}
+    short = {"figures": {"regret_bound": behind, "regret_oracle": behind}, "policy": "skyshore"}
     at_load = {
         "skyshore_over": {"cs_ucb": {"fleet_joules_per_met": ratio, "attainment_difference": more}},
         "policies": [short],

@@ -32,7 +32,7 @@ UNARY = f"/{SERVICE}/SetPolicy"
 STREAM = f"/{SERVICE}/WatchDecisions"
 
 
-class Echo(scheduler_service_pb2_grpc.SchedulerServiceServicer):
+class EchoServicer(scheduler_service_pb2_grpc.SchedulerServiceServicer):
     """SetPolicy does what its word says; WatchDecisions counts to `backlog`."""
 
     def __init__(self) -> None:
@@ -89,19 +89,19 @@ class Echo(scheduler_service_pb2_grpc.SchedulerServiceServicer):
 
 
 @asynccontextmanager
-async def serving(echo: Echo, listen: str = "127.0.0.1:0") -> AsyncIterator[RunningServer]:
+async def serving(echo: EchoServicer, listen: str = "127.0.0.1:0") -> AsyncIterator[RunningServer]:
     service = GrpcService(SERVICE, scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, echo)
     async with grpc_server([service], listen) as server:
         yield server
 
 
 @pytest.fixture
-async def echo() -> Echo:
-    return Echo()
+async def echo() -> EchoServicer:
+    return EchoServicer()
 
 
 @pytest.fixture
-async def channel(echo: Echo) -> AsyncIterator[MuxChannel]:
+async def channel(echo: EchoServicer) -> AsyncIterator[MuxChannel]:
     async with serving(echo) as server:
         channel = MuxChannel(server.address)
         yield channel
@@ -160,23 +160,29 @@ async def test_calls_of_one_turn_share_few_messages(channel: MuxChannel, sent_fr
     assert sent_frames == [16, 16, 16, 2]
 
 
+async def loop_iterations() -> None:
+    """Enough iterations of the event loop for new tasks to start and for the sender to wake up."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def test_frames_gather_while_a_message_is_unanswered(
-    channel: MuxChannel, echo: Echo, sent_frames: list[int], monkeypatch: pytest.MonkeyPatch
+    channel: MuxChannel, echo: EchoServicer, sent_frames: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mux_client, "LINGER_S", 3600.0)
     gated = asyncio.create_task(say(channel, "gate"))
     await echo.until_running(1)
     later = [asyncio.create_task(say(channel, "one"))]
-    await asyncio.sleep(0.01)  # another turn of the loop
+    await loop_iterations()
     later.append(asyncio.create_task(say(channel, "two")))
-    await asyncio.sleep(0.01)
+    await loop_iterations()
     assert sent_frames == [1]
     echo.go.set()
     assert await asyncio.gather(gated, *later) == ["gate", "one", "two"]
     assert sent_frames == [1, 2]
 
 
-async def test_a_server_that_says_nothing_holds_frames_up_for_a_moment_only(channel: MuxChannel, echo: Echo) -> None:
+async def test_a_silent_server_delays_frames_for_a_moment_only(channel: MuxChannel, echo: EchoServicer) -> None:
     gated = asyncio.create_task(say(channel, "gate"))
     await echo.until_running(1)
     assert await say(channel, "one") == "one"
@@ -219,7 +225,7 @@ async def test_error_after_replies_comes_after_them(channel: MuxChannel) -> None
     assert got == list(range(13))
 
 
-async def test_deadline_fails_the_caller_and_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+async def test_deadline_fails_the_caller_and_cancels_the_method(channel: MuxChannel, echo: EchoServicer) -> None:
     await say(channel, "connected")
     with pytest.raises(DeadlineExceeded):
         await say(channel, "hang", timeout_s=0.5)
@@ -228,7 +234,7 @@ async def test_deadline_fails_the_caller_and_cancels_the_method(channel: MuxChan
     assert 0 < echo.remaining_s <= 0.5
 
 
-async def test_server_enforces_the_deadline_of_a_silent_caller(echo: Echo) -> None:
+async def test_server_enforces_the_deadline_of_a_silent_caller(echo: EchoServicer) -> None:
     async with serving(echo) as server, grpc.aio.insecure_channel(server.address) as plain:
         stream = mux_service_pb2_grpc.MuxServiceStub(plain).Connect()
         start = mux_service_pb2.CallStart(
@@ -242,7 +248,7 @@ async def test_server_enforces_the_deadline_of_a_silent_caller(echo: Echo) -> No
         stream.cancel()
 
 
-async def test_cancelling_the_awaiting_task_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+async def test_cancelling_the_awaiting_task_cancels_the_method(channel: MuxChannel, echo: EchoServicer) -> None:
     task = asyncio.create_task(say(channel, "hang"))
     await echo.until_running(1)
     task.cancel()
@@ -251,7 +257,7 @@ async def test_cancelling_the_awaiting_task_cancels_the_method(channel: MuxChann
         await task
 
 
-async def test_closing_the_iterator_early_cancels_the_method(channel: MuxChannel, echo: Echo) -> None:
+async def test_closing_the_iterator_early_cancels_the_method(channel: MuxChannel, echo: EchoServicer) -> None:
     request = WatchDecisionsRequest(backlog=1_000_000)
     async with aclosing(channel.stream(STREAM, request, WatchDecisionsResponse, None)) as stream:
         async for _ in stream:
@@ -260,7 +266,7 @@ async def test_closing_the_iterator_early_cancels_the_method(channel: MuxChannel
     assert echo.produced < 1000
 
 
-async def test_slow_consumer_pauses_only_its_own_call(channel: MuxChannel, echo: Echo) -> None:
+async def test_slow_consumer_pauses_only_its_own_call(channel: MuxChannel, echo: EchoServicer) -> None:
     stream = channel.stream(STREAM, WatchDecisionsRequest(backlog=100_000), WatchDecisionsResponse, None)
     async with aclosing(stream):
         assert (await anext(stream)).decision.task_id == "0"
@@ -273,7 +279,7 @@ async def test_slow_consumer_pauses_only_its_own_call(channel: MuxChannel, echo:
         assert echo.produced <= 500 + STREAM_WINDOW + 1
 
 
-async def test_server_never_sends_beyond_the_credit_given(echo: Echo) -> None:
+async def test_server_never_sends_beyond_the_credit_given(echo: EchoServicer) -> None:
     async with serving(echo) as server, grpc.aio.insecure_channel(server.address) as plain:
         stream = mux_service_pb2_grpc.MuxServiceStub(plain).Connect()
         got = 0
@@ -320,7 +326,7 @@ async def test_server_that_overruns_the_credit_fails_the_call() -> None:
     await server.stop(0)
 
 
-async def test_calls_beyond_the_limit_are_refused_and_room_comes_back(channel: MuxChannel, echo: Echo) -> None:
+async def test_calls_beyond_the_limit_are_refused_and_room_comes_back(channel: MuxChannel, echo: EchoServicer) -> None:
     hanging = [asyncio.create_task(say(channel, "gate")) for _ in range(MAX_CALLS)]
     await echo.until_running(MAX_CALLS)
     with pytest.raises(QueueFull) as caught:
@@ -331,7 +337,7 @@ async def test_calls_beyond_the_limit_are_refused_and_room_comes_back(channel: M
     assert await say(channel, "now") == "now"
 
 
-async def test_server_death_fails_open_calls_and_a_new_server_is_found(echo: Echo) -> None:
+async def test_server_death_fails_open_calls_and_a_new_server_is_found(echo: EchoServicer) -> None:
     async with serving(echo) as server:
         channel = MuxChannel(server.address)
         open_call = asyncio.create_task(say(channel, "hang"))
@@ -340,7 +346,7 @@ async def test_server_death_fails_open_calls_and_a_new_server_is_found(echo: Ech
         await open_call
     with pytest.raises(NodeUnavailable):
         await say(channel, "anyone?")
-    async with serving(Echo(), server.address):
+    async with serving(EchoServicer(), server.address):
 
         async def answered() -> bool:
             try:
@@ -369,7 +375,7 @@ async def refuse(channel: MuxChannel) -> None:
     await channel.close()
 
 
-async def test_a_vanished_client_leaves_no_running_method(echo: Echo) -> None:
+async def test_a_vanished_client_leaves_no_running_method(echo: EchoServicer) -> None:
     async with serving(echo) as server:
         channel = MuxChannel(server.address)
         calls = [asyncio.create_task(say(channel, "hang")) for _ in range(20)]
@@ -385,7 +391,7 @@ async def count_slowly(channel: MuxChannel) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_drain_lets_running_calls_finish_refuses_new_ones_and_ends_the_stream(echo: Echo) -> None:
+async def test_drain_lets_running_calls_finish_refuses_new_ones_and_ends_the_stream(echo: EchoServicer) -> None:
     async with serving(echo) as server:
         channel = MuxChannel(server.address)
         running = asyncio.create_task(say(channel, "gate"))
@@ -400,7 +406,7 @@ async def test_drain_lets_running_calls_finish_refuses_new_ones_and_ends_the_str
         await channel.close()
 
 
-async def test_drain_cancels_what_outlasts_the_grace(echo: Echo) -> None:
+async def test_drain_cancels_what_outlasts_the_grace(echo: EchoServicer) -> None:
     async with serving(echo) as server:
         channel = MuxChannel(server.address)
         running = asyncio.create_task(say(channel, "hang"))

@@ -14,7 +14,7 @@ from skyshore.domain.task import Task, TaskKind
 from skyshore.engines.openai.engine import OpenAiLlmEngine
 
 
-class Upstream:
+class FakeUpstream:
     """Answers every POST with `status` and then the lines of `events`; remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -58,8 +58,8 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(**options) -> AsyncIterator[tuple[Upstream, OpenAiLlmEngine]]:
-    behaviour = Upstream()
+async def upstream(**options) -> AsyncIterator[tuple[FakeUpstream, OpenAiLlmEngine]]:
+    behaviour = FakeUpstream()
     server = await asyncio.start_server(behaviour.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     engine = OpenAiLlmEngine("m", f"http://127.0.0.1:{port}/v1", **options)

@@ -71,4 +71,4 @@ def test_what_cannot_be_a_model_is_refused_by_name(cache: Path, tmp_path: Path) 
     assert "cut.gguf" in done.output
     assert not (cache / "cut").exists(), "what cannot be built must not look like a model"
     with pytest.raises(UnknownEntry):
-        ready("never-heard-of")
+        ready("unknown-model")

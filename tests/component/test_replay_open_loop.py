@@ -15,7 +15,7 @@ import pytest
 
 from loadgen.gateway_client import GatewayClient
 from loadgen.http1 import HttpClient
-from loadgen.pacing import Run
+from loadgen.pacing import LoadRun
 from loadgen.payloads import ClipCut, payloads
 from loadgen.result import ReplayResult
 from skyshore.domain.outcome import OutcomeStatus
@@ -124,11 +124,11 @@ def schedule_of(arrivals: list[Arrival], duration_s: float) -> Schedule:
     return assemble([arrivals], duration_s=duration_s, seed=1, provenance=["test"])
 
 
-def make_run(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> Run:
-    return Run(schedule.arrivals, GatewayClient(HttpClient(url), payloads(schedule.arrivals, cuts or {}, seed=1)))
+def make_run(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> LoadRun:
+    return LoadRun(schedule.arrivals, GatewayClient(HttpClient(url), payloads(schedule.arrivals, cuts or {}, seed=1)))
 
 
-async def played(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> Run:
+async def played(schedule: Schedule, url: str, cuts: dict[ClipCut, bytes] | None = None) -> LoadRun:
     run = make_run(schedule, url, cuts)
     await run.play()
     return run
@@ -142,7 +142,7 @@ async def test_a_slow_server_does_not_slow_the_client_and_latency_counts_from_th
     async with serving(behaviour) as url:
         async with behaviour.turn:
             run = make_run(schedule, url)
-            playing = asyncio.create_task(run.play(lead_s=0.2))
+            playing = asyncio.create_task(run.play(start_delay_s=0.2))
             await asyncio.sleep(0)
             zero_s = loop.time() + 0.2
             while len(behaviour.requests) < 10:  # noqa: ASYNC110 - the stand-in has no event for it

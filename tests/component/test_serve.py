@@ -84,10 +84,10 @@ async def test_a_drain_refuses_new_calls_and_finishes_running_ones(worker: Worke
         running = asyncio.create_task(texts(stub))
         await worker.started.wait()
         draining = asyncio.create_task(server.drain(grace_s=100))
-        await asyncio.sleep(0)  # let the drain begin
+        await asyncio.sleep(0)  # let the drain start
 
         refused = None
-        while refused is not grpc.StatusCode.UNAVAILABLE:  # the server needs a moment to shut its door
+        while refused is not grpc.StatusCode.UNAVAILABLE:  # the server needs a moment to close its port
             late = stub.Execute(pb.ExecuteRequest())
             try:
                 await late.read()

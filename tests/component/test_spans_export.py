@@ -37,7 +37,7 @@ class Collector:
 def collector() -> Iterator[tuple[Collector, str]]:
     taken = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class CollectorHandler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(taken.take(body))
@@ -47,7 +47,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), CollectorHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield taken, f"http://127.0.0.1:{server.server_port}/v1/traces"

@@ -16,7 +16,7 @@ from cli import detect
 from cli.connection import GatewayApi
 from cli.detect import DetectOptions, detect_clip, detect_live
 from skyshore.adapters.video_decode import Picture
-from skyshore.adapters.video_live import Camera, LiveFrames, open_camera
+from skyshore.adapters.video_live import LiveFrames, PictureSource, open_camera
 from skyshore.domain.errors import InvalidMedia, InvalidTask, NotFound, SkyshoreError
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, serving_http, world
@@ -156,17 +156,17 @@ async def test_a_camera_before_a_busy_system_drops_pieces_and_says_so(
     node = FakeNode("n", hold=asyncio.Event())
     over = threading.Event()
 
-    def open_watched(source: str, fps: float) -> Camera:
+    def open_watched(source: str, fps: float) -> PictureSource:
         camera = open_camera(source, fps)
         read = camera.next
 
-        def read_and_tell() -> Picture | None:
+        def read_and_notify() -> Picture | None:
             picture = read()
             if picture is None:
                 over.set()
             return picture
 
-        monkeypatch.setattr(camera, "next", read_and_tell)
+        monkeypatch.setattr(camera, "next", read_and_notify)
         return camera
 
     monkeypatch.setattr(detect, "open_camera", open_watched)

@@ -33,7 +33,7 @@ def number_of(picture: np.ndarray) -> int:
 
 
 class NetworkCamera(ThreadingHTTPServer):
-    """Sends `count` pictures, `pause_s` apart, to whoever asks; then hangs up, or says nothing more."""
+    """Sends `count` pictures, `pause_s` apart, to each client; then closes the connection, or hangs."""
 
     daemon_threads = True
 

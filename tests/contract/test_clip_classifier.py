@@ -56,7 +56,7 @@ def encoded(action: str = "meet", seed: int = 3, codec: Codec = Codec.H264) -> l
     return list(encode_segment(clip, Encoding(codec, 20 if codec is Codec.H264 else 95), 4.0))
 
 
-class Sender:
+class ClipSender:
     """Gives frames out, after the gate if there is one, and may never end."""
 
     def __init__(self, frames: Sequence[EncodedFrame], gate: asyncio.Event | None = None) -> None:
@@ -69,7 +69,7 @@ class Sender:
             await self.gate.wait()
 
 
-def ask(engine: ClipClassifierEngine, sender: Sender, deadline_s: float = 30.0, codec: Codec = Codec.H264) -> Any:
+def ask(engine: ClipClassifierEngine, sender: ClipSender, deadline_s: float = 30.0, codec: Codec = Codec.H264) -> Any:
     task = Task("t-1", TaskKind.VIDEO_CLASSIFY, deadline_s=deadline_s)
     info = SegmentInfo(0, len(sender.frames), 48, 48, codec=codec)
     return engine.classify(task, info, aiter(sender))
@@ -87,7 +87,7 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("codec", list(Codec))
 async def test_one_classification_then_one_outcome(engine: ClipClassifierEngine, codec: Codec) -> None:
-    found, outcome = await drained(ask(engine, Sender(encoded(codec=codec)), codec=codec))
+    found, outcome = await drained(ask(engine, ClipSender(encoded(codec=codec)), codec=codec))
     assert isinstance(found, Classification)
     scores = [entry.score for entry in found.labels]
     assert sorted(entry.label for entry in found.labels) == sorted(ACTIONS)
@@ -105,14 +105,14 @@ async def test_one_classification_then_one_outcome(engine: ClipClassifierEngine,
 async def test_what_is_no_clip_is_refused(engine: ClipClassifierEngine) -> None:
     for frames in ([], [EncodedFrame(0, 0.0, b"")]):
         with pytest.raises(InvalidMedia):
-            await drained(ask(engine, Sender(frames)))
+            await drained(ask(engine, ClipSender(frames)))
     assert engine.load().running == engine.load().queued == 0
 
 
 async def test_a_sender_that_stalls_meets_the_deadline_and_frees_its_room(engine: ClipClassifierEngine) -> None:
     began_s = asyncio.get_running_loop().time()
     with pytest.raises(DeadlineExceeded):
-        await drained(ask(engine, Sender(encoded(), asyncio.Event()), deadline_s=0.4))
+        await drained(ask(engine, ClipSender(encoded(), asyncio.Event()), deadline_s=0.4))
     assert asyncio.get_running_loop().time() - began_s < 20.0
     assert engine.load().running == engine.load().queued == 0
 
@@ -120,21 +120,21 @@ async def test_a_sender_that_stalls_meets_the_deadline_and_frees_its_room(engine
 async def test_a_full_engine_refuses_at_once_and_takes_work_again_later(engine: ClipClassifierEngine) -> None:
     gate = asyncio.Event()
     assert engine.load().capacity == ROOM
-    busy = [asyncio.create_task(drained(ask(engine, Sender(encoded(), gate)))) for _ in range(ROOM)]
+    busy = [asyncio.create_task(drained(ask(engine, ClipSender(encoded(), gate)))) for _ in range(ROOM)]
     await until(lambda: engine.load().running + engine.load().queued == ROOM)
     with pytest.raises(QueueFull) as refused:
-        await drained(ask(engine, Sender(encoded())))
+        await drained(ask(engine, ClipSender(encoded())))
     assert refused.value.retry_after_s
     gate.set()
     assert [len(events) for events in await asyncio.gather(*busy)] == [2] * ROOM
-    assert len(await drained(ask(engine, Sender(encoded())))) == 2
+    assert len(await drained(ask(engine, ClipSender(encoded())))) == 2
 
 
 async def test_a_caller_that_goes_away_frees_its_room(engine: ClipClassifierEngine) -> None:
-    hung = asyncio.create_task(drained(ask(engine, Sender(encoded(), asyncio.Event()))))
+    hung = asyncio.create_task(drained(ask(engine, ClipSender(encoded(), asyncio.Event()))))
     await until(lambda: engine.load().running == 1)
     hung.cancel()
     with pytest.raises(asyncio.CancelledError):
         await hung
     await until(lambda: engine.load().running + engine.load().queued == 0)
-    assert len(await drained(ask(engine, Sender(encoded())))) == 2
+    assert len(await drained(ask(engine, ClipSender(encoded())))) == 2

@@ -155,7 +155,7 @@ async def test_a_renewed_job_stays_with_its_worker(store):
 async def test_a_buried_job_is_never_handed_out_again(store):
     await store.accept_job(RECORD, b"")
     (job,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
-    await store.bury_job(job, "failed three times")
+    await store.move_to_dead_letters(job, "failed three times")
     assert await store.claim_jobs("w2", 1, block_s=0.0, idle_s=0.0) == []
 
 
@@ -233,7 +233,7 @@ async def test_the_stream_of_jobs_is_bounded(valkey_url, monkeypatch):
     await store.finish_job(first)
     await store.accept_job(replace(RECORD, task_id="j2"), b"")  # a job that ended takes no room
     (second,) = await store.claim_jobs("w", 1, block_s=0.0, idle_s=30.0)
-    await store.bury_job(second, "gone bad")
+    await store.move_to_dead_letters(second, "gone bad")
     await store.accept_job(replace(RECORD, task_id="j3"), b"")
     await store.close()
 

@@ -100,7 +100,7 @@ class Containers:
 
     @property
     def url(self) -> str:
-        """The gateway's published address; asked anew because a start may change it."""
+        """The gateway's published address; asked each time because a start may change it."""
         return f"http://{self.compose('port', 'gateway', '8080').stdout.strip()}"
 
     def services(self) -> list[str]:

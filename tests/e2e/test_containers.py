@@ -197,9 +197,9 @@ def test_a_node_without_models_says_so_and_emulates(system: Containers) -> None:
 
 def test_a_node_killed_during_a_replay_costs_no_accepted_request(system: Containers, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    wishes = f"poisson rate=1.5 prompt_tokens=16 output_tokens=8 max_output_tokens=8 deadline_s={DEADLINE_S:g}"
+    source = f"poisson rate=1.5 prompt_tokens=16 output_tokens=8 max_output_tokens=8 deadline_s={DEADLINE_S:g}"
     skyshore = [sys.executable, "-m", "cli"]
-    make = [*skyshore, "traces", "make", str(trace), "--seconds", "14", "--seed", "4", "--llm", wishes]
+    make = [*skyshore, "traces", "make", str(trace), "--seconds", "14", "--seed", "4", "--llm", source]
     subprocess.run(make, check=True, capture_output=True)
     system.place_by("round_robin")
     replay = [*skyshore, "replay", str(trace), "--url", system.url, "--json"]

@@ -85,7 +85,7 @@ def variables(settings: type[BaseSettings]) -> set[str]:
 def test_every_variable_set_is_one_that_the_process_reads(everything: dict[str, Any]) -> None:
     read = {module: variables(settings) for module, settings in SETTINGS.items()}
     ours = {name: s for name, s in everything["services"].items() if "SKYSHORE_REDIS_URL" in s.get("environment", {})}
-    assert {service["command"][-1] for service in ours.values()} == set(SETTINGS), "each is told where the store is"
+    assert {service["command"][-1] for service in ours.values()} == set(SETTINGS), "each gets the address of the store"
     for name, service in ours.items():
         said = {variable for variable in service["environment"] if variable.startswith("SKYSHORE_")}
         # The catalogue reads this one itself.
@@ -236,12 +236,12 @@ def test_one_table_of_the_page_holds_every_variable_port_and_volume() -> None:
     page = (ROOT / "docs" / "containers.md").read_text()
     (table,) = re.findall(r"^## Ports, volumes, variables\n(.*?)^## ", page, re.M | re.S)
     rows = [[cell.strip() for cell in row.split("|")[2:4]] for row in table.splitlines() if row.startswith("|")]
-    told = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    documented = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
     files = [path.read_text() for path in COMPOSE.glob("compose*.yaml")]
     variables = {name for text in files for name in re.findall(r"\$\{(SKYSHORE_\w+)|^ +(SKYSHORE_\w+):$", text, re.M)}
     variables = {name for pair in variables for name in pair if name}
     ports = {pair for text in files for pair in re.findall(r"127\.0\.0\.1:\$\{(SKYSHORE_\w+):-(\d+)\}", text)}
     volumes = {name for text in files for name in re.findall(r"^  (\w+):$", text.partition("\nvolumes:\n")[2], re.M)}
     assert len(variables) > 10
-    assert set(told) == variables | volumes
-    assert {name: told[name] for name, _ in ports} == dict(ports)
+    assert set(documented) == variables | volumes
+    assert {name: documented[name] for name, _ in ports} == dict(ports)

@@ -79,11 +79,11 @@ def test_a_slow_link_is_felt_and_carries_every_byte_to_its_node(system: Containe
     call(f"{links}/cloud-1", {"up": {"delay_s": DELAY_S}, "down": {"delay_s": DELAY_S}}, "PUT")
     assert seconds_to_answer(system) > 2 * DELAY_S
 
-    def told() -> bool:
-        system.complete(2)  # the mean over what passes follows little by little
+    def link_known() -> bool:
+        system.complete(2)  # the mean over the bytes that pass changes slowly
         return float(measured(system, "cloud-1").get("rtt_s", 0.0)) > before_s + DELAY_S / 2
 
-    until(told, 120, "the store knows")
+    until(link_known, 120, "the store knows")
     after, _ = call(f"{links}/cloud-1")
     assert after["up_bytes"] > before["up_bytes"]
     assert after["down_bytes"] > before["down_bytes"]
@@ -135,11 +135,11 @@ def test_a_chat_leaves_a_trace_under_its_task_id(system: Containers) -> None:
     task_id = system.complete(2)["x-skyshore-task-id"]
     spans: list[tuple[str, dict[str, Any]]] = []
 
-    def told() -> bool:
+    def spans_arrived() -> bool:
         spans[:] = [pair for pair in sent(system) if pair[1]["traceId"] == task_id]
         return bool(spans)
 
-    until(told, 120, "the trace reached the collector")
+    until(spans_arrived, 120, "the trace reached the collector")
     assert {service for service, _ in spans} == {"gateway", "cloud-1"}
     (attempt,) = [span for _, span in spans if "parentSpanId" not in span or not span["parentSpanId"]]
     assert attempt["name"] == "task"

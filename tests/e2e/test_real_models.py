@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
+
+from tests.e2e.local_system import LocalSystem
 
 pytestmark = pytest.mark.timeout(600)
 
 
-class Skyshore(Protocol):
-    url: str
-
-    def __call__(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> Any: ...
-    def json(self, *arguments: str, check: bool = True) -> Any: ...
-
-
-def test_the_official_client_streams_a_chat(real: Skyshore) -> None:
+def test_the_official_client_streams_a_chat(real: LocalSystem) -> None:
     openai = pytest.importorskip("openai", reason="openai is not installed: pip install 'openai>=2'")
     with openai.OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
         assert "smollm2-135m" in {model.id for model in client.models.list()}
@@ -39,7 +33,7 @@ def test_the_official_client_streams_a_chat(real: Skyshore) -> None:
     assert answer.headers["x-skyshore-node"] in ("edge-1", "edge-2", "cloud-1")
 
 
-def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
+def test_objects_are_found_in_a_real_clip_and_drawn(real: LocalSystem) -> None:
     from rich.console import Console
 
     from cli.connection import GatewayApi
@@ -53,7 +47,7 @@ def test_objects_are_found_in_a_real_clip_and_drawn(real: Skyshore) -> None:
     assert detected.movie[4:8] == b"ftyp"
 
 
-def test_a_clip_is_named_by_the_sharded_classifier_of_the_cloud_node(real: Skyshore, tmp_path: Path) -> None:
+def test_a_clip_is_named_by_the_sharded_classifier_of_the_cloud_node(real: LocalSystem, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed (extra [cloud])")
     import httpx
 
@@ -69,7 +63,7 @@ def test_a_clip_is_named_by_the_sharded_classifier_of_the_cloud_node(real: Skysh
     assert answer.json()["segments"][0]["node"] == "cloud-1"
 
 
-def test_a_mixed_trace_is_served_by_real_models(real: Skyshore, tmp_path: Path) -> None:
+def test_a_mixed_trace_is_served_by_real_models(real: LocalSystem, tmp_path: Path) -> None:
     trace = tmp_path / "mixed.jsonl"
     llm = "poisson rate=0.3 prompt_tokens=32 output_tokens=12 max_output_tokens=24 deadline_s=200"
     cameras = "count=1 fps=2 segment_s=4 clip=bikes deadline_s=200"

@@ -1,4 +1,4 @@
-"""One scenario file, live and simulated: same requests, real links, faults on the workload's clock, exact replay."""
+"""One scenario file, live and simulated: same requests, real links, faults at the right times, exact replay."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
         on_decision=lambda record: decided.append(record.task_id),
         event_log=log,
     )
-    foreseen = run_simulated(Cell(file, "round_robin", 3))
-    assert result.schedule_sha256 == foreseen.schedule_sha256
+    simulated = run_simulated(Cell(file, "round_robin", 3))
+    assert result.schedule_sha256 == simulated.schedule_sha256
     assert (result.provenance, result.complete) == ("emulated", True)
-    assert result.statuses == foreseen.statuses == {"ok": len(rows)}
+    assert result.statuses == simulated.statuses == {"ok": len(rows)}
     assert len(rows) > 30
     assert {row.service_class for row in rows} == {"quick"}
     assert all(row.worker.prompt_tokens >= 1 for row in rows)
@@ -106,9 +106,9 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     charged = {row.outcome.node_id for row in rows if row.outcome.transmission_joules > 0}
     assert charged == {"edge-1"}
     for figure in ("up_bytes", "down_bytes"):
-        assert result.figures[figure] == pytest.approx(foreseen.figures[figure], rel=0.1), figure
-    # Not that of the simulation: a machine that is busy for seconds may lose a node for a moment, and others stand in.
-    # And nothing is charged before a link's first measurement, half a second after its first bytes.
+        assert result.figures[figure] == pytest.approx(simulated.figures[figure], rel=0.1), figure
+    # Not compared with the simulation: a machine that is busy for seconds may lose a node for a moment. And nothing is
+    # charged before the first measurement of a link, half a second after its first bytes.
     for row in rows:
         if row.outcome.transmission_joules:
             assert row.outcome.transmission_joules == pytest.approx(row.link_bytes * 1e-3)
@@ -117,14 +117,14 @@ def test_a_scenario_runs_live_as_it_is_simulated(tmp_path: Path) -> None:
     (measured,) = {event.node_id for event in decode_log(lines)[1] if type(event).__name__ == "LinkChanged"}
     assert measured == "edge-1"
     rtt_s = [event.link.rtt_s for event in decode_log(lines)[1] if type(event).__name__ == "LinkChanged"][-1]
-    assert 0.08 <= rtt_s < 1.0, "as measured, not as set: 80 ms and what a busy machine adds"
+    assert 0.08 <= rtt_s < 1.0, "measured: 80 ms and the delay of a busy machine"
     again = [dispatch.placement.arm.node_id for dispatch in replay(lines)]
     lived = {row.request_id: row.outcome.node_id for row in rows}
-    assert sorted(again) == sorted(lived.values()), "the log through a fresh core decides as the live one did"
+    assert sorted(again) == sorted(lived.values()), "a new core decides the same from the log"
 
 
 def test_the_log_of_a_learning_policy_under_faults_decides_again_as_it_did(tmp_path: Path) -> None:
-    """What was learned, what was drawn and what broke meanwhile: all of it is in the log, or follows from it."""
+    """The log holds everything that decisions depend on: outcomes, random draws and faults."""
     file, log = tmp_path / "live.toml", tmp_path / "events.jsonl"
     file.write_text(SCENARIO + FAULTS)
     lived: list[DecisionRecord] = []
@@ -133,8 +133,8 @@ def test_the_log_of_a_learning_policy_under_faults_decides_again_as_it_did(tmp_p
         Cell(file, "skyshore", 3, 1.0, Driver.LIVE), on_record=rows.append, on_decision=lived.append, event_log=log
     )
     lines = log.read_text().splitlines()
-    told = {type(event).__name__ for event in decode_log(lines)[1]}
-    assert {"NodeLost", "LinkChanged", "TaskFinished"} <= told, "the faults reached the scheduler"
+    events = {type(event).__name__ for event in decode_log(lines)[1]}
+    assert {"NodeLost", "LinkChanged", "TaskFinished"} <= events, "the faults reached the scheduler"
     placed = [record for record in lived if record.chosen]
     assert len(placed) >= sum(row.status == "ok" for row in rows) > 10
     again = [dispatch.record for dispatch in replay(lines) if dispatch.record.chosen]
@@ -162,7 +162,7 @@ def test_a_node_is_lost_and_comes_back_when_the_scenario_says_and_links_change_w
     assert result["schedule"]["sha256"] == run_simulated(Cell(file, "round_robin", 3)).schedule_sha256
     rows = [json.loads(line) for line in (tmp_path / "live.result.requests.jsonl").read_text().splitlines()]
     done = [row for row in rows if row["status"] == "ok"]
-    # A request whose first token was out when its node died may fail; nobody else does.
+    # Only a request whose first token was sent before its node died may fail.
     assert len(rows) - len(done) <= 3
     down = [row["node_id"] for row in done if 4.0 < row["t_sent_s"] < 5.8]
     assert down

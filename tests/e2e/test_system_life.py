@@ -1,4 +1,4 @@
-"""The whole system on emulated nodes: it comes up, survives the loss of a node, costs little, leaves nothing."""
+"""The whole system on emulated nodes: it starts, survives the loss of a node, needs few resources, stops completely."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
-import psutil
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from tests.e2e.local_system import LocalSystem
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,15 +29,6 @@ SERVICE_OF = {
 }
 
 
-class Skyshore(Protocol):
-    url: str
-    state: Path
-
-    def __call__(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> Any: ...
-    def json(self, *arguments: str, check: bool = True) -> Any: ...
-    def processes(self) -> dict[str, psutil.Process]: ...
-
-
 def complete(url: str) -> tuple[dict[str, Any], dict[str, str]]:
     body = json.dumps({"model": "auto", "prompt": "The sea is", "max_tokens": 4, "ignore_eos": True}).encode()
     request = urllib.request.Request(f"{url}/v1/completions", body, {"content-type": "application/json"})
@@ -45,7 +37,7 @@ def complete(url: str) -> tuple[dict[str, Any], dict[str, str]]:
         return json.load(answer), {name.lower(): value for name, value in answer.headers.items()}
 
 
-def decided(skyshore: Skyshore) -> int:
+def decided(skyshore: LocalSystem) -> int:
     return len(skyshore.json("decisions", "--count", "1000"))
 
 
@@ -57,7 +49,7 @@ def until(condition: Callable[[], bool], timeout_s: float) -> float:
     return time.monotonic() - began_s
 
 
-def test_status_shows_every_process_serving_and_every_node_alive(emulated: Skyshore) -> None:
+def test_status_shows_every_process_serving_and_every_node_alive(emulated: LocalSystem) -> None:
     status = emulated.json("status")
     assert {process["name"]: process["health"] for process in status["processes"]} == dict.fromkeys(
         ["valkey", "profiler", "scheduler", "edge-1", "edge-2", "cloud-1", "gateway"], "serving"
@@ -70,7 +62,7 @@ def test_status_shows_every_process_serving_and_every_node_alive(emulated: Skysh
     assert "expires in" in table
 
 
-def test_reflection_lists_every_service(emulated: Skyshore) -> None:
+def test_reflection_lists_every_service(emulated: LocalSystem) -> None:
     address = {process["name"]: process["address"] for process in emulated.json("status")["processes"]}
     for name, service in SERVICE_OF.items():
         with grpc.insecure_channel(address[name]) as channel:
@@ -78,13 +70,13 @@ def test_reflection_lists_every_service(emulated: Skyshore) -> None:
         assert listed >= {service, "grpc.health.v1.Health"}, name
 
 
-def test_a_second_system_in_the_same_folder_is_refused(emulated: Skyshore) -> None:
+def test_a_second_system_in_the_same_folder_is_refused(emulated: LocalSystem) -> None:
     second = emulated("up", "--emulated", check=False)
     assert second.returncode == 1
     assert "a system already runs in" in second.stderr
 
 
-def test_decisions_are_listed_and_explained_and_another_policy_takes_over(emulated: Skyshore) -> None:
+def test_decisions_are_listed_and_explained_and_another_policy_takes_over(emulated: LocalSystem) -> None:
     _, headers = complete(emulated.url)
     task_id = headers["x-skyshore-task-id"]
     until(lambda: any(d["task_id"] == task_id for d in emulated.json("decisions")), 100)
@@ -101,7 +93,7 @@ def test_decisions_are_listed_and_explained_and_another_policy_takes_over(emulat
     assert "crystal_ball" in unknown.stderr
 
 
-def test_a_replay_reports_what_it_sent_and_audits_itself(emulated: Skyshore, tmp_path: Path) -> None:
+def test_a_replay_reports_what_it_sent_and_audits_itself(emulated: LocalSystem, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     words = ["--llm", "poisson rate=4 output_tokens=8 prompt_tokens=16 max_output_tokens=16"]
     emulated("traces", "make", str(trace), "--seconds", "8", "--seed", "3", *words)
@@ -116,7 +108,7 @@ def test_a_replay_reports_what_it_sent_and_audits_itself(emulated: Skyshore, tmp
     assert {group["group"] for group in result["by_node"]} <= {"edge-1", "edge-2", "cloud-1"}
 
 
-def test_an_interrupted_replay_keeps_what_it_has(emulated: Skyshore, tmp_path: Path) -> None:
+def test_an_interrupted_replay_keeps_what_it_has(emulated: LocalSystem, tmp_path: Path) -> None:
     trace, report = tmp_path / "long.jsonl", tmp_path / "long.result.json"
     emulated("traces", "make", str(trace), "--seconds", "200", "--llm", "poisson rate=5 output_tokens=4")
     command = [sys.executable, "-m", "cli", "replay", str(trace), "--url", emulated.url]
@@ -133,7 +125,7 @@ def test_an_interrupted_replay_keeps_what_it_has(emulated: Skyshore, tmp_path: P
     assert result["played_s"] < 200
 
 
-def test_idle_control_processes_cost_little(emulated: Skyshore) -> None:
+def test_idle_control_processes_cost_little(emulated: LocalSystem) -> None:
     processes = emulated.processes()
     control = {name: processes[name] for name in ("gateway", "profiler", "scheduler")}
     memory_mb = {name: process.memory_info().rss / 1e6 for name, process in control.items()}
@@ -147,7 +139,7 @@ def test_idle_control_processes_cost_little(emulated: Skyshore) -> None:
     assert sum(share.values()) < 0.05, share
 
 
-def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves_nothing(skyshore: Skyshore) -> None:
+def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves_nothing(skyshore: LocalSystem) -> None:
     skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     processes = skyshore.processes()
     processes.pop("edge-1").kill()
@@ -159,10 +151,10 @@ def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves
     began_s = asked_s = time.monotonic()
     served, slowest_s = set(), 0.0
     while "edge-1" in nodes():
-        served.add(complete(skyshore.url)[1]["x-skyshore-node"])  # none may fail, whoever it was meant for
+        served.add(complete(skyshore.url)[1]["x-skyshore-node"])  # none may fail, whichever node it was sent to first
         before_s, asked_s = asked_s, time.monotonic()
         slowest_s = max(slowest_s, asked_s - before_s)
-        # Between two looks it may have gone; what the machine takes over one of them it may take over a heartbeat, too.
+        # The node may be dropped between two requests. A busy machine may delay a heartbeat as much as a request.
         assert asked_s - began_s < 4.0 + 1.0 + 2 * slowest_s
     for _ in range(10):
         served.add(complete(skyshore.url)[1]["x-skyshore-node"])
@@ -176,7 +168,7 @@ def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves
     assert "nothing runs" in skyshore("down").stderr
 
 
-def test_what_a_killed_launcher_left_is_cleared_up_and_accepted_state_outlives_it(skyshore: Skyshore) -> None:
+def test_what_a_killed_launcher_left_is_cleared_up_and_accepted_state_outlives_it(skyshore: LocalSystem) -> None:
     skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
     task_id = complete(skyshore.url)[1]["x-skyshore-task-id"]
     until(lambda: any(d["task_id"] == task_id for d in skyshore.json("decisions")), 100)
@@ -193,7 +185,7 @@ def test_what_a_killed_launcher_left_is_cleared_up_and_accepted_state_outlives_i
     assert any(decision["task_id"] == task_id for decision in skyshore.json("decisions"))
 
 
-def test_the_demo_plays_on_emulated_nodes_and_stops_what_it_started(skyshore: Skyshore, tmp_path: Path) -> None:
+def test_the_demo_plays_on_emulated_nodes_and_stops_what_it_started(skyshore: LocalSystem, tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="opencv is not installed: pip install -e '.[gateway]'")
     out = tmp_path / "out"
     said = skyshore("demo", "--emulated", "--seconds", "6", "--out", str(out), timeout_s=280)

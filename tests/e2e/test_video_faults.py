@@ -1,4 +1,4 @@
-"""A node is killed with segments in its hands: they are redone elsewhere, and no frame is missing or there twice."""
+"""A node is killed while it has segments: they run again elsewhere; no frame is missing or returned twice."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
-import psutil
 import pytest
 
+from tests.e2e.local_system import LocalSystem
 from tests.fakes.clips import make_clip
 
 pytestmark = pytest.mark.timeout(300)
@@ -20,15 +20,8 @@ FRAMES = 900
 VICTIM = "edge-1"
 
 
-class Skyshore(Protocol):
-    url: str
-
-    def __call__(self, *arguments: str, timeout_s: float = 120, check: bool = True) -> Any: ...
-    def processes(self) -> dict[str, psutil.Process]: ...
-
-
 def test_segments_of_a_killed_node_are_redone_elsewhere_and_no_frame_is_there_twice(
-    skyshore: Skyshore, tmp_path: Path
+    skyshore: LocalSystem, tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path / "long.mp4", frames=FRAMES)
     skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)

@@ -30,7 +30,7 @@ class MemoryStore:
     now_s: Callable[[], float] = time.monotonic
     reachable: bool = True
     dead: list[tuple[str, str]] = field(default_factory=list)
-    """Task id and reason of every buried job."""
+    """Task id and reason of every job in the dead letters."""
 
     def __post_init__(self) -> None:
         self._nodes: dict[str, tuple[Node, NodeStatus, float]] = {}
@@ -125,7 +125,7 @@ class MemoryStore:
         await self.ping()
         self._jobs.pop(job.entry_id, None)
 
-    async def bury_job(self, job: Job, reason: str) -> None:
+    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
         await self.ping()
         if self._jobs.pop(job.entry_id, None):
             self.dead.append((job.task_id, reason))

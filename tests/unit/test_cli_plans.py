@@ -54,7 +54,7 @@ def test_another_camera_leaves_the_llm_requests_as_they_were(tmp_path: Path) -> 
         (["--llm", "azure file=/nowhere.csv"], NotFound, "cannot read /nowhere.csv"),
     ],
 )
-def test_wishes_that_cannot_be_met_are_refused_by_name(
+def test_sources_that_cannot_be_made_are_refused_by_name(
     words: list[str], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     answer = CliRunner().invoke(traces, ["make", str(tmp_path / "x.jsonl"), *words])

@@ -14,7 +14,7 @@ from cloud_node.dsp.cost import (
     feed_flops_per_token,
     pair_flops_per_token,
 )
-from cloud_node.dsp.plan import Planner, Residual, Stage
+from cloud_node.dsp.plan import ModelStage, Planner, Residual
 from cloud_node.dsp.traffic import Traffic, switch_traffic
 from cloud_node.dsp.wire import Wire
 from skyshore.domain.errors import InvalidTask
@@ -24,10 +24,10 @@ SHAPE = (1, 16, 256, 256)
 WHOLE_BYTES = 16 * 256 * 256 * 4
 
 
-def pairs(count: int, channels: int = 256, space: int = 256, time: int = 16) -> list[Stage]:
-    feed = Stage("feed", None, feed_flops_per_token(channels))
-    spatial = Stage("spatial", 2, attention_flops_per_token(channels, space))
-    temporal = Stage("temporal", 1, attention_flops_per_token(channels, time))
+def pairs(count: int, channels: int = 256, space: int = 256, time: int = 16) -> list[ModelStage]:
+    feed = ModelStage("feed", None, feed_flops_per_token(channels))
+    spatial = ModelStage("spatial", 2, attention_flops_per_token(channels, space))
+    temporal = ModelStage("temporal", 1, attention_flops_per_token(channels, time))
     return [spatial, feed, temporal, feed] * count
 
 
@@ -70,7 +70,7 @@ def test_one_frame_cuts_the_batch_for_space_and_space_for_nothing() -> None:
     """T = 1: the temporal stage mixes a single token, so only batch and space are worth cutting."""
     plan = Planner(FABRIC).plan(pairs(1), (2, 1, 256, 256), 2, closed=True)
     assert {step.compute.dim for step in plan.steps} == {0}
-    forced = Planner(FABRIC, dims=(0, 2)).plan([*pairs(1), Stage("batch", 0)], (2, 1, 256, 256), 2)
+    forced = Planner(FABRIC, dims=(0, 2)).plan([*pairs(1), ModelStage("batch", 0)], (2, 1, 256, 256), 2)
     assert (0, 2) in {(a.dim, b.dim) for step in forced.steps for a, b in step.switches}
 
 
@@ -94,7 +94,7 @@ stage_lists = st.lists(st.sampled_from([None, 0, 1, 2]), min_size=1, max_size=5)
 @given(stage_lists, st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.just(4)), st.integers(2, 3))
 def test_no_hand_made_plan_is_faster(wholes: list[int | None], shape: tuple[int, ...], n: int) -> None:
     """Against brute force over every sequence of compute layouts with a residual that moves."""
-    stages = [Stage(f"s{i}", whole, 100.0) for i, whole in enumerate(wholes)]
+    stages = [ModelStage(f"s{i}", whole, 100.0) for i, whole in enumerate(wholes)]
     best = Planner(FABRIC).plan(stages, shape, n)
     for dims in itertools.product((0, 1, 2), repeat=len(stages)):
         if any(dim == stage.whole for dim, stage in zip(dims, stages, strict=True)):
@@ -109,7 +109,7 @@ def test_no_hand_made_plan_is_faster(wholes: list[int | None], shape: tuple[int,
 @settings(max_examples=60)
 @given(stage_lists, st.integers(1, 4), st.booleans())
 def test_every_stage_gets_the_dimension_it_mixes(wholes: list[int | None], n: int, closed: bool) -> None:
-    plan = Planner(FABRIC).plan([Stage("s", whole) for whole in wholes], (3, 5, 7, 4), n, closed=closed)
+    plan = Planner(FABRIC).plan([ModelStage("s", whole) for whole in wholes], (3, 5, 7, 4), n, closed=closed)
     assert all(step.compute.dim != step.stage.whole for step in plan.steps)
     assert all(a.after == b.before for a, b in itertools.pairwise(plan.steps))
     assert not closed or plan.end == plan.start

@@ -18,10 +18,10 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 from pyarrow import parquet
 
 from experiments.figures.comparison import compare
-from experiments.figures.curves import BINS, CurveTally, Timeline
+from experiments.figures.curves import BINS, CurveTally, RequestTimeline
 from experiments.figures.decision_table import DecisionWriter
 from experiments.figures.outcome_table import SCHEMA, OutcomeWriter, read_records
-from experiments.plan.cell import FIXED, FORESIGHT, Cell, CellResult, Driver, at_load
+from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, Cell, CellResult, Driver, at_load
 from experiments.plan.inputs import Inputs
 from experiments.report.tables import comparison_tables, figure_text
 from skyshore.domain.errors import NotFound
@@ -128,7 +128,7 @@ def test_load_scales_the_work_and_nothing_else() -> None:
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 5000), st.floats(0, 60), st.booleans()), max_size=80))
 def test_a_timeline_loses_no_request_and_keeps_its_size(requests: list[tuple[float, float, bool]]) -> None:
-    timeline = Timeline()
+    timeline = RequestTimeline()
     for due_s, lasts_s, met in requests:
         timeline.add(due_s, due_s + lasts_s, met)
     content = timeline.to_json()
@@ -204,22 +204,22 @@ def test_a_comparison_pairs_by_seed_and_says_what_it_cannot_tell() -> None:
 
 
 def test_regret_is_against_the_same_requests_and_is_not_told_twice() -> None:
-    met = {"ours": (0.8, 0.6), FIXED: (0.5, 0.7), FORESIGHT: (0.9, 0.9)}
+    met = {"ours": (0.8, 0.6), BEST_FIXED_ARM: (0.5, 0.7), ORACLE_SCHEDULE: (0.9, 0.9)}
     results = [
-        result(policy, seed, attainment=share, requests=10, met_bound=9.5 if policy == FORESIGHT else None)
+        result(policy, seed, attainment=share, requests=10, met_bound=9.5 if policy == ORACLE_SCHEDULE else None)
         for policy, shares in met.items()
         for seed, share in enumerate(shares)
     ]
     groups = compare(results, tuple(met), "ours")
     ours = groups[0].figures
     assert ours["regret_fixed"].values == pytest.approx({0: -0.3, 1: 0.1})
-    assert ours["regret_foresight"].values == pytest.approx({0: 0.1, 1: 0.3})
+    assert ours["regret_oracle"].values == pytest.approx({0: 0.1, 1: 0.3})
     assert ours["regret_bound"].values == pytest.approx({0: 0.15, 1: 0.35})
     figures, differences = comparison_tables(groups, "ours")
-    assert figures.columns == ("", "ours", "best fixed arm", "foresight")
+    assert figures.columns == ("", "ours", "best fixed arm", "oracle schedule")
     shown = {row[0]: row[1] for row in figures.rows}
     assert shown["regret: bound"].startswith("25.0% ±") and shown["regret: bound"].endswith(" pt")
-    assert "no policies" in figures.note
+    assert "not policies" in figures.note
     assert not [row for row in differences.rows if row[0].startswith("regret")]
 
 

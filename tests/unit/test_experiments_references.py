@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install -e '.[sim]'")
 
-from experiments.plan.cell import FIXED, FORESIGHT, Cell, plan
+from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, Cell, plan
 from experiments.run.bounds import met_bound, servers_of
 from experiments.run.oracle_schedule import rules
 from experiments.run.references import PlacedBefore, best_placements
@@ -79,7 +79,7 @@ def met_by(planned, placements) -> int:
 @pytest.mark.parametrize(("scenario", "load"), [("perllm", 1.0), ("cdio", 1.0)])
 def test_foresight_meets_every_deadline_it_counts_on(papers, scenario, load):
     """Links hold their rate here or are known by their trace; the little jitter of one is kept in hand."""
-    planned = plan(Cell(papers / f"{scenario}.toml", FORESIGHT, 5, load))
+    planned = plan(Cell(papers / f"{scenario}.toml", ORACLE_SCHEDULE, 5, load))
     for placements in rules(planned):
         assert met_by(planned, placements) == pytest.approx(len(placements), rel=0.01)
 
@@ -88,20 +88,20 @@ def test_foresight_meets_every_deadline_it_counts_on(papers, scenario, load):
 def test_policies_lie_below_the_bound_and_hindsight_beats_a_fixed_arm(papers, scenario, load):
     def met(policy: str) -> float:
         figures = run_simulated(Cell(papers / f"{scenario}.toml", policy, 5, load)).figures
-        if policy == FORESIGHT:
+        if policy == ORACLE_SCHEDULE:
             assert figures["met_bound"] >= figures["attainment"] * figures["requests"]
         return figures["attainment"] * figures["requests"]
 
     bound = met_bound(plan(Cell(papers / f"{scenario}.toml", "random", 5, load)))
-    found = {policy: met(policy) for policy in ("least_loaded", "random", FIXED, FORESIGHT)}
+    found = {policy: met(policy) for policy in ("least_loaded", "random", BEST_FIXED_ARM, ORACLE_SCHEDULE)}
     assert max(found.values()) <= bound + 1e-6
-    assert found[FORESIGHT] > found[FIXED]
+    assert found[ORACLE_SCHEDULE] > found[BEST_FIXED_ARM]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_best_of_all_placements_lies_between_hindsight_and_bound(papers, seed):
     """Five requests and two nodes: every way to place them is simulated."""
-    planned = plan(Cell(papers / "two-nodes.toml", FORESIGHT, seed, 1.0))
+    planned = plan(Cell(papers / "two-nodes.toml", ORACLE_SCHEDULE, seed, 1.0))
     planned = replace(planned, schedule=replace(planned.schedule, arrivals=planned.schedule.arrivals[:5]))
     tasks = [arrival.request_id for arrival in planned.schedule.arrivals]
     arms = [server.arm for server in servers_of(planned)]
@@ -109,13 +109,13 @@ def test_the_best_of_all_placements_lies_between_hindsight_and_bound(papers, see
         met_by(planned, {task: arm for task, arm in zip(tasks, chosen, strict=True) if arm is not None})
         for chosen in product((None, *arms), repeat=len(tasks))
     )
-    assert met_by(planned, best_placements(planned, FORESIGHT)) <= best <= met_bound(planned) + 1e-6
+    assert met_by(planned, best_placements(planned, ORACLE_SCHEDULE)) <= best <= met_bound(planned) + 1e-6
 
 
 def test_a_fixed_arm_gets_what_its_quality_allows_and_no_more(papers):
-    planned = plan(Cell(papers / "cdio.toml", FIXED, 5, 1.0))
+    planned = plan(Cell(papers / "cdio.toml", BEST_FIXED_ARM, 5, 1.0))
     floors = {arrival.request_id: arrival.min_quality for arrival in planned.schedule.arrivals}
-    placements = best_placements(planned, FIXED)
+    placements = best_placements(planned, BEST_FIXED_ARM)
     (arm,) = set(placements.values())
     assert all(arm.quality >= floors[task] for task in placements)
     assert len(placements) < len(floors), "no arm of this fleet reaches every floor and keeps most deadlines"

@@ -20,7 +20,7 @@ def test_an_idle_node_may_be_away_as_long_as_it_likes() -> None:
     assert absences.gone(100.5, {"edge:1"}, {"cloud:1"}) == []
 
 
-def test_a_lease_that_comes_back_starts_the_count_anew() -> None:
+def test_a_lease_that_comes_back_starts_the_count_again() -> None:
     absences = Absences()
     absences.gone(0.0, {"edge:1"}, NODES)
     absences.gone(3.0, NODES, NODES)

@@ -13,7 +13,11 @@ ARMS = [
     (VideoSpeed("nanodet", "measured:v", 0.7, 0.04, bytes_per_frame=61_000, frame_stride=2), False),
     (VideoSpeed("nanodet", "measured:v", 0.3, 0.04, bytes_per_frame=12_000, frame_stride=4), True),
 ]
-RESULT = {"clip": "v.avi", "fps": 10.0, "arms": [asdict(speed) | {"frontier": stands} for speed, stands in ARMS]}
+RESULT = {
+    "clip": "v.avi",
+    "fps": 10.0,
+    "arms": [asdict(speed) | {"frontier": on_frontier} for speed, on_frontier in ARMS],
+}
 
 
 def test_the_frontier_is_shown_and_the_spread_is_over_all_arms() -> None:

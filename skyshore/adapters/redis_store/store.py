@@ -235,7 +235,7 @@ class RedisStore:
             pipe.xdel(schema.JOBS, job.entry_id)
             await pipe.execute()
 
-    async def bury_job(self, job: Job, reason: str) -> None:
+    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
         """See StateStore."""
         async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
             pipe.xadd(

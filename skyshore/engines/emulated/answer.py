@@ -16,7 +16,7 @@ UNIT = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EmulatedAnswer:
     """A whole answer, decided before the first token is due."""
 
     prompt_tokens: int
@@ -26,7 +26,7 @@ class Answer:
     """Tokens the sampling would have allowed; a real engine reserves memory for these."""
 
 
-def draft(task_id: str, request: LlmInput, context_tokens: int, mean_tokens: float) -> Answer:
+def draft(task_id: str, request: LlmInput, context_tokens: int, mean_tokens: float) -> EmulatedAnswer:
     """Decide the answer. Its length is `max_tokens` with `ignore_eos`, else exponential around `mean_tokens`.
 
     The length depends on the task id (or the seed) alone, so a replay gets the same one.
@@ -51,7 +51,7 @@ def draft(task_id: str, request: LlmInput, context_tokens: int, mean_tokens: flo
     reason = FinishReason.LENGTH if wanted >= longest else FinishReason.STOP
     if sampling.stop and _cut_at_stop(tokens, sampling.stop):
         reason = FinishReason.STOP
-    return Answer(prompt_tokens, tokens, reason, longest)
+    return EmulatedAnswer(prompt_tokens, tokens, reason, longest)
 
 
 def _prompt_tokens(request: LlmInput) -> int:

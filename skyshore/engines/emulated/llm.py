@@ -11,7 +11,7 @@ from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.node import EngineLoad
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
-from skyshore.engines.emulated.answer import Answer, draft
+from skyshore.engines.emulated.answer import EmulatedAnswer, draft
 from skyshore.engines.emulated.pace import LastSecond, Pace
 from skyshore.nodemodel.llm import LlmBatch, Row
 from skyshore.nodemodel.speed import LlmSpeed
@@ -104,7 +104,7 @@ class EmulatedLlmEngine:
             if not self._stepping.cancelled():
                 self._stepping.result()
 
-    def _admit(self, task: Task, answer: Answer) -> Row:
+    def _admit(self, task: Task, answer: EmulatedAnswer) -> Row:
         reserved = answer.prompt_tokens + answer.longest
         row = Row(task.task_id, answer.prompt_tokens, len(answer.tokens), reserved, self._pace.now_s())
         if not self._batch.offer(row):
@@ -144,7 +144,7 @@ class EmulatedLlmEngine:
                     stream.moved.set()
             self._last_second.add(model_s / pace.scale, run.count, tokens, tokens)
 
-    def _outcome(self, row: Row, answer: Answer) -> WorkerOutcome:
+    def _outcome(self, row: Row, answer: EmulatedAnswer) -> WorkerOutcome:
         scale, end_s = self._pace.scale, self._pace.now_s()
         return WorkerOutcome(
             queue_s=max(0.0, row.admitted_s - row.arrived_s) / scale,
@@ -155,7 +155,7 @@ class EmulatedLlmEngine:
         )
 
 
-def _last_chunk(answer: Answer, begin: int) -> TokenChunk:
+def _last_chunk(answer: EmulatedAnswer, begin: int) -> TokenChunk:
     return TokenChunk(
         "".join(answer.tokens[begin:]),
         len(answer.tokens) - begin,

@@ -47,7 +47,7 @@ class Inferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FrameRequest:
     """One prepared frame that waits."""
 
     planes: NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Batcher:
         self._session = session
         self._max_batch = max_batch
         self._wait_s = wait_s
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[FrameRequest] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._finishers = ThreadPoolExecutor(1, thread_name_prefix="video-finish")
@@ -75,7 +75,7 @@ class Batcher:
         Raises:
             NodeUnavailable: the engine was closed.
         """
-        request = Request(planes, finish)
+        request = FrameRequest(planes, finish)
         with self._changed:
             if self._closed:
                 raise NodeUnavailable("the video engine is closed")
@@ -113,7 +113,7 @@ class Batcher:
             share_s = (time.monotonic() - started_at_s) / len(batch)
             self._finishers.submit(self._finish, batch, answers, started_at_s, share_s)
 
-    def _next_batch(self) -> list[Request]:
+    def _next_batch(self) -> list[FrameRequest]:
         """Wait for work; an empty list means the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or bool(self._waiting))
@@ -125,9 +125,9 @@ class Batcher:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting))
             return []
 
-    def _take(self) -> list[Request]:
+    def _take(self) -> list[FrameRequest]:
         """Take the oldest frame and those behind it of the same size; skip the cancelled ones."""
-        batch: list[Request] = []
+        batch: list[FrameRequest] = []
         while self._waiting and len(batch) < self._max_batch:
             if batch and self._waiting[0].planes.shape != batch[0].planes.shape:
                 break
@@ -136,7 +136,9 @@ class Batcher:
                 batch.append(request)
         return batch
 
-    def _finish(self, batch: Sequence[Request], answers: Sequence[Array], started_at_s: float, share_s: float) -> None:
+    def _finish(
+        self, batch: Sequence[FrameRequest], answers: Sequence[Array], started_at_s: float, share_s: float
+    ) -> None:
         for index, request in enumerate(batch):
             began_s = time.monotonic()
             outputs = {name: answer[index] for name, answer in zip(self._session.outputs, answers, strict=True)}
@@ -148,6 +150,6 @@ class Batcher:
             request.result.set_result(Inferred(detections, started_at_s, share_s + time.monotonic() - began_s))
 
 
-def _stacked(batch: Sequence[Request]) -> Array:
+def _stacked(batch: Sequence[FrameRequest]) -> Array:
     """Planes with a batch axis; those of a single frame are not copied, for the session waits while we hold the GIL."""
     return batch[0].planes[None] if len(batch) == 1 else np.stack([request.planes for request in batch])

@@ -1,7 +1,7 @@
-"""Short clips of what cars do, in classes that no single frame can distinguish.
+"""Short clips of actions of cars, in classes that cannot be distinguished by a single frame.
 
-Every class has the same two cars, drawn from the same sizes, places and colours; classes come as pairs that are each
-other's time reversal, or differ only in how two paths relate. So a frame alone carries next to nothing.
+Every class has two cars, with sizes, places and colours of the same distributions. Classes are pairs that are the time
+reversal of each other, or differ only in the relation of two paths. So a single frame has almost no information.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Street-like clips with exact boxes, drawn from a seed: vehicles, people, occlusion, light, noise, busy phases.
+"""Street clips with exact boxes, drawn from a seed: vehicles, people, occlusion, light, noise, busy phases.
 
-For tests, demos without downloads, and training data whose truth is known. Pictures are plain; what is realistic is how
-objects come and go, hide each other, and how the load changes.
+For tests, demos without downloads, and training data with known ground truth. The pictures are simple. Realistic are
+the movement of the objects, how they hide each other, and how the load changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Sprite:
-    """A kind of object, as rectangles (u1, v1, u2, v2, shade) in its unit box; shade multiplies its own colour."""
+    """A kind of object: rectangles (u1, v1, u2, v2, shade) in its unit box; `shade` multiplies its colour."""
 
     label: str
     aspect: float
@@ -28,8 +28,8 @@ class Sprite:
     parts: tuple[tuple[float, float, float, float, float], ...]
 
 
-# Left and right mirror each other: one frame must not say which way an object goes. Parts touch all four edges of the
-# unit box, so that boxes are tight.
+# Sprites are symmetric: one frame must not show the direction of an object. Parts touch all four edges of the unit
+# box, so that boxes are tight.
 CAR = Sprite(
     "car",
     2.0,
@@ -62,7 +62,7 @@ PERSON = Sprite(
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One object and its path: per frame the box centre and lower edge in pixels, and its height."""
+    """One object and its path: centre and lower edge of its box and its height, in pixels per frame."""
 
     sprite: Sprite
     colour: Colour
@@ -81,7 +81,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Frames with their truth."""
+    """Frames with their ground truth."""
 
     frames: Frames
     """RGB, [T, H, W, 3]."""
@@ -89,14 +89,14 @@ class Clip:
     truth: tuple[FrameDetections, ...]
     """Boxes of whole objects, clipped to the picture, score 1. Objects less than a quarter visible are left out."""
     visible: tuple[tuple[float, ...], ...]
-    """Share of each box's pixels that can be seen, in the order of `truth`."""
+    """Visible share of the pixels of each box, in the order of `truth`."""
     busy: tuple[bool, ...]
-    """Whether a frame lies in a busy phase."""
+    """For each frame, whether it is in a busy phase."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreetSpec:
-    """What a street clip looks like and how much happens in it."""
+    """Size, traffic, light and noise of a street clip."""
 
     width: int = 640
     height: int = 360
@@ -105,26 +105,26 @@ class StreetSpec:
     calm_arrivals_per_s: float = 0.4
     busy_arrivals_per_s: float = 3.0
     phase_s: float = 3.0
-    """Mean length of a calm or busy phase; exponential."""
+    """Mean length of a calm or busy phase in seconds; exponential."""
     light: float = 1.0
     """1 is noon, 0.25 night."""
     light_drift: float = 0.1
-    """Relative swing of the light over the clip, as from clouds."""
+    """Relative change of the light over the clip, as by clouds."""
     noise: float = 4.0
     """Standard deviation of sensor noise in 8-bit steps."""
     occluders: int = 3
-    """Trees and kiosks between camera and street."""
+    """Number of trees and kiosks between camera and street."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """A way along the street: everything on it goes one direction at one speed, so nothing runs into anything."""
+    """A lane of the street. Its objects move in one direction at one speed, so that they do not collide."""
 
     sprites: tuple[Sprite, ...]
     bottom: float
     """Lower edge of its objects, as a share of the picture's height."""
     height: float
-    """Height of its objects, likewise."""
+    """Height of its objects, as a share of the height of the picture."""
     direction: int
 
 
@@ -160,15 +160,15 @@ def _phases(spec: StreetSpec, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def _traffic(lane: _Lane, spec: StreetSpec, busy: NDArray[np.bool_], rng: np.random.Generator) -> list[Actor]:
-    """Objects of one lane: arrivals at the phase's rate, begun early so that frame 0 is not empty."""
+    """Objects of one lane: arrivals at the phase's rate, started before frame 0, so that it is not empty."""
     walking = lane.sprites == (PERSON,)
     height = lane.height * spec.height
     speed = float(spec.width / (rng.uniform(8, 12) if walking else rng.uniform(2.5, 4.5)) / spec.fps)
     reach = height * max(sprite.aspect for sprite in lane.sprites)
-    lead = round((spec.width + 2 * reach) / speed)
-    rates = np.concatenate((np.full(lead, busy[0]), busy))
+    early_frames = round((spec.width + 2 * reach) / speed)
+    rates = np.concatenate((np.full(early_frames, busy[0]), busy))
     chance = np.where(rates, spec.busy_arrivals_per_s, spec.calm_arrivals_per_s) / spec.fps / len(_LANES)
-    starts = np.flatnonzero(rng.random(len(chance)) < chance) - lead
+    starts = np.flatnonzero(rng.random(len(chance)) < chance) - early_frames
     actors: list[Actor] = []
     clear = float("-inf")
     times = np.arange(spec.frame_count, dtype=np.float64)
@@ -186,7 +186,7 @@ def _traffic(lane: _Lane, spec: StreetSpec, busy: NDArray[np.bool_], rng: np.ran
 
 
 def random_colour(rng: np.random.Generator) -> Colour:
-    """Neither black nor white, so that it shows against road and sky."""
+    """A random colour that is visible on road and sky."""
     red, green, blue = rng.integers(60, 240, 3)
     return int(red), int(green), int(blue)
 

@@ -1,4 +1,8 @@
-"""One life of a rank group: from the first rank's hello to the first failure. Decides; the group does."""
+"""One run of the rank processes: from the first connection to the first failure.
+
+The session decides who may join, which ranks work on which job and when all is over; `group` starts and stops the
+processes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from skyshore.domain import errors
 from skyshore.domain.errors import Internal, NodeUnavailable, SkyshoreError
 
 _FATAL = ("NodeUnavailable", "DeadlineExceeded")
-"""What a rank reports when a peer failed it. It leaves then, for its process group is of no more use."""
+"""Errors of a rank whose peer failed. The rank leaves, because its process group cannot be used again."""
 
 
 @dataclass(slots=True)
@@ -28,8 +32,8 @@ class Member:
 
 
 @dataclass(slots=True)
-class Job:
-    """Work under way on some ranks; over when all of them replied."""
+class RankJob:
+    """A job that runs on some ranks; it ends when all of them have replied."""
 
     number: int
     ranks: tuple[int, ...]
@@ -40,14 +44,14 @@ class Job:
     failure: SkyshoreError | None = None
 
 
-class Generation:
-    """Members, their jobs, and whether all is well. Must be made inside a running event loop."""
+class RankSession:
+    """The connected ranks and their jobs. Create it inside a running event loop."""
 
     def __init__(self, size: int, token: str, run: str | None, stall_s: float) -> None:
-        """`run` is what ranks must call their launch; None takes whatever the first one says."""
+        """`run` is the name of the launch that ranks must give; None accepts the one that the first rank gives."""
         self._size, self._token, self._run, self._stall_s = size, token, run, stall_s
         self._members: dict[int, Member] = {}
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, RankJob] = {}
         self._free: set[int] = set()
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -66,10 +70,10 @@ class Generation:
         return self._size - len(self._free) if self.ready.done() else 0
 
     def admit(self, hello: Mapping[str, Any], writer: asyncio.StreamWriter) -> Member:
-        """Take a rank in.
+        """Accept a rank.
 
         Raises:
-            NodeUnavailable: it does not belong here. A wrong world size breaks the generation: no other will come.
+            NodeUnavailable: it does not belong to this group. A wrong world size ends the session.
         """
         if hello.get("token") != self._token:
             raise NodeUnavailable("wrong token")
@@ -78,17 +82,19 @@ class Generation:
             raise NodeUnavailable(f"this rank belongs to run {run}, the group is in run {self._run}")
         rank, world_size = int(hello["rank"]), int(hello["world_size"])
         if world_size != self._size:
-            reason = f"rank {rank} comes from a world of {world_size}, this group has {self._size} ranks; start as many"
+            reason = (
+                f"rank {rank} comes from a world of {world_size}, this group has {self._size} ranks; start that many"
+            )
             self.fail(reason)
             raise NodeUnavailable(reason)
         if rank in self._members or not 0 <= rank < self._size:
-            raise NodeUnavailable(f"there is a rank {rank} already, or none is wanted")
+            raise NodeUnavailable(f"rank {rank} is connected already, or out of range")
         self._run = run
         self._members[rank] = Member(rank, int(hello["pid"]), writer)
         return self._members[rank]
 
     def receive(self, member: Member, message: Message) -> None:
-        """Act on what a rank said."""
+        """Handle a message of a rank."""
         if message.head.get("ready"):
             member.ready = True
             if len(self._members) == self._size and all(other.ready for other in self._members.values()):
@@ -97,7 +103,7 @@ class Generation:
             return
         job = self._jobs.get(int(message.head["job"]))
         if job is None or member.rank not in job.waiting:
-            self.fail(f"rank {member.rank} answered a job it was not given")
+            self.fail(f"rank {member.rank} answered a job that it did not get")
             return
         job.waiting.discard(member.rank)
         if message.head.get("error") in _FATAL:
@@ -111,7 +117,7 @@ class Generation:
             self._finish(job)
 
     def fail(self, reason: str) -> None:
-        """End this generation; its jobs fail with `NodeUnavailable`, its members are cut off."""
+        """End this session: its jobs fail with `NodeUnavailable`, its connections are closed."""
         if self.broken.done():
             return
         self.broken.set_result(reason)
@@ -131,12 +137,12 @@ class Generation:
     ) -> NDArray[Any]:
         """Give each of `len(parts)` free ranks its part, and wait for the answer.
 
-        Jobs start in the order of their calls, so that one which needs many ranks is not overtaken for ever. Ranks
-        whose caller gave up stay busy until they reply or count as stalled.
+        Jobs start in the order of their calls, so a job that needs many ranks does not starve. Ranks whose caller was
+        cancelled stay busy until they reply or stall.
 
         Raises:
             NodeUnavailable: a rank died or stalled.
-            SkyshoreError: what the ranks refused with.
+            SkyshoreError: the error that the ranks reported.
         """
         ranks = await self._acquire(len(parts))
         loop = asyncio.get_running_loop()
@@ -146,10 +152,10 @@ class Generation:
             "timeout_s": min(timeout_s, self._stall_s),
             "request": dict(request),
         }
-        job = Job(number, ranks, loop.time() + self._stall_s, loop.create_future(), set(ranks))
+        job = RankJob(number, ranks, loop.time() + self._stall_s, loop.create_future(), set(ranks))
         self._jobs[number] = job
         writers = [self._members[rank].writer for rank in ranks]
-        # All parts are handed over before the first wait: a caller who gives up leaves no rank without its part.
+        # All parts are written before the first wait: a cancelled caller leaves no rank without its part.
         for writer, part in zip(writers, parts, strict=True):
             writer.writelines(encode_message(Message(head, part)))
         try:
@@ -170,7 +176,7 @@ class Generation:
             self._free.difference_update(ranks)
             return ranks
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: RankJob) -> None:
         del self._jobs[job.number]
         self._free.update(job.ranks)
         self._changed.set()
@@ -185,7 +191,7 @@ class Generation:
 
 
 def _error(head: Mapping[str, Any]) -> SkyshoreError:
-    """The error a rank reported, as its own kind where the house knows it."""
+    """The error a rank reported, of its own class if that is a domain error."""
     kind = getattr(errors, str(head["error"]), Internal)
     known = isinstance(kind, type) and issubclass(kind, SkyshoreError)
     return kind(str(head["message"])) if known else Internal(str(head["message"]))
