@@ -1,10 +1,11 @@
 """`skyshore bench scheduler`: what one decision costs, and what the core around it adds.
 
-Per policy and number of arms: the policy alone on ready-made arms, by the call that the core makes (`select_few` up to
-`FEW` arms, `select` above), and a whole `TaskArrived` through the core (eligibility, estimates, policy, reservation,
-record). Policies take turns within every repeat. Beside them two bounds: the same filter and argmin in bare numpy, and,
-for the bandit index alone, `mabwiser`'s UCB1 with as many arms, which filters nothing. One core, one thread; the
-garbage collector is off while the clock runs.
+Per policy and number of arms: the policy's rule alone on ready-made estimates, in the form that the core uses for so
+many arms (plain Python below `MANY_ARMS`, machine code from there on, where numba is installed), and a whole
+`TaskArrived` with its `TaskFinished` through the core (eligibility, estimates, rule, reservation, learning). Policies
+take turns within every repeat. Beside them two bounds: the same filter and argmin in bare numpy, and, for the bandit
+index alone, `mabwiser`'s UCB1 with as many arms, which filters nothing. One core, one thread; the garbage collector is
+off while the clock runs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from skyshore.domain.node import Arm, Link, Node, NodeStatus, Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
-from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, FewArms, Policy
-from skyshore.policies.registry import create_policy
-from skyshore.scheduling.core import CoreSettings, SchedulerCore
-from skyshore.scheduling.eligibility import capable_rows
-from skyshore.scheduling.estimates import estimate_arms
+from skyshore.policies.kernel_policy import KernelPolicy
+from skyshore.policies.protocol import REFUSED, Arms, Context
+from skyshore.rules.choose import decide
+from skyshore.rules.kernel import can_compile
+from skyshore.scheduling.core import MANY_ARMS, CoreSettings, SchedulerCore
 from skyshore.scheduling.events import LinkChanged, NodeReported, TaskArrived, TaskFinished
-from skyshore.scheduling.few_arms import FEW, EstimatedFew, capable_few
 
 POLICIES = ("least_loaded", "cs_ucb", "skyshore")
 AIMS_US = {8: 30.0, 1_000: 80.0, 10_000: 400.0}
@@ -50,14 +50,13 @@ def run() -> BenchResult:
 def _decisions(number: int, aim_us: float, missing: list[str]) -> list[Metric]:
     calls = 300 if number < 10_000 else 60
     cores = {name: _core(name, number) for name in POLICIES}
-    arms, few, context = _arms(cores[POLICIES[0]])
-    call = "select_few" if few else "select"
-    ready = {name: _trained(name, arms, context) for name in POLICIES}
+    form = "compiled" if cores[POLICIES[0]].fleet.arrays else "plain"
+    arms, context = _arms(cores[POLICIES[0]])
     steps: dict[str, Callable[[int], object]] = {"numpy": lambda _: _bare(arms, context)}
     if number < 10_000 and (peer := _mabwiser(number, missing)):
         steps["mabwiser"] = peer
     for name in POLICIES:
-        steps[f"select.{name}"] = _select(ready[name], context, few or arms)
+        steps[f"select.{name}"] = _select(cores[name])
         steps[f"place.{name}"] = _place(cores[name])
     samples: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(REPEATS):
@@ -68,10 +67,10 @@ def _decisions(number: int, aim_us: float, missing: list[str]) -> list[Metric]:
         aim = Aim(aim_us) if name != "least_loaded" else None
         select = samples[f"select.{name}"]
         bound = ("bare numpy filter and argmin", samples["numpy"])
-        unit, note = "µs", f"{number} arms, as the core asks: {call} on estimates ready-made"
+        unit, note = "µs", f"{number} arms, {form}, on estimates ready-made"
         metrics.append(
             Metric.of_repeats(
-                f"{call} {name} {number}", select, unit, against=bound[0], against_samples=bound[1], aim=aim, note=note
+                f"select {name} {number}", select, unit, against=bound[0], against_samples=bound[1], aim=aim, note=note
             )
         )
         place = samples[f"place.{name}"]
@@ -80,7 +79,7 @@ def _decisions(number: int, aim_us: float, missing: list[str]) -> list[Metric]:
         peer_name = f"mabwiser {metadata.version('mabwiser')} UCB1 predict"
         metrics.append(
             Metric.of_repeats(
-                f"{call} cs_ucb {number} beside a bandit library",
+                f"select cs_ucb {number} beside a bandit library",
                 samples["select.cs_ucb"],
                 "µs",
                 against=peer_name,
@@ -126,16 +125,18 @@ def _core(policy: str, number: int) -> SchedulerCore:
         tier = Tier.CLOUD if index % 6 == 5 else Tier.EDGE
         core.handle(NodeReported(0.0, Node(name, tier, "127.0.0.1:1", (arm,)), NodeStatus(name, capacity=64)))
         core.handle(LinkChanged(0.0, name, Link(12.5e6, 25e6, 0.01, 1e-8)))
+    if can_compile() and number >= MANY_ARMS:
+        core.use_compiled()
+    step = _place(core)
+    for task in range(2 * number if number < 1_000 else 200):  # so that no shortcut for the unknown is measured
+        step(task)
     return core
 
 
-def _arms(core: SchedulerCore) -> tuple[Arms, FewArms | None, Context]:
-    """All arms as columns and, where the core takes them so, in plain numbers, which the first call works out."""
-    context = Context(1.0, TASK, PROFILE)
-    table, columns = core.fleet.table(TaskKind.LLM), core.fleet.columns
-    assert table is not None, "the fleet was just built"
-    few = EstimatedFew(table, columns, capable_few(table, context), context) if len(table.rows) <= FEW else None
-    return estimate_arms(table, columns, capable_rows(table, context), context), few, context
+def _arms(core: SchedulerCore) -> tuple[Arms, Context]:
+    """All arms as columns, as a policy in Python sees them."""
+    fleet = core.fleet
+    return fleet.tables[TaskKind.LLM].options(fleet.options, fleet.arm_count).copy(), Context(1.0, TASK, PROFILE)
 
 
 def _outcome(task_id: str, arm_id: str, node_id: str) -> Outcome:
@@ -143,24 +144,16 @@ def _outcome(task_id: str, arm_id: str, node_id: str) -> Outcome:
     return Outcome(task_id, arm_id, node_id, OutcomeStatus.OK, 3.0, 1.8, 6.0, worker=worker)
 
 
-def _trained(name: str, arms: Arms, context: Context) -> Policy:
-    """A policy that has seen an outcome of every arm, so that no shortcut for the unknown is measured."""
-    policy = create_policy(name, np.random.default_rng(0))
-    for index in range(len(arms)):
-        arm = arms.estimate(index)
-        outcome = _outcome(f"t{index}", arm.arm_id, arm.node_id)
-        policy.update(Feedback(2.0, context, arm, outcome, reward=-0.5))
-    return policy
-
-
-def _select(policy: Policy, context: Context, arms: Arms | FewArms) -> Callable[[int], object]:
-    if isinstance(arms, Arms):
-        return lambda _: policy.select(context, arms)
-    return lambda _: policy.select_few(context, arms)
+def _select(core: SchedulerCore) -> Callable[[int], object]:
+    """The rule of a policy on the estimates that the core made last."""
+    fleet, policy = core.fleet, core.policy
+    assert isinstance(policy, KernelPolicy), "the policies of this bench are kernels"
+    rule, demand = fleet.kernel(decide), core.demand
+    return lambda _: rule(policy.state, demand, fleet.options)
 
 
 def _place(core: SchedulerCore) -> Callable[[int], object]:
-    """Arrival after arrival; each is finished at once, untimed work being impossible to leave out otherwise."""
+    """Arrival after arrival; each is finished at once, because untimed work cannot be left out otherwise."""
     arrivals = iter(range(10_000_000))
 
     def step(_: int) -> None:

@@ -1,7 +1,10 @@
-"""Speed of the simulator on one core: the engine alone beside SimPy, then fleets through the live scheduler's core.
+"""Speed of the simulator on one core: shipped scenarios under several policies, then fleets beside SimPy, then growth.
 
-SimPy's model is a bare queue: no links, no energy, no deadlines, no scheduler. What a whole fleet costs beside it is
-printed too. Then how cost and memory grow with requests and with nodes (`benchmarks.sim_scale`).
+Both forms of the same kernels are timed: plain Python, and machine code where numba is installed. With
+`SKYSHORE_BENCH_BEFORE` set to a checkout of an earlier commit, that commit's simulator takes turns with this one on the
+same scenarios, each in a process of its own (`benchmarks.sim_scenarios`).
+
+SimPy's model is a bare queue: no links, no energy, no deadlines, no scheduler.
 """
 
 from __future__ import annotations
@@ -16,99 +19,75 @@ from typing import Any
 import numpy as np
 
 from benchmarks.result import Aim, BenchResult, Metric
-from benchmarks.sim_scale import HAS_NUMBA, compiled_fleet, fleet, scale
-from simulator.servers import VideoServer
-from simulator.timeline import Timeline
+from benchmarks.sim_scale import forms, scale, simulate
+from benchmarks.sim_scenarios import scenarios
 from skyshore.domain.task import TaskKind
-from skyshore.nodemodel.speed import VideoSpeed
-from skyshore.nodemodel.video import Segment
+from skyshore.rules.kernel import can_compile
 
 REPEATS = 5
 SERVERS = 8
 LOAD = 0.8
 QUEUE_REQUESTS = 50_000
-FLEET_REQUESTS = 10_000
-COMPILED_REQUESTS = 100_000
+FLEET_REQUESTS = {"plain": 5_000, "compiled": 100_000}
 SIMPY = "simpy"
 CASES = (
     ("least_loaded", TaskKind.VIDEO_DETECT, Aim(150_000, "at_least")),
     ("cs_ucb", TaskKind.VIDEO_DETECT, Aim(40_000, "at_least")),
+    ("skyshore", TaskKind.VIDEO_DETECT, Aim(25_000, "at_least")),
     ("least_loaded", TaskKind.LLM, Aim(10_000, "at_least")),
 )
 
 
 def run(*, quick: bool = False) -> BenchResult:
-    """Alternate engines and SimPy; CPU seconds, so that other processes on the core count less. `quick`: one repeat."""
+    """Alternate forms and SimPy; CPU seconds, so that other processes on the core count less. `quick`: one repeat."""
     repeats = 1 if quick else REPEATS
     missing = []
     if not util.find_spec(SIMPY):
         missing.append("simpy is not installed: pip install 'simpy>=4.1,<5'")
-    if not HAS_NUMBA:
+    if not can_compile():
         missing.append("numba is not installed: pip install 'skyshore[sim]'")
-    ours: list[float] = []
-    theirs: list[float] = []
-    for repeat in range(repeats):
-        work = _Work.drawn(repeat)
-        ours.append(_rate(partial(_shortest_queue, work), QUEUE_REQUESTS))
-        if util.find_spec(SIMPY):
-            theirs.append(_rate(partial(_simpy_shortest_queue, work), QUEUE_REQUESTS))
-    results = [
-        Metric.of_repeats(
-            "queueing engine, join the shortest of 8 queues",
-            ours,
-            "requests/s",
-            against=f"simpy {metadata.version(SIMPY)}, the same queues" if theirs else "",
-            against_samples=theirs,
-        )
-    ]
-    if HAS_NUMBA:
-        start_s = time.process_time()
-        compiled_fleet("cs_ucb", TaskKind.LLM, 0, 10)
-        seconds = time.process_time() - start_s
-        note = "once for each version of the sources, then kept: well under a second where it was made before"
-        results.append(Metric("compiled: making or loading the machine code", seconds, "s", note=note))
+    theirs = [_rate(partial(_simpy_shortest_queue, _Work.drawn(repeat)), QUEUE_REQUESTS) for repeat in range(repeats)]
+    results = [] if quick else scenarios(repeats, missing)
     for case in CASES:
-        results += _fleets(*case, repeats, theirs)
+        results += _fleets(*case, repeats, theirs if util.find_spec(SIMPY) else [])
     results += scale(quick=quick)
     settings: dict[str, str | int | float | bool | None] = {
         "servers": SERVERS,
         "load": LOAD,
-        "requests": QUEUE_REQUESTS,
-        "fleet_requests": FLEET_REQUESTS,
-        "compiled_requests": COMPILED_REQUESTS,
+        "queue_requests": QUEUE_REQUESTS,
+        "plain_requests": FLEET_REQUESTS["plain"],
+        "compiled_requests": FLEET_REQUESTS["compiled"],
         "quick": quick,
     }
     return BenchResult("sim", settings, repeats, tuple(results), tuple(missing))
 
 
 def _fleets(policy: str, kind: TaskKind, aim: Aim, repeats: int, theirs: list[float]) -> list[Metric]:
-    """A whole fleet of eight on each engine, by turns."""
-    rates: dict[str, list[float]] = {"plain": [], "compiled": []}
+    """A whole fleet of eight in each form, by turns. The faster form has to meet the aim."""
+    rates: dict[str, list[float]] = {form: [] for form in forms()}
+    for form in forms():
+        simulate(form, policy, kind, 0, 100)  # makes or loads the machine code
     for repeat in range(repeats):
-        rates["plain"].append(_rate(partial(fleet, policy, kind, repeat, FLEET_REQUESTS), FLEET_REQUESTS))
-        if HAS_NUMBA:
-            simulate = partial(compiled_fleet, policy, kind, repeat, COMPILED_REQUESTS)
-            rates["compiled"].append(_rate(simulate, COMPILED_REQUESTS))
+        for form, samples in rates.items():
+            requests = FLEET_REQUESTS[form]
+            samples.append(_rate(partial(simulate, form, policy, kind, repeat, requests), requests))
     level = "token level" if kind is TaskKind.LLM else "request level"
-    # An aim is one for the simulator, so the faster engine has to meet it.
-    judged = "compiled" if HAS_NUMBA else "plain"
     return [
         Metric.of_repeats(
-            f"{engine}: fleet of 8, {level}, {policy}",
+            f"{form}: fleet of 8, {level}, {policy}",
             samples,
             "requests/s",
-            against="simpy, bare queues" if theirs else "",
+            against=f"simpy {metadata.version(SIMPY)}, bare queues" if theirs else "",
             against_samples=theirs,
-            aim=aim if engine == judged else None,
+            aim=aim if form == forms()[-1] else None,
         )
-        for engine, samples in rates.items()
-        if samples
+        for form, samples in rates.items()
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The same arrivals and service times for both engines."""
+    """Arrivals and service times."""
 
     times: list[float]
     seconds: list[float]
@@ -120,37 +99,15 @@ class _Work:
         return cls(times.tolist(), rng.exponential(1.0, QUEUE_REQUESTS).tolist())
 
 
-def _rate(simulate: Callable[[], None], requests: int) -> float:
+def _rate(work: Callable[[], None], requests: int) -> float:
     start_s = time.process_time()
-    simulate()
-    return requests / (time.process_time() - start_s)
-
-
-def _shortest_queue(work: _Work) -> None:
-    timeline = Timeline()
-    speed = VideoSpeed("m", "modelled:bench", slots=1, queue=QUEUE_REQUESTS)
-    backlog = [0] * SERVERS
-
-    def server(number: int) -> VideoServer:
-        def done(_: Segment) -> None:
-            backlog[number] -= 1
-
-        return VideoServer(speed, timeline, done)
-
-    servers = [server(number) for number in range(SERVERS)]
-
-    def arrive(index: int) -> None:
-        shortest = backlog.index(min(backlog))
-        backlog[shortest] += 1
-        servers[shortest].offer(Segment("", work.seconds[index], work.times[index]))
-        if index + 1 < QUEUE_REQUESTS:
-            timeline.at(work.times[index + 1], arrive, index + 1)
-
-    timeline.at(work.times[0], arrive, 0)
-    timeline.run()
+    work()
+    return requests / max(time.process_time() - start_s, 1e-9)
 
 
 def _simpy_shortest_queue(work: _Work) -> None:
+    if not util.find_spec(SIMPY):
+        return
     import simpy  # noqa: PLC0415 - a peer, present in some environments only
 
     env = simpy.Environment()

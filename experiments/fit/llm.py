@@ -23,19 +23,19 @@ from skyshore.report.request_record import RequestRecord
 Floats = NDArray[np.float64]
 
 FLOOR_S = 0.02
-"""Errors count relative to what was seen, but not below this: timers and schedulers blur what is shorter."""
+"""Errors are relative to the measured time, but to no less than this: shorter times are not measured exactly."""
 SMALLEST_S = 1e-7
 STEPS = (0.1, 0.02)
-"""Of a figure, to see what it does to the times: batches change in leaps, so a glance afar comes first."""
+"""Steps of the logarithm of a parameter for its slope. Batches change in jumps, so a large step comes first."""
 ROUNDS = 30
 STEEPEST, GENTLEST = 1e6, 1e-6
 """Bounds of the damping."""
 ENOUGH = 1e-5
-"""Share by which the error must still fall for another round."""
+"""Relative decrease of the error below which the fit ends."""
 ROW_MULTIPLES = (1, 2)
 """Paddings of a decode run that are tried (`LlmSpeed.row_multiple`)."""
 FIRST_CONTENTIONS = (0.05, 0.5)
-"""Where to begin: from one alone, a slow row may be taken for a busy neighbour."""
+"""Start values of the contention. With a single one, a slow row can be mistaken for contention."""
 FIGURES = 3
 """Of one engine."""
 
@@ -48,7 +48,7 @@ class _Seen:
     prompt: Sequence[int]
     output: Sequence[int]
     first_s: Floats
-    """From there to the first token, queue included: an engine may say otherwise when a request began."""
+    """From arrival to the first token, queueing included."""
     compute_s: Floats
 
     @classmethod
@@ -75,7 +75,7 @@ class Fitted:
 
 
 def fit_engines(rows: Sequence[Sequence[RequestRecord]], stated: Sequence[LlmSpeed]) -> Fitted:
-    """Each engine's `stated` with the times that explain its `rows` best; slots, turns and memory are as stated."""
+    """Each engine's `stated` speed with the times that fit its `rows` best; slots, batching and memory stay."""
     seen = [_Seen.of(some) for some in rows]
     contentions = [(first,) for first in FIRST_CONTENTIONS] if len(seen) > 1 else [()]
     found = [
@@ -118,7 +118,7 @@ def _descend(
 
 
 def _errors(seen: Sequence[_Seen], fitted: Fitted) -> Floats:
-    """[2n]: relative errors of first tokens and decodings when the engines were so fast."""
+    """Shape (2n,): relative errors of the time to the first token and of the decode time at these speeds."""
     found = []
     for each, (first_s, compute_s) in zip(seen, _played(seen, fitted), strict=True):
         found.append((first_s - each.first_s) / np.maximum(each.first_s, FLOOR_S))
@@ -127,7 +127,7 @@ def _errors(seen: Sequence[_Seen], fitted: Fitted) -> Floats:
 
 
 def _cost(errors: Floats) -> float:
-    """Squares for small errors, straight for large ones: one request that was held up must not bend the model."""
+    """Huber loss: squared for small errors, linear for large ones, so that one outlier does not change the fit."""
     size = np.abs(errors)
     return float(np.where(size < 0.1, size * size, 0.2 * size - 0.01).sum())
 
@@ -142,7 +142,7 @@ def _at(stated: Sequence[LlmSpeed], logs: Floats) -> Fitted:
 
 
 def _first_guess(seen: _Seen) -> list[float]:
-    """Half of the fastest token for the iteration, the rest shared out: good enough to begin with."""
+    """Start values, from the fastest token and the median time per prompt token."""
     steps = np.maximum(np.array(seen.output) - 1, 1)
     fastest_s = max(float(np.percentile(seen.compute_s / steps, 5)), SMALLEST_S)
     per_token_s = float(np.median(seen.first_s / np.array(seen.prompt)))
@@ -150,8 +150,8 @@ def _first_guess(seen: _Seen) -> list[float]:
 
 
 def _played(seen: Sequence[_Seen], fitted: Fitted) -> list[tuple[Floats, Floats]]:
-    """Seconds to the first token and of decoding for every request, had it come when it did."""
-    # Nobody is turned away: each of them was answered.
+    """Time to the first token and decode time in seconds of every request, simulated with its measured arrival."""
+    # The queue holds every request: each of them was answered.
     roomy = [replace(speed, queue=len(each.output)) for each, speed in zip(seen, fitted.speeds, strict=True)]
     engines, rows = SharedEngines(roomy, fitted.contention), list[list[Row]]()
     for number, (each, speed) in enumerate(zip(seen, fitted.speeds, strict=True)):
@@ -171,5 +171,5 @@ def _played(seen: Sequence[_Seen], fitted: Fitted) -> list[tuple[Floats, Floats]
 
 
 def _arrived_s(row: RequestRecord) -> float:
-    """At the engine, but for the way back of the answer, which is the same for all."""
+    """Arrival at the engine, except for the network delay of the answer, which is the same for all."""
     return row.t_intended_s + row.latency_s - row.worker.compute_s - row.worker.prefill_s - row.worker.queue_s

@@ -88,6 +88,11 @@ class SchedulerCore:
         return self._policy
 
     @property
+    def demand(self) -> Record:
+        """The task that was decided on last."""
+        return self._demands[0]
+
+    @property
     def tick_every_s(self) -> float:
         """How often the driver should send a Tick under the policy in force."""
         return min(self.slot_s or 1.0, 1.0)
