@@ -68,7 +68,7 @@ def scale(*, quick: bool = False) -> list[Metric]:
     return metrics
 
 
-def simulate(form: str, policy: str, kind: TaskKind, seed: int, requests: int, nodes: int = 8) -> None:
+def simulate(form: str, policy: str, kind: TaskKind, seed: int, requests: int, *, nodes: int = 8) -> None:
     """Simulate so many requests, which come as records; the ends of tasks are counted as records."""
     arrays, latency, ended = form == "compiled", LogHistogram(), 0
     run = build(_scenario(policy, seed, nodes), Path(), arrays=arrays)
@@ -86,7 +86,7 @@ def _scenario(policy: str, seed: int, nodes: int) -> Scenario:
 def _micros(form: str, nodes: int, requests: int) -> float:
     """The building of the fleet included."""
     start_s = time.process_time()
-    simulate(form, "least_loaded", TaskKind.VIDEO_DETECT, 0, requests, nodes)
+    simulate(form, "least_loaded", TaskKind.VIDEO_DETECT, 0, requests, nodes=nodes)
     return (time.process_time() - start_s) / requests * 1e6
 
 

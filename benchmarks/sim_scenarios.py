@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def _now(path: Path, policy: str, form: str) -> float:
 
 def _before(path: Path, policy: str, form: str) -> float:
     del form
-    from simulator.app import schedule_of  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+    schedule_of = import_module("simulator.app").schedule_of
 
     from simulator.build import build  # noqa: PLC0415
     from simulator.garbage import rare_collections  # noqa: PLC0415
