@@ -1,0 +1,100 @@
+"""The forecast of one arm: the latency and the joules of a task there. See `policies.skyshore`."""
+
+from __future__ import annotations
+
+import math
+
+from skyshore.rules.arm_model import LEAST_JOULES_SHARE, failure_weight, predicted_latency_s, stated_joules
+from skyshore.rules.kernel import kernel
+from skyshore.rules.records import Floats, Options, Record
+
+BLOCK = 128
+"""Numbers that `pairwise_sum` adds without halving."""
+
+
+@kernel
+def startup_times(estimate: Record, node: Record, engine_free_at_s: float, now_s: float) -> tuple[float, float, float]:
+    """Seconds until the task's bytes are there, until its engine is free too, and of others' tasks before it.
+
+    The core states the queue of the whole node. Tasks of ours on an engine that serves one at a time are in
+    `engine_free_at_s`, so only the share of tasks that others sent remains.
+    """
+    sent_s, queue_s = estimate.transmission_s, estimate.queue_s
+    wait_s, s_per_byte = node.free_at_s - now_s, node.s_per_byte
+    if wait_s > 0.0:
+        sent_s += wait_s
+    if s_per_byte > 0.0:
+        sent_s += estimate.up_bytes * (s_per_byte - 1.0 / estimate.up_bytes_per_s)
+    start_s = engine_free_at_s - now_s
+    if queue_s != 0.0 and estimate.slots <= 1.0:
+        load = estimate.load
+        others = load - node.tasks
+        queue_s *= (others if others > 0.0 else 0.0) / (load if load > 1.0 else 1.0)
+    return sent_s, start_s if start_s > sent_s else sent_s, queue_s
+
+
+@kernel
+def added_joules(
+    estimate: Record, arm: Record, alone: float, now_s: float, optimism: float
+) -> float:
+    """ΔJ, with optimism about arms of few outcomes and a penalty for failures.
+
+    stated joules · max(v₀ + v₁·alone, 0.02) · (1 − optimism / √(4 + count)) · (1 + 10·failures); `alone` is the share
+    of its latency for which the task would keep the node busy by itself.
+    """
+    share = arm.joules_base + arm.joules_slope * (0.0 if alone < 0.0 else (alone if alone < 1.0 else 1.0))
+    joules = stated_joules(estimate) * (share if share > LEAST_JOULES_SHARE else LEAST_JOULES_SHARE)
+    joules *= 1.0 - optimism / math.sqrt(4.0 + arm.count)
+    if arm.failed_share != 0.0:
+        joules *= 1.0 + 10.0 * arm.failed_share * failure_weight(arm.failed_at_s, now_s)
+    return float(joules)
+
+
+@kernel
+def forecast_arm(  # noqa: PLR0917 (numba takes arguments by position)
+    estimate: Record, arm: Record, node: Record, engine_free_at_s: float, now_s: float, optimism: float
+) -> tuple[float, float, float, float, float]:
+    """The three times of `startup_times`, the latency in seconds and the joules of a task on one arm."""
+    sent_s, start_s, queue_s = startup_times(estimate, node, engine_free_at_s, now_s)
+    latency_s = predicted_latency_s(estimate, arm, start_s, queue_s)
+    alone = (now_s + latency_s - node.ends_at_s) / latency_s
+    return sent_s, start_s, queue_s, latency_s, added_joules(estimate, arm, alone, now_s, optimism)
+
+
+@kernel
+def lacking_quality(estimate: Record, arm: Record, floor: float) -> float:
+    """By how much the learned quality of an arm falls short; not positive where it does not."""
+    return float(floor - estimate.quality - arm.quality_offset)
+
+
+@kernel
+def largest_cost(options: Options) -> float:
+    """Scores are minus the cost."""
+    largest = -options.scores[0]
+    for index in range(1, options.decision[0].count):
+        largest = max(largest, -options.scores[index])
+    return float(largest)
+
+
+@kernel
+def pairwise_sum(values: Floats, start: int, count: int) -> float:
+    """Sum in the order of `numpy.sum`: halves of multiples of eight, and eight running sums in each block."""
+    if count < 8:
+        total = 0.0
+        for index in range(start, start + count):
+            total += values[index]
+        return total
+    if count > BLOCK:
+        half = count // 2
+        half -= half % 8
+        return pairwise_sum(values, start, half) + pairwise_sum(values, start + half, count - half)
+    a, b, c, d = values[start], values[start + 1], values[start + 2], values[start + 3]
+    e, f, g, h = values[start + 4], values[start + 5], values[start + 6], values[start + 7]
+    rest = start + count - count % 8
+    for index in range(start + 8, rest, 8):
+        a, b, c, d = a + values[index], b + values[index + 1], c + values[index + 2], d + values[index + 3]
+        e, f, g, h = e + values[index + 4], f + values[index + 5], g + values[index + 6], h + values[index + 7]
+    total = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    for index in range(rest, start + count):
+        total += values[index]
+    return float(total)
