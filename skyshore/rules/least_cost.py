@@ -1,4 +1,4 @@
-"""The rule of the policy `skyshore`, which `skyshore.policies.skyshore` describes: choose an arm, learn from an attempt."""
+"""The rule of the policy `skyshore` (described in `skyshore.policies.skyshore`): choose an arm, learn from attempts."""
 
 from __future__ import annotations
 

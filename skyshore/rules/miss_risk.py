@@ -45,7 +45,7 @@ def interval_of(score: float) -> int:
         return 0
     if score >= LAST_EDGE:
         return EDGES
-    return int(math.floor(score * EDGES_PER_SIGMA)) + EDGES_BELOW_ZERO + 1
+    return math.floor(score * EDGES_PER_SIGMA) + EDGES_BELOW_ZERO + 1
 
 
 @kernel
