@@ -41,9 +41,7 @@ def join_engine(engines: Records, flights: Records, index: int) -> None:
 
 
 @kernel
-def leave_engine(
-    engines: Records, flights: Records, index: int, at_s: float, answered: bool
-) -> None:
+def leave_engine(engines: Records, flights: Records, index: int, at_s: float, answered: bool) -> None:
     """An attempt left the queue of its engine at `at_s`; those behind it move up.
 
     Before one that was answered nobody waits any more. This ends attempts that a user gave up: nobody reports those.

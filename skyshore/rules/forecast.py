@@ -9,7 +9,7 @@ from skyshore.rules.kernel import kernel
 from skyshore.rules.records import Floats, Options, Record
 
 BLOCK = 128
-"""Numbers that `pairwise_sum` adds without halving."""
+"""Most numbers that `pairwise_sum` adds without halving."""
 
 
 @kernel
@@ -34,9 +34,7 @@ def startup_times(estimate: Record, node: Record, engine_free_at_s: float, now_s
 
 
 @kernel
-def added_joules(
-    estimate: Record, arm: Record, alone: float, now_s: float, optimism: float
-) -> float:
+def added_joules(estimate: Record, arm: Record, alone: float, now_s: float, optimism: float) -> float:
     """ΔJ, with optimism about arms of few outcomes and a penalty for failures.
 
     stated joules · max(v₀ + v₁·alone, 0.02) · (1 − optimism / √(4 + count)) · (1 + 10·failures); `alone` is the share
@@ -77,24 +75,43 @@ def largest_cost(options: Options) -> float:
 
 
 @kernel
-def pairwise_sum(values: Floats, start: int, count: int) -> float:
-    """Sum in the order of `numpy.sum`: halves of multiples of eight, and eight running sums in each block."""
-    if count < 8:
-        total = 0.0
-        for index in range(start, start + count):
-            total += values[index]
-        return total
-    if count > BLOCK:
-        half = count // 2
-        half -= half % 8
-        return pairwise_sum(values, start, half) + pairwise_sum(values, start + half, count - half)
-    a, b, c, d = values[start], values[start + 1], values[start + 2], values[start + 3]
-    e, f, g, h = values[start + 4], values[start + 5], values[start + 6], values[start + 7]
-    rest = start + count - count % 8
-    for index in range(start + 8, rest, 8):
-        a, b, c, d = a + values[index], b + values[index + 1], c + values[index + 2], d + values[index + 3]
-        e, f, g, h = e + values[index + 4], f + values[index + 5], g + values[index + 6], h + values[index + 7]
-    total = ((a + b) + (c + d)) + ((e + f) + (g + h))
+def pairwise_sum(values: Floats, count: int) -> float:
+    """Sum of the first values in the order of `numpy.sum`, which halves until a block has at most `BLOCK` of them.
+
+    Sums of left halves wait for their right halves at the beginning of `values`, whose own values are summed by then.
+    """
+    waiting = done = 0
+    while done < count:
+        size, complete = count, 0
+        start = 0
+        while size > BLOCK:
+            half = size // 2
+            half -= half % 8
+            if done < start + half:
+                size, complete = half, 0
+            else:
+                start, size, complete = start + half, size - half, complete + 1
+        total = block_sum(values, start, size)
+        for _ in range(complete):
+            waiting -= 1
+            total = values[waiting] + total
+        values[waiting] = total
+        waiting, done = waiting + 1, start + size
+    return float(values[0])
+
+
+@kernel
+def block_sum(values: Floats, start: int, count: int) -> float:
+    """Eight running sums, then what is left over: a block of `pairwise_sum`."""
+    total, rest = 0.0, start
+    if count >= 8:
+        a, b, c, d = values[start], values[start + 1], values[start + 2], values[start + 3]
+        e, f, g, h = values[start + 4], values[start + 5], values[start + 6], values[start + 7]
+        rest = start + count - count % 8
+        for index in range(start + 8, rest, 8):
+            a, b, c, d = a + values[index], b + values[index + 1], c + values[index + 2], d + values[index + 3]
+            e, f, g, h = e + values[index + 4], f + values[index + 5], g + values[index + 6], h + values[index + 7]
+        total = ((a + b) + (c + d)) + ((e + f) + (g + h))
     for index in range(rest, start + count):
         total += values[index]
     return float(total)

@@ -184,9 +184,7 @@ def drop_gone(state: InFlightState, node: Record, now_s: float) -> None:
 
 
 @kernel
-def add_flight(
-    state: InFlightState, index: int, now_s: float, up_bytes: float, stated_s_per_byte: float
-) -> None:
+def add_flight(state: InFlightState, index: int, now_s: float, up_bytes: float, stated_s_per_byte: float) -> None:
     """Put a filled row on its node, its engine and its link."""
     flights = state.flights
     flight = flights[index]

@@ -75,57 +75,54 @@ def select_least_cost(state: SkyshoreState, demand: Record, options: Options) ->
 
     Features: predicted latency in seconds, chance of success, joules, λ.
     """
-    decision, group = options.decision[0], state.classes[demand.group]
+    group, estimates, scores = state.classes[demand.group], options.estimates, options.scores
+    # Taken out of the state once: machine code counts references each time that a kernel is given a whole state.
+    arms, nodes, engines = state.arms, state.tasks.nodes, state.tasks.engines
+    chance, optimism, count = state.chance[demand.group], state.settings.optimism, options.decision[0].count
     group.used = 1
     mean_joules = state.mean_joules[demand.kind]
-    if mean_joules == 0.0:
-        mean_joules = mean_forecast(state, demand, options)
+    if mean_joules == 0.0:  # nothing was measured yet
+        for index in range(count):
+            _, _, _, _, joules, _ = forecast(arms, nodes, engines, chance, optimism, demand, estimates[index])
+            scores[index] = joules
+        mean_joules = pairwise_sum(scores, count) / count
     price = group.multiplier * mean_joules
-    for index in range(decision.count):
-        _, _, _, _, joules, lost = forecast(state, demand, options.estimates[index])
-        options.scores[index] = -(joules + price * lost)
+    for index in range(count):
+        _, _, _, _, joules, lost = forecast(arms, nodes, engines, chance, optimism, demand, estimates[index])
+        scores[index] = -(joules + price * lost)
     if demand.min_quality > 0:
-        price_quality(state, demand, options)
+        price_quality(arms, group, demand, options)
     take_first_best(options)
     answer(state, demand, options)
 
 
 @kernel
-def forecast(state: SkyshoreState, demand: Record, estimate: Record) -> tuple[float, float, float, float, float, float]:
+def forecast(  # noqa: PLR0917 (numba takes arguments by position)
+    arms: Records,
+    nodes: Records,
+    engines: Records,
+    chance: Floats,
+    optimism: float,
+    demand: Record,
+    estimate: Record,
+) -> tuple[float, float, float, float, float, float]:
     """`forecast_arm` of one estimate, and the deadlines that would be lost: the task's own and those of others."""
     kind = demand.kind
-    arm, node = state.arms[place_of(kind, estimate.slot)], state.tasks.nodes[place_of(kind, estimate.node)]
-    sent_s, start_s, queue_s, latency_s, joules = forecast_arm(
-        estimate,
-        arm,
-        node,
-        state.tasks.engines[place_of(kind, estimate.engine)].free_at_s,
-        demand.now_s,
-        state.settings.optimism,
-    )
-    spare = (demand.remaining_s / latency_s - 1.0) / arm.sigma
-    lost = miss_chance(state.chance[demand.group], spare) + node.broken
+    arm, node = arms[place_of(kind, estimate.slot)], nodes[place_of(kind, estimate.node)]
+    free_at_s = engines[place_of(kind, estimate.engine)].free_at_s
+    sent_s, start_s, queue_s, latency_s, joules = forecast_arm(estimate, arm, node, free_at_s, demand.now_s, optimism)
+    lost = miss_chance(chance, (demand.remaining_s / latency_s - 1.0) / arm.sigma) + node.broken
     return sent_s, start_s, queue_s, latency_s, joules, lost
 
 
 @kernel
-def mean_forecast(state: SkyshoreState, demand: Record, options: Options) -> float:
-    """Mean of the predicted joules of all arms: J̄ before anything was measured."""
-    count = options.decision[0].count
-    for index in range(count):
-        _, _, _, _, joules, _ = forecast(state, demand, options.estimates[index])
-        options.scores[index] = joules
-    return float(pairwise_sum(options.scores, 0, count) / count)
-
-
-@kernel
-def price_quality(state: SkyshoreState, demand: Record, options: Options) -> None:
+def price_quality(arms: Records, group: Record, demand: Record, options: Options) -> None:
     """An arm whose learned quality is too low costs more than any that is good enough."""
-    floor = demand.min_quality + quality_margin(state.classes[demand.group])
+    floor = demand.min_quality + quality_margin(group)
     largest = largest_cost(options)
     for index in range(options.decision[0].count):
         estimate = options.estimates[index]
-        lacking = lacking_quality(estimate, state.arms[place_of(demand.kind, estimate.slot)], floor)
+        lacking = lacking_quality(estimate, arms[place_of(demand.kind, estimate.slot)], floor)
         if lacking > 0.0:
             options.scores[index] = -(-options.scores[index] + (1.0 + lacking) * largest)
 
@@ -135,7 +132,15 @@ def answer(state: SkyshoreState, demand: Record, options: Options) -> None:
     """Place the task on the best arm, or refuse it."""
     decision, group, settings = options.decision[0], state.classes[demand.group], state.settings
     estimate = options.estimates[decision.index]
-    sent_s, start_s, queue_s, latency_s, joules, lost = forecast(state, demand, estimate)
+    sent_s, start_s, queue_s, latency_s, joules, lost = forecast(
+        state.arms,
+        state.tasks.nodes,
+        state.tasks.engines,
+        state.chance[demand.group],
+        settings.optimism,
+        demand,
+        estimate,
+    )
     success = max(1.0 - lost, 0.0)
     decision.features = 4
     decision.f0, decision.f1, decision.f2, decision.f3 = latency_s, success, joules, group.multiplier

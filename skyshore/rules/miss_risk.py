@@ -71,9 +71,7 @@ def survive(alive: Floats, ended: Floats, chance: Floats) -> None:
 
 
 @kernel
-def observe_score(
-    alive: Floats, ended: Floats, chance: Floats, score: float, cut_off: bool
-) -> None:
+def observe_score(alive: Floats, ended: Floats, chance: Floats, score: float, cut_off: bool) -> None:
     """Add one score. `alive`: scores that reached each interval; `ended`: those in it that were not cut off."""
     interval = interval_of(score)
     for index in range(INTERVALS):

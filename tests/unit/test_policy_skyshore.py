@@ -203,7 +203,7 @@ def test_a_full_table_drops_those_gone_or_else_the_one_due_first():
 def test_sums_are_those_of_numpy_to_the_bit(count):
     """Before the first answer the price of a miss is a mean of forecasts; recorded logs have it from numpy."""
     values = np.random.default_rng(count).uniform(0.0, 50.0, count)
-    assert pairwise_sum([0.0, *values.tolist()], 1, count) == float(values.sum())
+    assert pairwise_sum(values.tolist(), count) == float(values.sum())
 
 
 def test_a_snapshot_holds_the_classes_beyond_the_bound_as_one():
