@@ -1,4 +1,4 @@
-"""The forecast of one arm: the latency and the joules of a task there. See `policies.skyshore`."""
+"""The forecast of one arm: the latency, joules and lost deadlines of a task there. See `policies.skyshore`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from skyshore.rules.arm_model import LEAST_JOULES_SHARE, failure_weight, predicted_latency_s, stated_joules
 from skyshore.rules.kernel import kernel
+from skyshore.rules.miss_risk import miss_chance
 from skyshore.rules.records import Floats, Options, Record
 
 BLOCK = 128
@@ -50,13 +51,18 @@ def added_joules(estimate: Record, arm: Record, alone: float, now_s: float, opti
 
 @kernel
 def forecast_arm(  # noqa: PLR0917 (numba takes arguments by position)
-    estimate: Record, arm: Record, node: Record, engine_free_at_s: float, now_s: float, optimism: float
-) -> tuple[float, float, float, float, float]:
-    """The three times of `startup_times`, the latency in seconds and the joules of a task on one arm."""
-    sent_s, start_s, queue_s = startup_times(estimate, node, engine_free_at_s, now_s)
+    estimate: Record, arm: Record, node: Record, engine: Record, demand: Record, chance: Floats, optimism: float
+) -> tuple[float, float, float, float, float, float]:
+    """The three times of `startup_times`, latency in seconds, joules, and the deadlines that would be lost.
+
+    Lost are the task's own with its chance of a miss, which `chance` gives for its class, and those of others.
+    """
+    now_s = demand.now_s
+    sent_s, start_s, queue_s = startup_times(estimate, node, engine.free_at_s, now_s)
     latency_s = predicted_latency_s(estimate, arm, start_s, queue_s)
-    alone = (now_s + latency_s - node.ends_at_s) / latency_s
-    return sent_s, start_s, queue_s, latency_s, added_joules(estimate, arm, alone, now_s, optimism)
+    joules = added_joules(estimate, arm, (now_s + latency_s - node.ends_at_s) / latency_s, now_s, optimism)
+    spare = (demand.remaining_s / latency_s - 1.0) / arm.sigma
+    return sent_s, start_s, queue_s, latency_s, joules, miss_chance(chance, spare) + node.broken
 
 
 @kernel

@@ -28,7 +28,7 @@ from skyshore.rules.in_flight import (
     take_flight,
 )
 from skyshore.rules.kernel import implement, kernel
-from skyshore.rules.miss_risk import miss_chance, observe_miss, observe_quality, observe_score, quality_margin
+from skyshore.rules.miss_risk import observe_miss, observe_quality, observe_score, quality_margin
 from skyshore.rules.records import FAILED, NONE, Floats, Options, Record, Records
 
 PROBE = 0.05
@@ -75,54 +75,42 @@ def select_least_cost(state: SkyshoreState, demand: Record, options: Options) ->
 
     Features: predicted latency in seconds, chance of success, joules, λ.
     """
-    group, estimates, scores = state.classes[demand.group], options.estimates, options.scores
-    # Taken out of the state once: machine code counts references each time that a kernel is given a whole state.
-    arms, nodes, engines = state.arms, state.tasks.nodes, state.tasks.engines
-    chance, optimism, count = state.chance[demand.group], state.settings.optimism, options.decision[0].count
+    decision, group = options.decision[0], state.classes[demand.group]
     group.used = 1
     mean_joules = state.mean_joules[demand.kind]
-    if mean_joules == 0.0:  # nothing was measured yet
-        for index in range(count):
-            _, _, _, _, joules, _ = forecast(arms, nodes, engines, chance, optimism, demand, estimates[index])
-            scores[index] = joules
-        mean_joules = pairwise_sum(scores, count) / count
-    price = group.multiplier * mean_joules
-    for index in range(count):
-        _, _, _, _, joules, lost = forecast(arms, nodes, engines, chance, optimism, demand, estimates[index])
-        scores[index] = -(joules + price * lost)
+    score_arms(state, demand, options, group.multiplier * mean_joules)
+    if mean_joules == 0.0:  # nothing was measured yet, and at a price of 0 the scores are minus the joules
+        mean_joules = -pairwise_sum(options.scores, decision.count) / decision.count
+        score_arms(state, demand, options, group.multiplier * mean_joules)
     if demand.min_quality > 0:
-        price_quality(arms, group, demand, options)
+        price_quality(state, demand, options)
     take_first_best(options)
     answer(state, demand, options)
 
 
 @kernel
-def forecast(  # noqa: PLR0917 (numba takes arguments by position)
-    arms: Records,
-    nodes: Records,
-    engines: Records,
-    chance: Floats,
-    optimism: float,
-    demand: Record,
-    estimate: Record,
-) -> tuple[float, float, float, float, float, float]:
-    """`forecast_arm` of one estimate, and the deadlines that would be lost: the task's own and those of others."""
-    kind = demand.kind
-    arm, node = arms[place_of(kind, estimate.slot)], nodes[place_of(kind, estimate.node)]
-    free_at_s = engines[place_of(kind, estimate.engine)].free_at_s
-    sent_s, start_s, queue_s, latency_s, joules = forecast_arm(estimate, arm, node, free_at_s, demand.now_s, optimism)
-    lost = miss_chance(chance, (demand.remaining_s / latency_s - 1.0) / arm.sigma) + node.broken
-    return sent_s, start_s, queue_s, latency_s, joules, lost
+def score_arms(state: SkyshoreState, demand: Record, options: Options, price: float) -> None:
+    """Minus the cost of each arm at a price per lost deadline, in joules."""
+    # Taken out of the state once: machine code counts references each time that a kernel is given a whole state.
+    arms, nodes, engines = state.arms, state.tasks.nodes, state.tasks.engines
+    estimates, scores, kind = options.estimates, options.scores, demand.kind
+    chance, optimism = state.chance[demand.group], state.settings.optimism
+    for index in range(options.decision[0].count):
+        estimate = estimates[index]
+        arm, node = arms[place_of(kind, estimate.slot)], nodes[place_of(kind, estimate.node)]
+        engine = engines[place_of(kind, estimate.engine)]
+        _, _, _, _, joules, lost = forecast_arm(estimate, arm, node, engine, demand, chance, optimism)
+        scores[index] = -(joules + price * lost)
 
 
 @kernel
-def price_quality(arms: Records, group: Record, demand: Record, options: Options) -> None:
+def price_quality(state: SkyshoreState, demand: Record, options: Options) -> None:
     """An arm whose learned quality is too low costs more than any that is good enough."""
-    floor = demand.min_quality + quality_margin(group)
+    floor = demand.min_quality + quality_margin(state.classes[demand.group])
     largest = largest_cost(options)
     for index in range(options.decision[0].count):
         estimate = options.estimates[index]
-        lacking = lacking_quality(estimate, arms[place_of(demand.kind, estimate.slot)], floor)
+        lacking = lacking_quality(estimate, state.arms[place_of(demand.kind, estimate.slot)], floor)
         if lacking > 0.0:
             options.scores[index] = -(-options.scores[index] + (1.0 + lacking) * largest)
 
@@ -131,15 +119,15 @@ def price_quality(arms: Records, group: Record, demand: Record, options: Options
 def answer(state: SkyshoreState, demand: Record, options: Options) -> None:
     """Place the task on the best arm, or refuse it."""
     decision, group, settings = options.decision[0], state.classes[demand.group], state.settings
-    estimate = options.estimates[decision.index]
-    sent_s, start_s, queue_s, latency_s, joules, lost = forecast(
-        state.arms,
-        state.tasks.nodes,
-        state.tasks.engines,
+    estimate, kind = options.estimates[decision.index], demand.kind
+    sent_s, start_s, queue_s, latency_s, joules, lost = forecast_arm(
+        estimate,
+        state.arms[place_of(kind, estimate.slot)],
+        state.tasks.nodes[place_of(kind, estimate.node)],
+        state.tasks.engines[place_of(kind, estimate.engine)],
+        demand,
         state.chance[demand.group],
         settings.optimism,
-        demand,
-        estimate,
     )
     success = max(1.0 - lost, 0.0)
     decision.features = 4
