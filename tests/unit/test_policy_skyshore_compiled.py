@@ -46,7 +46,7 @@ steps = st.lists(
             "ends": st.sampled_from([None, OK, OK, OK, FAILED, EXPIRED]),
             "measured_s": figure,
             "computed_s": figure,
-            "joules": st.floats(0.0, 90.0),
+            "joules": st.one_of(st.just(0.0), st.floats(0.01, 90.0)),
             "quality": st.sampled_from([0.0, 0.3, 0.8]),
         }
     ),
