@@ -153,6 +153,7 @@ class KernelPolicy:
         """See Policy."""
         self.use(arrays=False)
         count = len(arms)
+        self.prepare_nodes(int(arms.node.max()) + 1)
         options = Options(rows(DECISION, 1, arrays=False), rows(ESTIMATE, count, arrays=False), [0.0] * count)
         options.decision[0].count = count
         fill_estimates(options.estimates, arms, *self.number_arms(arms.table), context.remaining_s)

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _kernels: set[FunctionType] = set()
@@ -107,9 +109,28 @@ def _numba() -> Any:
     def _type_of_kernel(function: FunctionType, _: object) -> Any:
         return types.Dispatcher(_dispatcher(function)) if function in _kernels else None
 
+    find_tuple_type, tuple_types = typeof_impl.dispatch(tuple), {}
+
+    # numba would look at every field of every record anew at each call: half a millisecond for the state of a policy.
+    @typeof_impl.register(tuple)
+    def _type_of_tuple(value: tuple[Any, ...], context: object) -> Any:
+        form = _form(value)
+        if form not in tuple_types:
+            tuple_types[form] = find_tuple_type(value, context)
+        return tuple_types[form]
+
     for function, implementations in _generic.items():
         overload(function)(_choice(implementations, _defaults[function]))
     return numba
+
+
+def _form(value: Any) -> Any:
+    """What tells the machine types of two tuples apart: classes, and form and type of arrays."""
+    if isinstance(value, tuple):
+        return (type(value), *map(_form, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.ndim, value.flags.carray
+    return value if isinstance(value, FunctionType) else type(value)
 
 
 def _choice(implementations: dict[type, FunctionType], default: FunctionType) -> Callable[..., Any]:

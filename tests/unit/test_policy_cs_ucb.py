@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skyshore.policies.constraints import deadline_slack, resource_slack, slack_at_dispatch
 
 from skyshore.policies.class_statistics import MOST_CLASSES, ClassStatistics
-from skyshore.policies.constraints import deadline_slack, resource_slack, slack_at_dispatch
 from skyshore.policies.cs_ucb import CsUcb
 from skyshore.policies.protocol import REFUSED
 from skyshore.scheduling.core import CoreSettings

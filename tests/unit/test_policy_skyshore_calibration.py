@@ -10,9 +10,10 @@ import pytest
 
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
 from skyshore.policies.protocol import REFUSED
-from skyshore.policies.risk import FORGET, MissRisk
 from skyshore.policies.skyshore import Skyshore
+from skyshore.rules.miss_risk import FORGET
 from tests.fakes.arms import arms_of, context, feedback
+from tests.fakes.skyshore_rules import RiskCurve
 
 GRID = np.linspace(-3.0, 8.0, 1101)
 NOISES = {
@@ -23,12 +24,12 @@ NOISES = {
 }
 
 
-def upper_bound(risk: MissRisk, miscoverage: float) -> float:
+def upper_bound(risk: RiskCurve, miscoverage: float) -> float:
     """Smallest score that a later one exceeds with a stated chance of at most `miscoverage`."""
     return float(GRID[np.argmax(risk.chance(GRID) <= miscoverage)])
 
 
-def covered(risk: MissRisk, scores: list[float], miscoverage: float) -> np.ndarray:
+def covered(risk: RiskCurve, scores: list[float], miscoverage: float) -> np.ndarray:
     """Of each score, whether the bound stated before it was seen held."""
     held = []
     for score in scores:
@@ -41,7 +42,7 @@ def covered(risk: MissRisk, scores: list[float], miscoverage: float) -> np.ndarr
 @pytest.mark.parametrize("miscoverage", [0.1, 0.3])
 def test_a_bound_covers_as_it_says_under_exchangeable_noise(noise, miscoverage):
     rng = np.random.default_rng(7)
-    held = covered(MissRisk(), [NOISES[noise](rng) for _ in range(4000)], miscoverage)
+    held = covered(RiskCurve(), [NOISES[noise](rng) for _ in range(4000)], miscoverage)
     assert held[500:].mean() == pytest.approx(1.0 - miscoverage, abs=0.03)
 
 
@@ -50,7 +51,7 @@ def test_coverage_is_back_after_six_hundred_outcomes_of_a_drift():
     assert FORGET**600 < 0.05
     after, late = [], []
     for seed in range(12):
-        rng, risk = np.random.default_rng(seed), MissRisk()
+        rng, risk = np.random.default_rng(seed), RiskCurve()
         covered(risk, list(rng.normal(0.0, 1.0, 800)), 0.1)
         held = covered(risk, list(rng.normal(2.0, 1.0, 1200)), 0.1)
         after.append(held[:50].mean())

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skyshore.scheduling.node_columns import BACKLOG_S, OWN
 
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, QueueFull
 from skyshore.domain.node import Link, Tier
@@ -20,7 +21,6 @@ from skyshore.scheduling.events import (
     TaskFinished,
     Tick,
 )
-from skyshore.scheduling.node_columns import BACKLOG_S, OWN
 from tests.fakes.small_fleet import (
     LLM_PROFILE,
     VIDEO_PROFILE,
