@@ -50,27 +50,31 @@ def start(run: Run, plant: Plant, view: View, requests: Records) -> None:
 def advance(run: Run, plant: Plant, view: View, state: object, requests: Records, last: bool) -> bool:  # noqa: PLR0917 (numba takes arguments by position)
     """Go on until the run is over, which is True, or until the driver must act, which is False.
 
-    It must when a Python policy is asked or told, a call is due, a slot has ended, or something is used up: room for
-    tasks or notes, deviates drawn ahead, or requests. Of these one is always kept, because the next arrival is planned
-    as the one before it comes. `last`: no others follow.
+    What a Python policy answered (`clock.answered`) is carried out first. The driver must act when a Python policy is
+    asked or told, a call is due, a slot has ended, or something is used up: room for tasks or notes, deviates drawn
+    ahead, or requests. Of requests one is always kept, because the next arrival is planned as the one before it comes.
+    `last`: no others follow.
     """
     clock = run.clock[0]
-    while not clock.stopped:
+    if clock.answered != NONE:
+        carry_out(run, plant, view, clock.answered)
+        clock.answered = NONE
+    while not clock.stopped and clock.placed == NONE:
         if run.placing[0]:
             if clock.decided >= MOST_NOTES or clock.ended >= MOST_NOTES or plant.links.low[0] or is_low(run.heap):
                 return False
             place_first(run, plant, view, state)
-            if clock.asked != NONE or clock.placed != NONE:
+            if clock.asked != NONE:
                 return False
             continue
-        if not last and clock.next_request >= len(requests) - 1:
+        if (not last and clock.next_request >= len(requests) - 1) or clock.free == 0:
             return False
-        if clock.free == 0 or plant.links.low[0] or clock.ended >= MOST_NOTES or is_low(run.heap):
+        if plant.links.low[0] or clock.ended >= MOST_NOTES or is_low(run.heap):
             return False
         dispatch_event(run, plant, view, state, requests, next_event(run))
         if clock.told != NONE or clock.called or clock.slot_over:
             return False
-    return True
+    return bool(clock.stopped and clock.placed == NONE)
 
 
 @kernel

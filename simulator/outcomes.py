@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.records import ENDED
@@ -11,7 +11,7 @@ from skyshore.domain.node import Arm
 from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.task import TaskKind
 from skyshore.policies.kernel_policy import STATUSES
-from skyshore.rules.records import NONE, Record, get
+from skyshore.rules.records import NONE
 from skyshore.workload.arrival import Arrival
 
 ENERGY_SOURCE = "modelled:nodemodel"
@@ -30,38 +30,23 @@ class Outcomes:
         """The fields of an ENDED by name."""
         return dict(zip(ENDED.names or (), values, strict=True))
 
-    def outcome(self, end: dict[str, Any], arrival: Arrival) -> Outcome:
+    def outcome(self, end: Mapping[str, Any], arrival: Arrival) -> Outcome:
         """Of a task that ended."""
         arm = self._arms[end["arm"]] if end["arm"] != NONE else None
         return _outcome(end, arrival, arm)
 
-    def of_attempt(self, attempt: Record, arrival: Arrival) -> Outcome:
-        """Of an attempt, as the policy is told of it."""
-        end = {name: get(attempt, name) for name in COPIED}
-        end |= {
-            "latency_s": get(attempt, "measured_s"),
-            "up_bytes": get(attempt, "sent_bytes"),
-            "down_bytes": get(attempt, "received_bytes"),
+    def of_attempt(self, attempt: Mapping[str, Any], arrival: Arrival) -> Outcome:
+        """Of an attempt, as the policy is told of it; `attempt` are the fields of its ATTEMPT."""
+        end = {
+            **attempt,
+            "latency_s": attempt["measured_s"],
+            "up_bytes": attempt["sent_bytes"],
+            "down_bytes": attempt["received_bytes"],
         }
-        return _outcome(end, arrival, self._arms[get(attempt, "arm")])
+        return _outcome(end, arrival, self._arms[attempt["arm"]])
 
 
-COPIED = (
-    "finished_s",
-    "ttft_s",
-    "gateway_s",
-    "transmission_joules",
-    "inference_joules",
-    "idle_joules",
-    "queued_s",
-    "prefill_s",
-    "compute_s",
-    "status",
-)
-"""Fields that ATTEMPT and ENDED name alike."""
-
-
-def _outcome(end: dict[str, Any], arrival: Arrival, arm: Arm | None) -> Outcome:
+def _outcome(end: Mapping[str, Any], arrival: Arrival, arm: Arm | None) -> Outcome:
     status, worker = STATUSES[end["status"]], NO_WORK
     if status is OutcomeStatus.OK:
         llm = arrival.kind is TaskKind.LLM

@@ -27,7 +27,7 @@ from skyshore.policies.protocol import (
     slot_s,
 )
 from skyshore.rules.kernel import compiled
-from skyshore.rules.records import NONE, Options, Record, get, put
+from skyshore.rules.records import NONE, Options, fields_of, get, put
 from skyshore.scheduling.actions import Choice, shown_arms
 from skyshore.scheduling.tables import KindTable
 from skyshore.workload.arrival import Arrival
@@ -151,8 +151,8 @@ class DecidingPolicy(PolicyDriver):
 
     def decide(self, number: int) -> None:
         """See PolicyDriver."""
-        task = self.simulation.run_records.tasks[number]
-        decision = self.policy.select(self._context(task), self._arms_shown(task))
+        task = fields_of(self.simulation.run_records.tasks[number])
+        decision = self.policy.select(self._context(task), self._arms_shown(task["kind"]))
         put(
             self.simulation.view.options.decision[0],
             {
@@ -166,13 +166,13 @@ class DecidingPolicy(PolicyDriver):
     def tell(self, number: int) -> None:
         """See PolicyDriver."""
         simulation = self.simulation
-        attempt = simulation.run_records.attempts[number]
-        arrival_number = get(attempt, "serial") - 1
+        attempt = fields_of(simulation.run_records.attempts[number])
+        arrival_number = attempt["serial"] - 1
         request = self._request(arrival_number)
         outcome = simulation.outcomes.of_attempt(attempt, request.arrival)
-        context = Context(get(attempt, "decided_s"), request.task, request.profile, get(attempt, "waited_s"))
-        estimate = _estimate(attempt, simulation.fleet.arms[get(attempt, "arm")])
-        self.policy.update(Feedback(simulation.now_s, context, estimate, outcome, get(attempt, "reward")))
+        context = Context(attempt["decided_s"], request.task, request.profile, attempt["waited_s"])
+        estimate = _estimate(attempt, simulation.fleet.arms[attempt["arm"]])
+        self.policy.update(Feedback(simulation.now_s, context, estimate, outcome, attempt["reward"]))
         if arrival_number in self._ended:
             self._drop(arrival_number)
 
@@ -185,23 +185,23 @@ class DecidingPolicy(PolicyDriver):
         for number in waiting:
             listed(simulation.run_records, simulation.view, number)
             if get(simulation.view.options.decision[0], "count"):
-                task = simulation.run_records.tasks[number]
+                task = fields_of(simulation.run_records.tasks[number])
                 contexts.append(self._context(task))
-                options.append(self._arms_shown(task).copy())
+                options.append(self._arms_shown(task["kind"]).copy())
         self.policy.plan(contexts, options)
 
     def show_decision(self, number: int) -> None:
         """See PolicyDriver."""
         simulation, options = self.simulation, self.simulation.view.options
-        task, written = simulation.run_records.tasks[number], options.decision[0]
-        context, count = self._context(task), get(written, "count")
+        task, count = fields_of(simulation.run_records.tasks[number]), get(options.decision[0], "count")
+        context = self._context(task)
         if count == 0:
             choice, chosen = Choice(context, self.name), ""
         else:
-            table = self._tables[KINDS[get(task, "kind")]]
+            table = self._tables[KINDS[task["kind"]]]
             decision = self.policy.decision(options, count) if isinstance(self.policy, KernelPolicy) else self._decision
             choice = Choice(context, self.name, decision, shown_arms(table, options, count, decision, LOGGED_ARMS))
-            chosen = "" if decision.index == REFUSED else simulation.fleet.arms[get(task, "arm")].arm_id
+            chosen = "" if decision.index == REFUSED else simulation.fleet.arms[task["arm"]].arm_id
         assert self._on_decision is not None, "decisions are shown to somebody"
         self._on_decision(choice.record(chosen))
 
@@ -224,13 +224,13 @@ class DecidingPolicy(PolicyDriver):
             request = self._requests[number] = request_of(self._arrivals[number], self._pictures)
         return request
 
-    def _context(self, task: Record) -> Context:
-        request = self._request(get(task, "number"))
-        return Context(get(task, "now_s"), request.task, request.profile, get(task, "waited_s"))
+    def _context(self, task: Mapping[str, Any]) -> Context:
+        request = self._request(task["number"])
+        return Context(task["now_s"], request.task, request.profile, task["waited_s"])
 
-    def _arms_shown(self, task: Record) -> Arms:
+    def _arms_shown(self, kind: int) -> Arms:
         options: Options = self.simulation.view.options
-        return self._tables[KINDS[get(task, "kind")]].options(options, get(options.decision[0], "count"))
+        return self._tables[KINDS[kind]].options(options, get(options.decision[0], "count"))
 
 
 LOGGED_ARMS = 32
@@ -260,6 +260,6 @@ def _table_of_rows(table: KindTable, rows: Sequence[int]) -> KindTable:
     )
 
 
-def _estimate(attempt: Record, arm: Arm) -> ArmEstimate:
-    numbers = [float(get(attempt, name)) for name in ArmEstimate._fields[3:]]
-    return ArmEstimate(arm.arm_id, arm.node_id, bool(get(attempt, "is_cloud")), *numbers)
+def _estimate(attempt: Mapping[str, Any], arm: Arm) -> ArmEstimate:
+    numbers = (attempt[name] for name in ArmEstimate._fields[3:])
+    return ArmEstimate(arm.arm_id, arm.node_id, bool(attempt["is_cloud"]), *numbers)

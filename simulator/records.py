@@ -14,12 +14,13 @@ ATTEMPTS = 3
 
 CLOCK = dtype_of(
     "now_s gateway_s hop_s outcome_s heartbeat_s lease_s slot_s grace_s slot_end_s",
-    "turns events attempts open_tasks free arrived more next_request stopped decided ended asked placed told called "
+    "turns events attempts open_tasks free arrived more next_request stopped decided ended asked answered placed told "
+    "called "
     "slot_over stepping",
 )
-"""Settings of the run, its time and its counters. `asked`: the task whose arm a Python policy must choose, or NONE.
-`told`: the attempt whose outcome it must be given, or NONE. `placed`: the task just placed, where each decision is
-shown. `called`, `slot_over`: a call of the driver is due, a slot has ended."""
+"""Settings of the run, its time and its counters. `asked` and `answered`: the tasks whose arm a Python policy must
+choose and has chosen, or NONE. `told`: the attempt whose outcome it must be given, or NONE. `placed`: the task just
+placed, where each decision is shown. `called`, `slot_over`: a call of the driver is due, a slot has ended."""
 TASK = dtype_of(
     f"{DEMAND_FIELDS} {ROW_FLOATS} {ACCOUNT_FLOATS} arrived_s asked_s gateway_s hop_s sent_s offered_s "
     "latency_s ttft_s transmission_joules queued_s prefill_s compute_s",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import islice
@@ -23,8 +23,8 @@ from simulator.timeline import CALL, ENGINES, MOST_EVENTS, PER_TASK, ArrayHeap, 
 from simulator.timeline import release as timeline_release
 from skyshore.domain.outcome import Outcome
 from skyshore.links.delivery import draw_ahead
-from skyshore.rules.kernel import compiled
-from skyshore.rules.records import ATTEMPT, NONE, Records, get, in_form, integers, put, rows, with_room
+from skyshore.rules.kernel import entry
+from skyshore.rules.records import ATTEMPT, NONE, Records, fields_of, get, in_form, integers, put, rows, with_room
 from skyshore.rules.reward import Rewards
 from skyshore.workload.arrival import Arrival
 
@@ -87,6 +87,7 @@ class Simulation:
         self._lines: dict[tuple[int, float], str] = {}
         self._names: dict[int, str] = {}
         self._taken = 0
+        self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.outcomes = Outcomes(self.fleet.arms)
         self._grow(FIRST_ROOM)
         draw_ahead(self.plant.links, self.fleet.rngs)
@@ -195,40 +196,38 @@ class Simulation:
             advance, over = self._kernel(kernel.advance), False
             while not over:
                 over = bool(advance(self.run_records, self.plant, self.view, self.policy.state, todo, last))
-                ended = self._taken_back()
-                if len(ended):
-                    yield ended
+                clock = fields_of(self.clock)
+                if clock["decided"]:
+                    self._note_decisions()
+                if clock["ended"]:
+                    yield self._taken_back(clock["ended"])
                 if not over:
-                    self._act()
-                    if not last and get(self.clock, "next_request") >= len(todo) - 1:
-                        todo, last = self._more(todo[get(self.clock, "next_request") :], batches)
+                    self._act(clock)
+                    if not last and clock["next_request"] >= len(todo) - 1:
+                        todo, last = self._more(todo[clock["next_request"] :], batches)
                         put(self.clock, {"next_request": 0})
 
     # --------------------------------------------------------------------------------------------- inside
 
-    def _act(self) -> None:
+    def _act(self, clock: Mapping[str, Any]) -> None:
         """Whatever the kernel returned for."""
-        clock = self.clock
-        if get(clock, "asked") != NONE:
-            number = get(clock, "asked")
-            put(clock, {"asked": NONE})
-            self.policy.decide(number)
-            self._kernel(kernel.carry_out)(self.run_records, self.plant, self.view, number)
-        if get(clock, "placed") != NONE:
-            number = get(clock, "placed")
-            put(clock, {"placed": NONE})
-            self.policy.show_decision(number)
-        if get(clock, "told") != NONE:
-            number = get(clock, "told")
-            put(clock, {"told": NONE})
-            self.policy.tell(number)
-        if get(clock, "called"):
-            put(clock, {"called": 0})
+        if clock["asked"] != NONE:
+            self.policy.decide(clock["asked"])
+            put(self.clock, {"asked": NONE, "answered": clock["asked"]})
+            return
+        if clock["placed"] != NONE:
+            put(self.clock, {"placed": NONE})
+            self.policy.show_decision(clock["placed"])
+        if clock["told"] != NONE:
+            put(self.clock, {"told": NONE})
+            self.policy.tell(clock["told"])
+        if clock["called"]:
+            put(self.clock, {"called": 0})
             self._make_calls()
-        if get(clock, "slot_over"):
-            put(clock, {"slot_over": 0})
+        if clock["slot_over"]:
+            put(self.clock, {"slot_over": 0})
             self._end_slot()
-        if get(clock, "free") == 0:
+        if clock["free"] == 0:
             self._grow(len(self.run_records.tasks))
         if self.plant.links.low[0]:
             draw_ahead(self.plant.links, self.fleet.rngs)
@@ -293,7 +292,12 @@ class Simulation:
             self.policy.fleet_changed()
 
     def _kernel(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return compiled(function) if self.arrays else function
+        """A kernel in the form that fits the records."""
+        if not self.arrays:
+            return function
+        if function not in self._entries:
+            self._entries[function] = entry(function)
+        return self._entries[function]
 
     def _more(self, rest: Records, batches: Iterator[tuple[Records, list[str]]]) -> tuple[Records, bool]:
         batch = next(batches, None)
@@ -304,9 +308,7 @@ class Simulation:
         self._taken += len(names)
         return np.concatenate([rest, records]) if self.arrays else [*rest, *records], False
 
-    def _taken_back(self) -> Records:
-        self._note_decisions()
-        count = get(self.clock, "ended")
+    def _taken_back(self, count: int) -> Records:
         put(self.clock, {"ended": 0})
         ended = self.run_records.ended[:count]
         if self.arrays:
@@ -325,13 +327,14 @@ class Simulation:
 
     def _note_decisions(self) -> None:
         count = get(self.clock, "decided")
-        if not count:
-            return
         put(self.clock, {"decided": 0})
-        for note in self.run_records.decided[:count]:
-            number, arm, propensity = get(note, "number"), get(note, "arm"), get(note, "propensity")
-            line = self._lines.get((arm, propensity)) or self._line(arm, propensity)
-            self._digest.update((self._names[number] + line).encode())
+        notes = self.run_records.decided[:count]
+        values = notes.tolist() if self.arrays else [(note.propensity, note.number, note.arm) for note in notes]
+        lines = [
+            self._names[number] + (self._lines.get((arm, chance)) or self._line(arm, chance))
+            for chance, number, arm in values
+        ]
+        self._digest.update("".join(lines).encode())
 
     def _line(self, arm: int, propensity: float) -> str:
         """What follows the name of the task in the line of a decision that is hashed."""
@@ -356,7 +359,7 @@ class Simulation:
         settings = self.settings
         for name in ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "lease_s", "attempts", "grace_s"):
             put(clock[0], {name: getattr(settings, name)})
-        put(clock[0], {"asked": NONE, "told": NONE, "placed": NONE, "slot_s": self.policy.slot_s})
+        put(clock[0], {"asked": NONE, "answered": NONE, "told": NONE, "placed": NONE, "slot_s": self.policy.slot_s})
         put(clock[0], {"stepping": int(self.policy.shows_decisions)})
         return Run(
             clock=clock,

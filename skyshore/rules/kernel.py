@@ -74,6 +74,25 @@ def compiled(function: Function) -> Function:
     return cast(Function, _dispatcher(cast(FunctionType, function)))
 
 
+def entry(function: Function) -> Function:
+    """`compiled` for a caller whose arguments always have the same types: they are looked at in the first call only.
+
+    Calls with other types are undefined: machine code trusts what it is given.
+    """
+    dispatcher = cast(Any, compiled(function))
+    found: Any = None
+
+    def call(*arguments: Any) -> Any:
+        nonlocal found
+        if found is not None:
+            return found(*arguments)
+        result = dispatcher(*arguments)
+        found = dispatcher.overloads[tuple(map(dispatcher.typeof_pyval, arguments))].entry_point
+        return result
+
+    return cast(Function, call)
+
+
 def keep(what: str) -> None:
     """Note that the machine code for something was made and is kept on disk."""
     folder = _cache_folder()

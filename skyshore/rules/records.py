@@ -154,6 +154,13 @@ def get(record: Record, name: str) -> Any:
     return record[name].item() if isinstance(record, np.void) else getattr(record, name)
 
 
+def fields_of(record: Record) -> dict[str, Any]:
+    """All fields by name, whichever form the record has; quicker than many calls of `get`."""
+    if isinstance(record, np.void):
+        return dict(zip(record.dtype.names or (), record.item(), strict=True))
+    return {name: getattr(record, name) for name in type(record).dtype.names}
+
+
 def column(records: Records, name: str, count: int) -> NDArray[Any]:
     """One field of the first `count` rows, as an array: a view of a structured array, a copy of plain rows."""
     if isinstance(records, np.ndarray):
