@@ -15,12 +15,12 @@ from rich.console import Console
 
 from cli.launcher.control_socket import control_socket
 from cli.launcher.errors import LaunchFailed
-from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.log_view import LogView
 from cli.launcher.process import Child
 from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
 from cli.launcher.supervisor import Limits, Supervisor
+from cli.launcher.system_plan import SystemOptions, SystemPlan, plan_system
 from cli.render import say
 from skyshore.runtime.serve import stop_signal
 

@@ -90,12 +90,7 @@ def video(
         min_score=min_score,
         threads=threads,
     )
-    if source:
-        clip, annotations = read_clip(_clip_path(source), frames), _annotations(truth)
-    elif truth is not None:
-        raise InvalidTask("--truth needs a clip", param="truth")
-    else:
-        clip, annotations = synthetic_clip(frames, seed)
+    clip, annotations = _trial(source, truth, frames, seed)
     settings = NodeSettings(engine="onnx", id="profile", threads=threads)
     speeds = asyncio.run(_measure(clip, annotations, run, settings, Console(stderr=True)))
     best = frontier(speeds)
@@ -109,6 +104,15 @@ def video(
         return
     show_table(Console(), arm_table(speeds, best, clip.fps))
     say(Console(stderr=True), f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE")
+
+
+def _trial(source: str, truth: Path | None, frames: int, seed: int) -> tuple[TrialClip, Annotations | None]:
+    """The clip and its ground truth, if there is one; without a source, a synthetic street."""
+    if source:
+        return read_clip(_clip_path(source), frames), _annotations(truth)
+    if truth is not None:
+        raise InvalidTask("--truth needs a clip", param="truth")
+    return synthetic_clip(frames, seed)
 
 
 def frontier(speeds: Sequence[VideoSpeed]) -> NDArray[np.bool_]:
