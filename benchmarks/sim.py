@@ -82,7 +82,7 @@ def run(*, quick: bool = False) -> BenchResult:
 
 
 def _fleets(policy: str, kind: TaskKind, aim: Aim, repeats: int, theirs: list[float]) -> list[Metric]:
-    """A whole fleet of eight on each engine, by turns."""
+    """A whole fleet of eight on each engine, alternating."""
     rates: dict[str, list[float]] = {"plain": [], "compiled": []}
     for repeat in range(repeats):
         rates["plain"].append(_rate(partial(fleet, policy, kind, repeat, FLEET_REQUESTS), FLEET_REQUESTS))

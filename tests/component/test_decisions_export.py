@@ -62,4 +62,4 @@ async def test_a_log_made_without_chance_is_refused(valkey_url: str, tmp_path: P
 
 def test_what_is_no_log_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
-    assert "no Parquet file" in skyshore("evaluate", "random", "--on", str(tmp_path / "x.parquet")).stderr
+    assert "not a Parquet file" in skyshore("evaluate", "random", "--on", str(tmp_path / "x.parquet")).stderr
