@@ -1,7 +1,7 @@
-"""A space–time transformer with divided attention. It does not know that it may be sharded.
+"""A space–time transformer with divided attention. It contains no code for sharding.
 
 Tokens are [B, T, S, C]: batch, time, space, channels. A spatial block mixes along S, a temporal block along T, all else
-is token-wise; that is all DSP needs. Blocks follow TimeSformer's divided attention (arXiv 2102.05095) with a
+is token-wise; which is all that DSP needs. Blocks follow TimeSformer's divided attention (arXiv 2102.05095) with a
 feed-forward part in both, as the DSP paper counts them.
 """
 
@@ -41,7 +41,7 @@ class ModelConfig:
     pairs: int = 2
     labels: int = 8
     colour_gain: float = 1 / 512
-    """How loud the colours are beside the changes; a model of single frames, which has no changes, wants 1/128."""
+    """Gain of the colours relative to the changes; a model of single frames, which has no changes, needs 1/128."""
 
     @property
     def space(self) -> int:
@@ -143,8 +143,8 @@ class SpaceTimeTransformer(nn.Module):
         """RGB frames [B, T, H, W, 3], 8-bit → raw patches [B, T, S, 5·patch²], 8-bit.
 
         Two channels are added: how much a pixel changed since the frame before, and how that differs from the change
-        before it (halved, offset by 128), whose dipole points where a thing moves. They are made here, from whole
-        clips, so that a rank which holds some frames needs no neighbour's.
+        before it (halved, offset by 128), whose dipole points in the direction of motion. They are made here, from
+        whole clips, so that a rank which holds some frames needs no frames of its neighbours.
         """
         b, t, h, w, _ = frames.shape
         p = self.config.patch

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skyshore.domain.errors import NotFound
 
 PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""TensorRT is taken only when a setting names it: it compiles for minutes at each new batch size, mid-service."""
+"""TensorRT is used only when a setting names it: it compiles for minutes at each new batch size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class SessionOptions:
     intra_op_threads: int = 0
     """Threads within one operation; 0 takes every core."""
     spinning: bool = False
-    """Whether idle threads burn their core waiting for work: quicker alone, ruinous beside other processes."""
+    """Whether idle threads spin while they wait for work: faster alone, harmful beside other processes."""
     providers: tuple[str, ...] = ()
     """Execution providers in order of preference; empty takes the best that are present."""
 

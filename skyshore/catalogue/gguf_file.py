@@ -105,7 +105,7 @@ class GgufFile:
 
 
 class _Cursor:
-    """Walks the header and refuses to step past the end of the file."""
+    """Reads the header and refuses to read past the end of the file."""
 
     def __init__(self, path: Path, data: NDArray[np.uint8]) -> None:
         self.path = path

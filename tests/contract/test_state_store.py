@@ -165,7 +165,7 @@ async def test_a_renewed_job_stays_with_its_worker(store):
         await store.renew_job("w1", renewed)
 
 
-async def test_a_buried_job_is_never_handed_out_again(store):
+async def test_a_job_in_the_dead_letters_is_never_handed_out_again(store):
     await store.accept_job(RECORD, b"")
     (job,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
     await store.move_to_dead_letters(job, "failed three times")

@@ -67,7 +67,7 @@ def test_a_document_returns_equal(omit_defaults: bool) -> None:
         assert from_document(Everything, json.loads(text)) == value
 
 
-def test_numbers_stay_as_they_were_written() -> None:
+def test_numbers_stay_equal_to_the_bit() -> None:
     text = '{"x":1,"y":1e+16}'
     read = from_document(Point, json.loads(text))
     assert json.dumps(to_document(read), separators=(",", ":")) == text
