@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,11 @@ class OnnxSession:
         if not model.is_file():
             raise NotFound(f"no model at {model}; `skyshore models list` shows what can be fetched", param="model")
         options = options or SessionOptions()
-        self._session = onnxruntime.InferenceSession(
-            str(model), _native(options), providers=choose_providers(options.providers)
-        )
+        providers = choose_providers(options.providers)
+        # Loading makes the loading thread round denormal numbers to zero. The caller's thread must keep its numbers.
+        with ThreadPoolExecutor(1) as loader:
+            load = loader.submit(onnxruntime.InferenceSession, str(model), _native(options), providers=providers)
+            self._session = load.result()
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())

@@ -1,4 +1,7 @@
-"""Reads a GGUF file: metadata and memory-mapped tensors, every length checked against the file before it is trusted."""
+"""Reads a GGUF file: metadata and memory-mapped tensors. Every length is checked against the file before it is used.
+
+The reader of the `gguf` package is not used: it is 30 times slower, and it does not check lengths (ADR 3).
+"""
 
 from __future__ import annotations
 

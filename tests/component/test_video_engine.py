@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
 
+from skyshore.adapters.onnx_session import OnnxSession
 from skyshore.adapters.video_encode import H264Encoder, encode_jpeg
 from skyshore.catalogue.onnx_build import OnnxBuilder
 from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidMedia, NodeUnavailable, NotFound, QueueFull
@@ -154,6 +155,12 @@ async def test_segments_side_by_side_keep_their_frames_apart(folder: Path) -> No
         assert outcome.frames == 12
         for result in results:
             assert_own_spot(result)
+
+
+def test_loading_a_model_leaves_the_numbers_of_its_caller_alone(folder: Path) -> None:
+    OnnxSession(folder / "model.onnx")
+    smallest = np.full(1, 5e-324)
+    assert (smallest * 1.0)[0] > 0
 
 
 async def test_the_sender_is_pulled_no_faster_than_results_are_taken(engine: OnnxVideoEngine) -> None:
