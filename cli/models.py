@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from cli.options import AsJson
 from cli.render import say, show_table
 from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import add_own, add_precision, cache_dir, fetch, ready, verify
@@ -39,7 +40,7 @@ class _StatusLine:
 
 
 @app.command("list")
-def list_entries(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_entries(as_json: AsJson = False) -> None:
     """Show all entries, their licences, and which are in the cache."""
     cached = {name: is_ready(name) for name in ENTRIES}
     if as_json:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cli.options import AsJson
 from cli.profile.inputs import existing_profile, positive_numbers
 from cli.render import say, show_table
 from skyshore.adapters.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ def llm(
     out: Annotated[Path, typer.Option(help="Node profile to write; its other models are kept.")] = Path(
         "node-profile.json"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure each precision: prefill and decode by batch and context, joules per token, perplexity, agreement."""
     logs.configure("profile", "warning", as_json=False)

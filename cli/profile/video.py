@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cli.options import AsJson
 from cli.profile.inputs import existing_profile, whole_numbers
 from cli.render import say, show_table
 from cli.up import cached_models
@@ -77,7 +78,7 @@ def video(
     out: Annotated[Path, typer.Option(help="Node profile to write; its language models are kept.")] = Path(
         "node-profile.json"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure every model, size, encoding and stride on a clip; show the Pareto frontier of quality, bytes and time."""
     logs.configure("profile", "warning", as_json=False)
