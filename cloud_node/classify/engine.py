@@ -70,7 +70,8 @@ class RankClassifierEngine:
     def load(self) -> EngineLoad:
         """See `ClipClassifierEngine`. A batch counts as one clip per rank, the rest of it as waiting."""
         running = min(self._admitted, self.group.size)
-        return EngineLoad(running, self._admitted - running, self._classifier.settings.waiting)
+        waiting = self._admitted - running
+        return EngineLoad(running=running, queued=waiting, capacity=self._classifier.settings.waiting)
 
     def ranks_cpu_s(self) -> float:
         """CPU seconds of all ranks so far, as far as they were read; 0 on a system without /proc."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.codec.document import from_document, to_document
@@ -100,6 +100,7 @@ CLASSES: list[type[Any]] = [TaskRecord, Link, CoreSettings, *get_args(events.Eve
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@settings(max_examples=40)
 @given(data=st.data(), omit_defaults=st.booleans())
 def test_every_class_that_is_stored_as_json_returns_equal(
     cls: type[Any], data: st.DataObject, omit_defaults: bool

@@ -98,7 +98,7 @@ class EmulatedVideoEngine:
     def load(self) -> EngineLoad:
         """See `VideoEngine`."""
         running, queued = len(self._queue.serving), len(self._queue.waiting)
-        return EngineLoad(running, queued, self._speed.slots + self._speed.queue)
+        return EngineLoad(running=running, queued=queued, capacity=self._speed.slots + self._speed.queue)
 
     def busy_joules(self) -> float:
         """Joules above idle so far, in model time."""

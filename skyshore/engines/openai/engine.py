@@ -95,7 +95,7 @@ class OpenAiLlmEngine:
 
     def load(self) -> EngineLoad:
         """See `LlmEngine`."""
-        return EngineLoad(self._running, 0, self._slots)
+        return EngineLoad(running=self._running, queued=0, capacity=self._slots)
 
     async def close(self) -> None:
         """See `LlmEngine`."""
