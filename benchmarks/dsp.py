@@ -65,7 +65,7 @@ def _settings() -> dict[str, str | int | float | bool | None]:
 
 
 def _repeat(ranks: RankFleet, cases: dict[tuple[Any, ...], dict[str, Any]], repeats: int = REPEATS) -> Samples:
-    """Every case once per repeat, in an order drawn anew each time; the first round warms up and is dropped."""
+    """Every case once per repeat, in a random order; the first round warms up and is dropped."""
     samples: Samples = defaultdict(list)
     order, shuffle = list(cases), random.Random(0).shuffle
     for repeat in range(repeats + 1):
@@ -129,12 +129,12 @@ def _bytes(samples: Samples, n: int, namespaces: bool) -> list[Metric]:
 
 def _communications() -> dict[tuple[Any, ...], dict[str, Any]]:
     """Exchanges without computation, of all methods over the same transport, and of some over the others."""
-    carriers = [(name, "p2p", "exact") for name in METHODS]
-    carriers += [("dsp", "p2p", "fp16"), ("dsp", "p2p", "int8")]
-    carriers += [("dsp", "gloo", "exact"), ("dsp", "p2p send-first", "exact"), ("ulysses", "gloo", "exact")]
+    transports = [(name, "p2p", "exact") for name in METHODS]
+    transports += [("dsp", "p2p", "fp16"), ("dsp", "p2p", "int8")]
+    transports += [("dsp", "gloo", "exact"), ("dsp", "p2p send-first", "exact"), ("ulysses", "gloo", "exact")]
     cases = {}
     for n in (2, 4):
-        for name, carrier, wire in carriers:
+        for name, carrier, wire in transports:
             key = ("communicate", name, carrier, n) if wire == "exact" else ("communicate", name, wire, n)
             cases[key] = {"op": "communicate", "method": name, "carrier": carrier, "wire": wire, "n": n}
     return cases

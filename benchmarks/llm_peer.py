@@ -21,13 +21,13 @@ INSTALL: Final = (
 
 
 def why_missing() -> str:
-    """Why the peer cannot be run, with the command that mends it; empty if it can."""
+    """Why the peer cannot be run, with the command that installs it; empty if it can."""
     if not PYTHON.is_file():
         return f"{NAME} {VERSION} is not installed in {VENV}; install it with: {INSTALL}"
-    asked = "import llama_cpp; print(llama_cpp.__version__)"
-    told = subprocess.run([PYTHON, "-c", asked], capture_output=True, text=True, check=False)
-    found = told.stdout.strip()
-    if told.returncode or found != VERSION:
-        held = found or f"that does not load ({told.stderr.strip().rpartition(chr(10))[2]})"
+    program = "import llama_cpp; print(llama_cpp.__version__)"
+    process = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True, check=False)
+    found = process.stdout.strip()
+    if process.returncode or found != VERSION:
+        held = found or f"that does not load ({process.stderr.strip().rpartition(chr(10))[2]})"
         return f"{VENV} holds {NAME} {held}; the bench is pinned to {VERSION}: {INSTALL}"
     return ""

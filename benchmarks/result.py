@@ -1,4 +1,4 @@
-"""What every bench hands back: one JSON object, or the same as a table."""
+"""Result of a bench: one JSON object, or the same as a table."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ class BenchResult:
         return json.dumps(body, indent=2, ensure_ascii=False)
 
     def to_table(self) -> Table:
-        """The same for people."""
+        """The same as a table."""
         table = Table(title=f"{self.bench} · {self.repeats} repeats · {self.host['cpu']}", box=box.SIMPLE_HEAD)
         for heading in ("metric", "value", "± spread", "unit", "against", "its value", "ratio", "aim", "met"):
-            # Names are folded, never cut: a figure without its name says nothing.
+            # Names are folded, never cut: a figure is useless without its name.
             words = heading in ("metric", "unit", "against")
             table.add_column(heading, justify="left" if words else "right", overflow="fold")
         for m in self.results:

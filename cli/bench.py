@@ -12,7 +12,7 @@ from skyshore.domain.errors import InvalidTask, NotFound
 
 
 def names() -> list[str]:
-    """Benches there are: the modules of `benchmarks` that define `run`, told from their text, as importing is dear."""
+    """Names of the benches: modules of `benchmarks` that define `run`; found by their text, as importing is slow."""
     files = (path for folder in benchmarks.__path__ for path in Path(folder).glob("*.py"))
     return sorted(path.stem for path in files if "\ndef run(" in path.read_text(encoding="utf-8"))
 
@@ -22,12 +22,12 @@ def run_bench(name: str, *, as_json: bool, quick: bool = False) -> None:
 
     Raises:
         NotFound: there is no such bench.
-        InvalidTask: it has no quick form.
+        InvalidTask: it has no quick run.
     """
     if name not in names():
-        raise NotFound(f"no bench '{name}'; there are {', '.join(names()) or 'none'}", param="name")
+        raise NotFound(f"no bench '{name}'; choose one of {', '.join(names()) or 'none'}", param="name")
     run = import_module(f"benchmarks.{name}").run
     if quick and "quick" not in signature(run).parameters:
-        raise InvalidTask(f"bench '{name}' has no quick form", param="quick")
+        raise InvalidTask(f"bench '{name}' has no quick run", param="quick")
     result: BenchResult = run(quick=True) if quick else run()
     result.show(as_json=as_json)

@@ -30,7 +30,7 @@ RUNS = Path("out")
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """As given on the command line."""
+    """Options of the command line."""
 
     scenario: Path
     policies: str
@@ -57,7 +57,7 @@ def run_compare(options: CompareOptions, *, as_json: bool) -> int:
     """
     experiment = _experiment(options)
     bundle = Bundle.begin(options.out or _folder(experiment), experiment)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is our Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system ends a job so; treat it as Ctrl-C
     with SweepBars(Console(stderr=True), len(bundle.jobs()), len(bundle.jobs()) - len(pending(bundle))) as bars:
         swept = run_cells(bundle, executor(options), bars.show)
     groups = finish(bundle, swept.failures)
@@ -82,7 +82,7 @@ def show(bundle: Bundle, groups: Sequence[Group], swept: Sweep) -> None:
         console.print(f"{count} cells failed: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
     if absent := missing(bundle, bundle.results()):
         console.print(
-            f"INCOMPLETE: {len(absent)} of {len(bundle.jobs())} cells are missing; the same command goes on from here",
+            f"INCOMPLETE: {len(absent)} of {len(bundle.jobs())} cells are missing; the same command continues",
             style="bold yellow",
         )
     console.print(f"{bundle.folder / REPORT}\n{bundle.folder / SUMMARY}", highlight=False, soft_wrap=True)
@@ -128,11 +128,11 @@ def executor(options: CompareOptions) -> Execute:
 
             return lambda jobs, scratch: run_on_ray(jobs, scratch, options.ray_address, parallel)
         case other:
-            raise InvalidTask(f"no executor '{other}'; there are process and ray", param="executor")
+            raise InvalidTask(f"no executor '{other}'; choose process or ray", param="executor")
 
 
 def _folder(experiment: Experiment) -> Path:
-    """The same for the same inputs, so that the same command goes on where it was stopped."""
+    """Equal inputs have the same folder, so that the same command continues where it was stopped."""
     return RUNS / f"{experiment.inputs.parse().name}-{experiment.inputs.sha256[:8]}"
 
 

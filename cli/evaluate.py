@@ -1,4 +1,4 @@
-"""`skyshore evaluate`: what a policy would have achieved on decisions that another one made and logged."""
+"""`skyshore evaluate`: what a policy would have achieved on the logged decisions of another policy."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from skyshore.scheduling.logged_context import decode_context
 FIGURES = {"attainment": "met_deadline", "joules_per_request": "joules"}
 """Figure → column of the log."""
 OWN_STREAM = 815
-"""Keeps the draws of the policy in question apart from those the log was made with, whatever the seed."""
+"""Separates the random draws of the evaluated policy from those of the logging policy, for every seed."""
 NEEDED = ("task_id", "decided_at_s", "service_class", "chosen", "propensity", "arm_ids", "context", *FIGURES.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found."""
+    """Result of an evaluation."""
 
     policy: str
     rows: int
@@ -79,7 +79,7 @@ def run_evaluate(policy: str, log: Path, seed: int, *, as_json: bool) -> None:
 
 
 def evaluate(policy: str, log: Path, seed: int) -> Evaluation:
-    """Ask `policy` every logged question, and weigh the answers. Raises as `run_evaluate`."""
+    """Let `policy` decide on every logged context, and weight its choices. Raises as `run_evaluate`."""
     judge = create_policy(policy, np.random.default_rng([seed, OWN_STREAM]))
     matches, propensity, of_logged, of_chosen, names = [], [], [], [], set()
     outcomes: dict[str, list[float]] = {figure: [] for figure in FIGURES}
@@ -120,7 +120,7 @@ def _estimates(logged: Logged, outcome: Floats, of_logged: Floats, of_chosen: Fl
 
 
 def _features(context: Context, arms: Arms, index: int) -> list[float]:
-    """What the outcome model of the doubly robust estimate looks at."""
+    """Features of the outcome model of the doubly robust estimate."""
     if index == REFUSED:
         return [0.0] * 6 + [1.0]
     arm, left_s = arms.estimate(index), max(context.remaining_s, 1e-3)
@@ -141,7 +141,7 @@ def _rows(log: Path) -> Iterator[dict[str, Any]]:
     try:
         file = parquet.ParquetFile(log)
     except pa.ArrowInvalid as error:
-        raise InvalidTask(f"{log} is no Parquet file: {error}", param="on") from error
+        raise InvalidTask(f"{log} is not a Parquet file: {error}", param="on") from error
     missing = [name for name in NEEDED if name not in file.schema_arrow.names]
     if missing:
         raise InvalidTask(

@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from cli.options import AsJson
 from cli.render import say, show_table
+from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import add_own, add_precision, cache_dir, fetch, ready, verify
 from skyshore.catalogue.table import ENTRIES, entry
-from skyshore.domain.errors import NotFound, SkyshoreError
+from skyshore.domain.errors import SkyshoreError
 from skyshore.report.tables import Table
 
 app = typer.Typer(
@@ -38,9 +40,9 @@ class _StatusLine:
 
 
 @app.command("list")
-def list_entries(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_entries(as_json: AsJson = False) -> None:
     """Show all entries, their licences, and which are in the cache."""
-    cached = {name: _is_cached(name) for name in ENTRIES}
+    cached = {name: is_ready(name) for name in ENTRIES}
     if as_json:
         fields = ("name", "kind", "about", "licence", "opt_in", "download_mb")
         entries = [
@@ -121,9 +123,10 @@ def build_model(
         raise typer.Exit(1) from error
 
 
-def _is_cached(name: str) -> bool:
+def is_ready(name: str) -> bool:
+    """Whether a model or clip is in the cache."""
     try:
         ready(name)
-    except NotFound:
+    except NotFetched:
         return False
     return True

@@ -9,11 +9,10 @@ import typer
 from rich.console import Console
 
 from cli.connection import GatewayApi, gateway_url
+from cli.options import AsJson, Url
 from cli.render import say
 
 app = typer.Typer(help="The policy that places tasks: show, set.", no_args_is_help=True, add_completion=False)
-Url = Annotated[str, typer.Option(help="URL of the gateway (default: the system that runs here).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()

@@ -34,7 +34,7 @@ from skyshore.workload.schedule import Schedule
 
 REFRESH_S = 0.25
 SYSTEM_START_DELAY_S = 1.5
-"""Before the first request, so that links and client agree on time 0 by then."""
+"""Time before the first request, so that links and client agree on time 0 by then."""
 
 
 def find_clip(name: str) -> Path:
@@ -47,12 +47,12 @@ def find_clip(name: str) -> Path:
 
 
 EMULATED = "emulated"
-"""Stands for the tokenizer of emulated engines, which count letters."""
+"""Name of the tokenizer of emulated engines, which count letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedSystem:
-    """What else happens while a scenario's schedule is played: links that follow its clock, nodes that come and go."""
+    """The system that runs a scenario while it is replayed: its links follow the clock, its faults are played."""
 
     links_url: str = ""
     control_socket: str = ""
@@ -61,7 +61,7 @@ class ReplayedSystem:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """What a file asks to be played."""
+    """What to play."""
 
     schedule: Schedule
     stage: ReplayedSystem = ReplayedSystem()
@@ -69,7 +69,7 @@ class Play:
 
 
 def read_play(path: Path, url: str) -> Play:
-    """A schedule file; or a scenario, with the requests that `skyshore simulate` takes, by the same hash.
+    """Read a schedule file; or a scenario, with the same requests that `skyshore simulate` uses.
 
     A scenario's faults and links need the system that was started from it here and answers at `url`.
 
@@ -87,7 +87,7 @@ def read_play(path: Path, url: str) -> Play:
 
 
 def _stage(scenario: Scenario, path: Path, url: str) -> ReplayedSystem:
-    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (psutil, which a plain replay does without)
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415 (needs psutil; a plain replay does not)
 
     state = StateFile(state_folder()).read()
     if state is not None and state.alive and state.gateway_url == url and state.scenario == str(path.absolute()):
@@ -107,7 +107,7 @@ def play_schedule(
     tokenizer: str = "",
     stage: ReplayedSystem = ReplayedSystem(),
 ) -> ReplayResult:
-    """Play it; Ctrl-C ends it early with what there is. `tokenizer` is a cached model's name, or `emulated`.
+    """Play the schedule; Ctrl-C ends it with partial results. `tokenizer` is a cached model's name, or `emulated`.
 
     Raises:
         NotFound, InvalidMedia: a clip of the schedule, or the tokenizer.
@@ -117,7 +117,7 @@ def play_schedule(
         letters = CHARACTERS_PER_TOKEN if tokenizer == EMULATED else 0
         count_tokens = _counter(tokenizer) if tokenizer and not letters else None
         run = prepare(schedule, url, find_clip, model=model, count_tokens=count_tokens, letters_per_token=letters)
-    # What was made so far lives to the end: collecting garbage in it again and again would make the client late.
+    # Objects made so far live to the end: collecting garbage among them again would make the client late.
     gc.collect()
     gc.freeze()
     started_at_s = time.time()

@@ -1,4 +1,4 @@
-"""`skyshore simulate`: one scenario, one policy, one seed, in virtual time, here and now."""
+"""`skyshore simulate`: one scenario, one policy, one seed, in virtual time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_simulate(
 
 
 def _simulate(job: CellJob, folder: Path) -> CellResult:
-    """Run it with a bar; the first Ctrl-C ends the run after the event under way, with what there is."""
+    """Run it with a progress bar; the first Ctrl-C ends the run after the present event, with partial results."""
     folder.mkdir(parents=True)
     stopped = False
 

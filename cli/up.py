@@ -12,18 +12,18 @@ from rich.console import Console
 
 from cli.connection import state_folder
 from cli.launcher.control import run_system, start_detached
-from cli.launcher.fleet import SystemOptions
 from cli.launcher.state_file import SystemState
+from cli.launcher.system_plan import SystemOptions
+from cli.models import is_ready
 from cli.render import say
 from skyshore.catalogue.entry import Kind
-from skyshore.catalogue.errors import NotFetched
-from skyshore.catalogue.store import fetch, ready
+from skyshore.catalogue.store import fetch
 from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import SkyshoreError
 from skyshore.nodemodel.clips import CLIP_MODEL
 
 MODELS = ("ssd-mobilenet", "nanodet", "smollm2-135m")
-"""The models of the nodes of `cli.launcher.fleet`."""
+"""The models of the nodes of `cli.launcher.system_plan`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,3 @@ def fetch_missing(names: tuple[str, ...], console: Console) -> list[str]:
 def _fetch_if_asked(options: UpOptions, console: Console) -> None:
     if options.fetch and not options.emulated:
         fetch_missing(MODELS, console)
-
-
-def is_ready(name: str) -> bool:
-    """Whether a model or clip is in the cache."""
-    try:
-        ready(name)
-    except NotFetched:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""What a cloud node is made of: what an edge node has, and the sharded clip classifier."""
+"""Builds a cloud node: the engines of an edge node, and the sharded clip classifier."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CORES_FOR_TWO_RANKS = 4
-"""With fewer, a second rank would only take turns with the node's other engines."""
+"""With fewer cores, a second rank would compete with the node's other engines."""
 
 
 async def start_local(settings: NodeSettings, stack: AsyncExitStack) -> EngineSet:

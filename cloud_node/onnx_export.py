@@ -50,7 +50,7 @@ def export_onnx(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch's exporter talks on stdout, logs about packages nobody asked for, and warns of its own deprecations."""
+    """Silence torch's exporter, which prints, logs about unrelated packages, and warns of its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What can be set about a cloud node."""
+"""Settings of a cloud node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CloudNodeSettings(NodeSettings):
     id: str = "cloud-1"
     """Name of the node, unique in the fleet."""
     engine: Literal["onnx", "emulated", "openai"] = "onnx"
-    """`onnx` computes here, `openai` asks a server you run, `emulated` only takes time."""
+    """`onnx` computes here, `openai` asks a server you run, `emulated` only waits."""
     models: str = "smollm2-135m:fp32,nanodet,space-time-actions"
     """Models offered, comma-separated; a language model may carry a precision after a colon."""
     ranks: int = Field(default=0, ge=0)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from gateway.endings import Ending, ending_of
+from gateway.endings import TaskEnding, ending_of
 from gateway.records import RecordWriter
 from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.job import TaskRecord, TaskState
@@ -70,7 +70,7 @@ class AttemptLog:
         self._report(ending_of(error))
         self._placement = None
 
-    def close(self, ending: Ending) -> None:
+    def close(self, ending: TaskEnding) -> None:
         """The task has ended: report its outcome, and write the record of a task that is not a part of a job."""
         outcome = self._report(ending)
         kind = self._task.kind.value
@@ -102,7 +102,7 @@ class AttemptLog:
             return 0.0
         return (self.up_bytes + self.down_bytes) * self._joules_per_byte(self._placement.arm.node_id)
 
-    def _report(self, ending: Ending) -> Outcome:
+    def _report(self, ending: TaskEnding) -> Outcome:
         arm = self._placement.arm if self._placement else None
         outcome = Outcome(
             task_id=self._task.task_id,

@@ -45,7 +45,7 @@ _STATUSES: tuple[tuple[type[BaseException], OutcomeStatus], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class TaskEnding:
     """How a task, or one attempt at it, ended."""
 
     status: OutcomeStatus
@@ -54,14 +54,14 @@ class Ending:
     """Code of the error that ended it (see `SkyshoreError.code`). Empty for a success and for a cancellation."""
 
 
-COMPLETED = Ending(OutcomeStatus.OK)
+COMPLETED = TaskEnding(OutcomeStatus.OK)
 
 
-def ending_of(error: BaseException) -> Ending:
+def ending_of(error: BaseException) -> TaskEnding:
     """The ending of a task that `error` stopped, by the table above."""
     status = next(status for kind, status in _STATUSES if isinstance(error, kind))
     if isinstance(error, SkyshoreError):
-        return Ending(status, error.message, error.code)
+        return TaskEnding(status, error.message, error.code)
     if isinstance(error, Exception):
-        return Ending(status, type(error).__name__, Internal.code)
-    return Ending(status, "the task was cancelled")
+        return TaskEnding(status, type(error).__name__, Internal.code)
+    return TaskEnding(status, "the task was cancelled")

@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 
 from cli.render import show_table
-from experiments.figures.outcome_table import OutcomeWriter
-from experiments.fit.calibrate import calibrate, read_outcomes
+from experiments.figures.outcome_table import OutcomeWriter, read_records
+from experiments.fit.calibrate import calibrate
 from experiments.plan.cell import Cell, CellResult, Driver
 from experiments.plan.inputs import Inputs
 from experiments.report.fidelity import JUDGED, fidelity
@@ -167,7 +167,7 @@ def _taught(teacher: Cell, folder: Path, progress: FidelityProgress) -> Path:
 
 def _calibrated(rows: Path, scenario: Scenario, path: Path, load: float) -> dict[str, Any]:
     """Fits, and leaves `fitted.json` beside the scenario."""
-    found = calibrate(read_outcomes(rows), scenario, path.parent, f"measured: {scenario.name} at load {load:g}")
+    found = calibrate(read_records(rows), scenario, path.parent, f"measured: {scenario.name} at load {load:g}")
     document = calibration_to_document(found)
     (path.parent / "fitted.json").write_text(json.dumps(document), encoding="utf-8")
     return document

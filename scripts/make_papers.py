@@ -46,11 +46,11 @@ from skyshore.report.statistics import mean_interval  # noqa: E402
 
 FOLDER = ROOT / "scenarios" / "papers"
 FIRST_SEED = 4001
-"""Fresh: the policies' settings were chosen on seeds below these."""
+"""The policies' settings were chosen on seeds below these."""
 SEEDS, QUICK_SEEDS = 20, 2
 COMMON = ("least_loaded", "shortest_delay", "cs_ucb", "cs_ucb.filter_only", "skyshore", "skyshore.serve_all")
 RIVALS = ("least_loaded", "cs_ucb", "cs_ucb.filter_only")
-"""Whom `skyshore` is held against."""
+"""Baselines that `skyshore` is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,14 +295,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Simulate the papers' scenarios and write docs/papers.md.")
     parser.add_argument("--quick", action="store_true", help="two seeds at load 1")
     parser.add_argument("--brief", action="store_true", help="without ablations and the rest of the policies")
-    parser.add_argument("--gather", action="store_true", help="run nothing; write what is there")
+    parser.add_argument("--gather", action="store_true", help="run nothing; write the page from finished cells")
     parser.add_argument("--live", type=Path, help="bundle of live runs of perllm-live.toml to add")
     parser.add_argument("--seeds", type=int, default=0, help=f"paired seeds; {SEEDS} by default")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="cells at the same time")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "papers", help="where cells are kept")
     parser.add_argument("--json", type=Path, default=ROOT / "docs" / "benchmarks" / "papers.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "papers.md")
-    parser.add_argument("--render", action="store_true", help="only write the page anew from the JSON")
+    parser.add_argument("--render", action="store_true", help="only write the page from the JSON")
     options = parser.parse_args(arguments)
     options.seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
     return options

@@ -18,7 +18,7 @@ ENDS = (
 )
 REGRETS = (
     ("regret: fixed arm", "regret_fixed", 100.0, 1),
-    ("regret: foresight", "regret_oracle", 100.0, 1),
+    ("regret: oracle", "regret_oracle", 100.0, 1),
     ("regret: bound", "regret_bound", 100.0, 1),
 )
 LLM_SERVED = (
@@ -50,8 +50,8 @@ def _cost(digits: int) -> Columns:
     )
 
 
-NAMES = {"best_fixed_arm": "*best fixed arm*", "oracle_schedule": "*foresight*"}
-"""Rows that are no policies."""
+NAMES = {"best_fixed_arm": "*best fixed arm*", "oracle_schedule": "*oracle schedule*"}
+"""Rows that are references, not policies."""
 CLAIMS = {
     "perllm": "the paper: 2.2, 2.1 and 1.6 times the throughput of FineInfer, AGOD and RewardlessGuidance (order "
     "assumed), more than 50 % less energy",
@@ -137,7 +137,7 @@ def _headline(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _rivals(held: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    yield "| load | rival | deadlines met, points more | J of fleet per met, ratio |"
+    yield "| load | rival | deadlines met, difference in points | J of fleet per met, ratio |"
     yield "| --- | --- | --- | --- |"
     for load, rivals in held:
         for rival, ratios in rivals.items():
@@ -147,24 +147,24 @@ def _rivals(held: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
 
 
 def verdict(at_load: Mapping[str, Any]) -> str:
-    """The aim of issue 6, word for word: joules against the most frugal rival, deadlines against the best one."""
+    """Whether the aim is met: joules against the most energy-efficient rival, deadlines against the best one."""
     rivals = at_load["skyshore_over"].values()
     joules = [ratios["fleet_joules_per_met"]["mean"] for ratios in rivals if "fleet_joules_per_met" in ratios]
     more = [ratios["attainment_difference"]["mean"] for ratios in rivals]
     if not joules:
         return "no rival was run."
-    saved, lead = 1.0 - max(joules), min(more)
+    saved, ahead = 1.0 - max(joules), min(more)
     enough = (
-        "as wanted" if saved >= LEAST_SAVING and lead >= 0 else "**short of the 10 % at equal or better attainment**"
+        "target met" if saved >= LEAST_SAVING and ahead >= 0 else "**short of the 10 % at equal or better attainment**"
     )
-    text = f"{100 * saved:.1f} % fewer joules per met deadline than the most frugal rival and {100 * lead:+.1f} points "
-    text += f"against the one that meets most: {enough}."
+    text = f"{100 * saved:.1f} % fewer joules per met deadline than the most energy-efficient rival and "
+    text += f"{100 * ahead:+.1f} points against the one that meets most deadlines: {enough}."
     ours: Mapping[str, Any] = next((row["figures"] for row in at_load["policies"] if row["policy"] == "skyshore"), {})
     short, behind = ours.get("regret_bound"), ours.get("regret_oracle")
     if short is not None and short["mean"] is not None:
         near = "within" if short["mean"] <= MOST_SHORT else "not within"
         text += f" {_cell(short, 100.0, 1)} points below the clairvoyant bound ({near} 3)"
-        text += f", {_cell(behind, 100.0, 1)} below foresight."
+        text += f", {_cell(behind, 100.0, 1)} below the oracle schedule."
     return text
 
 
@@ -174,8 +174,8 @@ def _live(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"`scenarios/papers/{found['scenario']}.toml` at load 1, played by processes over sockets and shaped links"
     yield f"against the clock ({', '.join(found['provenance'])}: engines only wait as long as their model says; joules"
-    yield f"are modelled). A run lasts {found['duration_s']:g} s and starts afresh: a policy that learns has little to"
-    yield "learn from. The machine has two cores and was busy with other work."
+    yield f"are modelled). A run lasts {found['duration_s']:g} s and starts without learned state, and is too short to"
+    yield "learn much. The machine has two cores and was busy with other work."
     yield ""
     yield f"{_seeds(seeds)} {found['runs']} runs, of which {found['invalid']} were INVALID (the client could not keep"
     yield f"the schedule) and left out with their pairs; of the {found['kept']} kept, {found['degraded']} were DEGRADED"
@@ -194,7 +194,7 @@ def _live(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[str]:
-    """Columns that nobody has a figure in are left out."""
+    """Columns without a single figure are left out."""
     there = [column for column in columns if any(column[1] in row["figures"] for row in rows)]
     yield f"{title}:"
     yield ""

@@ -29,17 +29,17 @@ class LlmEngine(Protocol):
 
         Raises:
             InvalidTask: the prompt or sampling is impossible (`PromptTooLong` when it exceeds the context).
-            QueueFull: no room; nothing was started.
+            QueueFull: all slots and the queue are full; nothing was started.
             DeadlineExceeded: `task.deadline_s` passed, in the queue or while generating.
         """
         ...
 
     def load(self) -> EngineLoad:
-        """Cheap; called at every heartbeat and admission."""
+        """Return the load now. Must be fast: it is called at every heartbeat and admission."""
         ...
 
     async def close(self) -> None:
-        """Finish nothing, free everything. Called after the last stream ended."""
+        """Release all resources. Called after the last stream ended."""
         ...
 
 
@@ -53,26 +53,26 @@ class VideoEngine(Protocol):
     ) -> AsyncIterator[FrameDetections | WorkerOutcome]:
         """Yield one `FrameDetections` per frame, in frame order, then exactly one `WorkerOutcome`.
 
-        Frames are pulled no faster than they are worked off, which is the sender's back-pressure.
+        Frames are pulled no faster than they are processed, which is the sender's back-pressure.
 
         Raises:
             InvalidMedia: a frame cannot be decoded.
-            QueueFull: no room; nothing was started.
+            QueueFull: all slots and the queue are full; nothing was started.
             DeadlineExceeded: `task.deadline_s` passed.
         """
         ...
 
     def load(self) -> EngineLoad:
-        """Cheap; called at every heartbeat and admission."""
+        """Return the load now. Must be fast: it is called at every heartbeat and admission."""
         ...
 
     async def close(self) -> None:
-        """Free everything. Called after the last stream ended."""
+        """Release all resources. Called after the last stream ended."""
         ...
 
 
 class ClipClassifierEngine(Protocol):
-    """Says what a whole clip shows, with one model."""
+    """Classifies whole clips with one model."""
 
     model: str
 
@@ -83,18 +83,18 @@ class ClipClassifierEngine(Protocol):
 
         Raises:
             InvalidMedia: a frame cannot be decoded, or there is none.
-            QueueFull: no room; nothing was started.
+            QueueFull: all slots and the queue are full; nothing was started.
             DeadlineExceeded: `task.deadline_s` passed.
-            NodeUnavailable: what the model runs on failed, and failed again.
+            NodeUnavailable: the processes of the model failed twice.
         """
         ...
 
     def load(self) -> EngineLoad:
-        """Cheap; called at every heartbeat and admission."""
+        """Return the load now. Must be fast: it is called at every heartbeat and admission."""
         ...
 
     async def close(self) -> None:
-        """Free everything. Called after the last stream ended."""
+        """Release all resources. Called after the last stream ended."""
         ...
 
 
@@ -165,7 +165,7 @@ class WorkerClient(Protocol):
 
 
 class StateStore(Protocol):
-    """Everything the processes share. One schema, one prefix: `docs/state.md`.
+    """The state that all processes share. Keys and formats: `docs/state.md`.
 
     Every method raises `NodeUnavailable` when the store cannot be reached.
     """
@@ -179,11 +179,11 @@ class StateStore(Protocol):
         ...
 
     async def remove_node(self, node_id: str) -> None:
-        """Give the lease back at once (a clean stop)."""
+        """End the lease now (a clean stop)."""
         ...
 
     async def nodes(self) -> list[NodeReport]:
-        """All nodes whose lease runs."""
+        """All nodes with a valid lease."""
         ...
 
     async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
@@ -191,7 +191,7 @@ class StateStore(Protocol):
         ...
 
     async def links(self, node_ids: Sequence[str]) -> dict[str, Link]:
-        """Measured links of these nodes; those nobody measures are left out."""
+        """Measured links of these nodes; nodes without a measurement are left out."""
         ...
 
     async def put_task(self, record: TaskRecord) -> None:
@@ -215,7 +215,7 @@ class StateStore(Protocol):
         ...
 
     async def renew_job(self, consumer: str, job: Job) -> None:
-        """Say that `consumer` still works on it, so that nobody reclaims it."""
+        """Report that `consumer` still works on it, so that no other consumer claims it."""
         ...
 
     async def finish_job(self, job: Job) -> None:
@@ -235,7 +235,7 @@ class StateStore(Protocol):
         ...
 
     async def save_policy(self, name: str, snapshot: bytes) -> None:
-        """Keep a policy's learned state."""
+        """Save a policy's learned state."""
         ...
 
     async def load_policy(self, name: str) -> bytes | None:

@@ -1,1 +1,1 @@
-"""Makes the small learned parts that ship with their weights: what trained them, on what, and how good they are."""
+"""Trains the small models that ship with the repository, and writes their model cards."""

@@ -3,7 +3,7 @@
 The actor is `skyshore.policies.agod.DiffusionActor` in torch, trained through all its denoising steps, noise included.
 From the paper: twin critics with slowly following targets, entropy weight 0.05, γ = 0.95, τ = 0.005, five steps. Ours:
 networks shared by all arms, batches of 128 (its 512 takes four times as long for the same figures here), and fleets
-drawn at random, so that the actor is judged on fleets it never met.
+drawn at random, so that the actor is judged on fleets that it was not trained on.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Critic(nn.Module):
 
 
 class Replay:
-    """Transitions, padded to MOST_ARMS."""
+    """Replay buffer of transitions, padded to MOST_ARMS."""
 
     def __init__(self, room: int) -> None:
         self._state = np.zeros((room, MOST_ARMS, STATE_WIDTH), np.float32)
@@ -111,7 +111,7 @@ class Replay:
         self.count = 0
 
     def add(self, state: Floats, arm: int, reward: float, after: Floats) -> None:
-        """Keep one transition; the oldest makes room."""
+        """Add one transition; the oldest is overwritten."""
         place = self.count % len(self._arm)
         self._arm[place], self._reward[place] = arm, reward
         for rows, mask, values in ((self._state, self._mask, state), (self._after, self._after_mask, after)):
@@ -129,7 +129,7 @@ class Replay:
 
 
 class AgodLearner(Policy):
-    """Acts by sampling, remembers, and takes a gradient step every few outcomes."""
+    """Samples actions, stores transitions, and takes a gradient step every few outcomes."""
 
     def __init__(self, settings: AgodSettings) -> None:
         torch.manual_seed(settings.seed)
@@ -175,7 +175,7 @@ class AgodLearner(Policy):
             self._learn()
 
     def forget_open(self) -> None:
-        """A new fleet begins: nothing follows the last fleet's decisions."""
+        """Start a new fleet: drop the open transitions of the last one."""
         self._open.clear()
 
     def _learn(self) -> None:
@@ -215,7 +215,7 @@ def train_agod(settings: AgodSettings, report: Report) -> tuple[TorchActor, int]
             learner.forget_open()
             score = run(random_fleet(rng, LEARNER, settings.seconds))
             if number % 5 == 4:
-                report(f"fleet {number + 1}/{settings.fleets}: {learner.steps} steps, {_told(score)}")
+                report(f"fleet {number + 1}/{settings.fleets}: {learner.steps} steps, {_summary(score)}")
     return learner.actor.eval(), learner.steps
 
 
@@ -303,5 +303,5 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
-def _told(score: Score) -> str:
+def _summary(score: Score) -> str:
     return f"{score.attainment:.1%} of {score.requests} met, {score.joules_per_met:.1f} J each"

@@ -22,7 +22,7 @@ CLOUD_KINDS = (("a100", "llama-33b"), ("h100", "yi-34b"), ("h100", "llama3-8b"),
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of one run."""
+    """Figures of one run."""
 
     requests: int
     met: int
@@ -85,7 +85,7 @@ def random_fleet(rng: np.random.Generator, policy: str, duration_s: float) -> Sc
 
 
 def run(scenario: Scenario) -> Score:
-    """One run to its end."""
+    """Run one scenario to its end."""
     outcomes: list[Outcome] = []
     build(scenario, Path()).run(make_schedule(scenario).arrivals, outcomes.append)
     met = sum(outcome.met_deadline for outcome in outcomes)

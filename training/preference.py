@@ -1,4 +1,4 @@
-"""Trains CDIO's preference predictor, judges it on cameras it never saw, and writes weights, ONNX and model card.
+"""Trains CDIO's preference predictor, tests it on other cameras, and writes weights, ONNX and model card.
 
 The label of a task with accuracy demand A and delay demand D, after the digest 2.3 (the paper's own was not found):
 
@@ -50,7 +50,7 @@ class PreferenceSettings:
     real: int = 8
     real_heldout: int = 6
     draws: int = 24
-    """Streams with demands of their own per camera."""
+    """Streams per camera, each with its own deadlines and accuracy targets."""
     layers: int = 2
     hidden: int = 64
     epochs: int = 15
@@ -203,7 +203,7 @@ def f1(said: NDArray[np.bool_], label: NDArray[np.bool_]) -> float:
 
 
 def macro_f1(said: NDArray[np.bool_], label: NDArray[np.bool_]) -> float:
-    """Mean of the F1 of the compute-preferring and that of the others, so that naming the larger class is no merit."""
+    """Macro F1: mean of the F1 of both classes, so that always naming the larger class scores low."""
     return (f1(said, label) + f1(~said, ~label)) / 2
 
 
@@ -265,7 +265,7 @@ def _interval(values: Floats) -> dict[str, float]:
 
 
 def _logistic(learning: Streams, seed: int) -> nn.Linear:
-    """Logistic regression on the task alone: what the network's memory and bends are worth."""
+    """Logistic regression on the task alone: a baseline without memory and without hidden layers."""
     torch.manual_seed(seed)
     model = nn.Linear(WIDTH, 1)
     optimiser = torch.optim.LBFGS(model.parameters(), max_iter=200)

@@ -11,13 +11,12 @@ import typer
 from rich.console import Console
 
 from cli.connection import GatewayApi, gateway_url, local_redis_url
+from cli.options import AsJson, Url
 from cli.render import show_table
 from skyshore.domain.errors import NotFound
 from skyshore.report.tables import Table
 
 app = typer.Typer(help="The decision log: newest decisions, export.", add_completion=False)
-Url = Annotated[str, typer.Option(help="URL of the gateway (default: the system that runs here).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NEWEST = 1000
 """The gateway returns no more."""

@@ -14,11 +14,12 @@ from cli.demo.requests import chat, detect, save_detected
 from cli.launcher.control import log_folder, stop_system
 from cli.launcher.errors import NotRunning
 from cli.launcher.state_file import StateFile
+from cli.models import is_ready
 from cli.render import say
 from cli.replay import play_schedule, show_result
 from cli.traces.commands import write_schedule
 from cli.traces.sources import Stream, camera_stream, llm_stream
-from cli.up import MODELS, UpOptions, fetch_missing, is_ready, up_detached
+from cli.up import MODELS, UpOptions, fetch_missing, up_detached
 from skyshore.adapters.video_source import probe
 from skyshore.catalogue.store import clip
 from skyshore.domain.errors import SkyshoreError

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from cli.launcher.control_socket import control_socket
 from cli.launcher.errors import LaunchFailed
-from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.log_view import LogView
 from cli.launcher.process import Child
 from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
 from cli.launcher.supervisor import Limits, Supervisor
+from cli.launcher.system_plan import SystemOptions, SystemPlan, plan_system
 from cli.render import say
 from skyshore.runtime.serve import stop_signal
 
@@ -41,7 +41,7 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         LaunchFailed: the system did not start, or an essential process ended.
     """
     file = StateFile(options.state_folder)
-    with file.held():
+    with file.locked():
         stop_remains(file, console)
         log_folder(options.state_folder).mkdir(parents=True, exist_ok=True)
         _check_store(options.redis_url)
@@ -68,7 +68,7 @@ def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -
         LaunchFailed: the system did not start; the message quotes the end of its log.
     """
     file = StateFile(state_folder)
-    with file.held():
+    with file.locked():
         pass  # the background process takes the lock later; asking first gives a clearer message
     log_folder(state_folder).mkdir(parents=True, exist_ok=True)
     log_path = log_folder(state_folder) / "launcher.log"

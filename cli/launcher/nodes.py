@@ -95,14 +95,8 @@ def node_specs(
     """
     specs = []
     for plan in plans:
-        models = [name for name in plan.models if not plan.needs_models or name.partition(":")[0] in cached]
-        missing = [name for name in plan.models if name not in models]
-        if fetchable := [name for name in missing if name != CLIP_MODEL]:
-            notes.append(f"{plan.node_id} runs without {', '.join(fetchable)}: run `skyshore models fetch`")
-        if CLIP_MODEL in missing:
-            notes.append(f"{plan.node_id} runs without {CLIP_MODEL}, which needs torch: {TORCH_COMMAND}")
+        models = _available_models(plan, cached, notes)
         if not models:
-            notes.append(f"{plan.node_id} is not started: none of its models is in the cache")
             continue
         address = addresses[plan.node_id]
         argv = (sys.executable, "-m", "edge_node" if plan.tier is Tier.EDGE else "cloud_node")
@@ -116,6 +110,18 @@ def node_specs(
             "`skyshore up --emulated` needs none"
         )
     return tuple(specs)
+
+
+def _available_models(plan: NodeLaunch, cached: Collection[str], notes: list[str]) -> list[str]:
+    models = [name for name in plan.models if not plan.needs_models or name.partition(":")[0] in cached]
+    missing = [name for name in plan.models if name not in models]
+    if fetchable := [name for name in missing if name != CLIP_MODEL]:
+        notes.append(f"{plan.node_id} runs without {', '.join(fetchable)}: run `skyshore models fetch`")
+    if CLIP_MODEL in missing:
+        notes.append(f"{plan.node_id} runs without {CLIP_MODEL}, which needs torch: {TORCH_COMMAND}")
+    if not models:
+        notes.append(f"{plan.node_id} is not started: none of its models is in the cache")
+    return models
 
 
 def choose_addresses(plans: tuple[NodeLaunch, ...], ports: Ports) -> dict[str, str]:

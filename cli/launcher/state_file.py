@@ -21,7 +21,7 @@ class ProcessId:
     """A pid and its start time, so that a reused pid is not mistaken for our process."""
 
     pid: int
-    born_s: float
+    started_at_s: float
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
@@ -32,7 +32,7 @@ class ProcessId:
         """The process, if it still runs."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.born_s) < 0.05
+            same = abs(process.create_time() - self.started_at_s) < 0.05
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
@@ -126,7 +126,7 @@ class StateFile:
         self.path.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the lock of this folder; the lock ends with the process.
 
         Raises:

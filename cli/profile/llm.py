@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cli.options import AsJson
 from cli.profile.inputs import existing_profile, positive_numbers
 from cli.render import say, show_table
 from skyshore.adapters.tokenizer import Tokenizer
@@ -56,15 +57,35 @@ def llm(
     out: Annotated[Path, typer.Option(help="Node profile to write; its other models are kept.")] = Path(
         "node-profile.json"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure each precision: prefill and decode by batch and context, joules per token, perplexity, agreement."""
     logs.configure("profile", "warning", as_json=False)
     console = Console(stderr=True)
     rows, lengths = positive_numbers("batches", batches), positive_numbers("contexts", contexts)
-    folder = ready(model)
-    names = _precisions(precisions, folder)
+    names = _precisions(precisions, ready(model))
     settings = NodeSettings(engine="onnx", id="profile", threads=threads)
+    found = _measure(model, names, rows, lengths, settings=settings, console=console)
+    speeds = tuple(_speed(each, settings, threads) for each in found)
+    _write(out, settings, speeds)
+    if as_json:
+        print(json.dumps(report(found, speeds, threads, out), indent=1))
+        return
+    show_table(Console(), precision_table(found))
+    say(console, f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE")
+
+
+def _measure(
+    model: str,
+    names: tuple[str, ...],
+    rows: tuple[int, ...],
+    lengths: tuple[int, ...],
+    *,
+    settings: NodeSettings,
+    console: Console,
+) -> list[PrecisionProfile]:
+    """Build missing precisions, then measure each of `names` at all `rows` and `lengths`."""
+    folder, threads = ready(model), settings.threads
     for name in (*names, REFERENCE):
         if not (folder / f"model-{name}.onnx").is_file():
             say(console, f"building {model}:{name}")
@@ -84,13 +105,7 @@ def llm(
             weights = path.with_suffix(".onnx.data").stat().st_size
             kv_bytes = decoder.kv.bytes_per_token
             found.append(PrecisionProfile(model, name, weights, cells, quality, meter.source, watts, kv_bytes))
-    speeds = tuple(_speed(each, settings, threads) for each in found)
-    _write(out, settings, speeds)
-    if as_json:
-        print(json.dumps(report(found, speeds, threads, out), indent=1))
-        return
-    show_table(Console(), precision_table(found))
-    say(console, f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE")
+    return found
 
 
 def report(found: list[PrecisionProfile], speeds: tuple[LlmSpeed, ...], threads: int, out: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cli.options import AsJson
 from cli.profile.inputs import existing_profile, whole_numbers
 from cli.render import say, show_table
 from cli.up import cached_models
@@ -77,7 +78,7 @@ def video(
     out: Annotated[Path, typer.Option(help="Node profile to write; its language models are kept.")] = Path(
         "node-profile.json"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure every model, size, encoding and stride on a clip; show the Pareto frontier of quality, bytes and time."""
     logs.configure("profile", "warning", as_json=False)
@@ -90,12 +91,7 @@ def video(
         min_score=min_score,
         threads=threads,
     )
-    if source:
-        clip, annotations = read_clip(_clip_path(source), frames), _annotations(truth)
-    elif truth is not None:
-        raise InvalidTask("--truth needs a clip", param="truth")
-    else:
-        clip, annotations = synthetic_clip(frames, seed)
+    clip, annotations = _trial(source, truth, frames, seed)
     settings = NodeSettings(engine="onnx", id="profile", threads=threads)
     speeds = asyncio.run(_measure(clip, annotations, run, settings, Console(stderr=True)))
     best = frontier(speeds)
@@ -109,6 +105,15 @@ def video(
         return
     show_table(Console(), arm_table(speeds, best, clip.fps))
     say(Console(stderr=True), f"written to {out}; a node reads it from SKYSHORE_NODE_PROFILE")
+
+
+def _trial(source: str, truth: Path | None, frames: int, seed: int) -> tuple[TrialClip, Annotations | None]:
+    """The clip and its ground truth, if there is one; without a source, a synthetic street."""
+    if source:
+        return read_clip(_clip_path(source), frames), _annotations(truth)
+    if truth is not None:
+        raise InvalidTask("--truth needs a clip", param="truth")
+    return synthetic_clip(frames, seed)
 
 
 def frontier(speeds: Sequence[VideoSpeed]) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from cli.options import AsJson
 from cli.render import say, show_table
 from cli.traces.sources import LLM_SOURCES, camera_stream, llm_stream
 from skyshore.report.request_record import in_json
@@ -35,7 +36,6 @@ app = typer.Typer(help="Schedules of requests: make, show, check.", no_args_is_h
 
 
 File = Annotated[Path, typer.Argument(help="A schedule file (JSON lines).", metavar="FILE")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def write_schedule(schedule: Schedule, path: Path) -> None:

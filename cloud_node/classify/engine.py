@@ -24,7 +24,7 @@ from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, EncodedFrame, SegmentInfo
 
 MOST_FRAMES = 256
-"""Frames of one clip; the model looks at a handful, so more would be the sender's mistake."""
+"""Frames of one clip; the model looks at a handful, so more are an error of the sender."""
 
 
 class RankClassifierEngine:
@@ -58,7 +58,7 @@ class RankClassifierEngine:
     ) -> AsyncIterator[Classification | WorkerOutcome]:
         """See `ClipClassifierEngine`; `task.deadline_s` counts from the first step of the iteration."""
         if self._admitted >= self._classifier.settings.waiting:
-            raise QueueFull(f"{self.model} has {self._admitted} clips in hand; try again", retry_after_s=1.0)
+            raise QueueFull(f"{self.model} has {self._admitted} clips already; try again", retry_after_s=1.0)
         self._admitted += 1
         try:
             answer, decode_s, count = await self._answer(task, info, frames)
@@ -70,10 +70,11 @@ class RankClassifierEngine:
     def load(self) -> EngineLoad:
         """See `ClipClassifierEngine`. A batch counts as one clip per rank, the rest of it as waiting."""
         running = min(self._admitted, self.group.size)
-        return EngineLoad(running, self._admitted - running, self._classifier.settings.waiting)
+        waiting = self._admitted - running
+        return EngineLoad(running=running, queued=waiting, capacity=self._classifier.settings.waiting)
 
     def ranks_cpu_s(self) -> float:
-        """CPU seconds of all ranks there were, as far as they were seen; 0 on a system without /proc."""
+        """CPU seconds of all ranks so far, as far as they were read; 0 on a system without /proc."""
         for pid in self.group.pids:
             with suppress(OSError):
                 # User and system time are the 14th and 15th field; the second, in brackets, may hold blanks.

@@ -1,7 +1,7 @@
-"""A space–time transformer with divided attention. It does not know that it may be sharded.
+"""A space–time transformer with divided attention. It contains no code for sharding.
 
 Tokens are [B, T, S, C]: batch, time, space, channels. A spatial block mixes along S, a temporal block along T, all else
-is token-wise; that is all DSP needs. Blocks follow TimeSformer's divided attention (arXiv 2102.05095) with a
+is token-wise; which is all that DSP needs. Blocks follow TimeSformer's divided attention (arXiv 2102.05095) with a
 feed-forward part in both, as the DSP paper counts them.
 """
 
@@ -24,8 +24,8 @@ BATCH, TIME, SPACE = 0, 1, 2
 CHANNELS_IN = 5
 """Red, green, blue, change, drift of change: what `SpaceTimeTransformer.patches` makes of a pixel."""
 
-_SMALLEST_GEMM = 8
-"""Below about this many rows CPU libraries switch to kernels that add in another order."""
+_SMALLEST_GEMM = 16
+"""With fewer rows CPU libraries use kernels that add in another order: MKL up to 10 rows on a processor with AMX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ModelConfig:
     pairs: int = 2
     labels: int = 8
     colour_gain: float = 1 / 512
-    """How loud the colours are beside the changes; a model of single frames, which has no changes, wants 1/128."""
+    """Gain of the colours relative to the changes; a model of single frames, which has no changes, needs 1/128."""
 
     @property
     def space(self) -> int:
@@ -128,7 +128,7 @@ class SpaceTimeTransformer(nn.Module):
         c = config.channels
         self.config = config
         self.embedding = RowLinear(config.patch**2 * CHANNELS_IN, c)
-        # Few pixels move, and those by a few levels; unscaled they would drown in the colours.
+        # Few pixels move, and those by a few levels; without scaling the colours would outweigh them.
         self.register_buffer("level_offset", torch.tensor([128.0, 128.0, 128.0, 0.0, 128.0]), persistent=False)
         gains = [config.colour_gain] * 3 + [1 / 16, 1 / 8]
         self.register_buffer("level_gain", torch.tensor(gains), persistent=False)
@@ -143,8 +143,8 @@ class SpaceTimeTransformer(nn.Module):
         """RGB frames [B, T, H, W, 3], 8-bit → raw patches [B, T, S, 5·patch²], 8-bit.
 
         Two channels are added: how much a pixel changed since the frame before, and how that differs from the change
-        before it (halved, offset by 128), whose dipole points where a thing moves. They are made here, from whole
-        clips, so that a rank which holds some frames needs no neighbour's.
+        before it (halved, offset by 128), whose dipole points in the direction of motion. They are made here, from
+        whole clips, so that a rank which holds some frames needs no frames of its neighbours.
         """
         b, t, h, w, _ = frames.shape
         p = self.config.patch

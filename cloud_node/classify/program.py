@@ -1,4 +1,4 @@
-"""The rank's side of classification: raw patches in, logits out, sharded in between."""
+"""The rank's side of classification: from raw patches to logits, sharded between the two."""
 
 from __future__ import annotations
 

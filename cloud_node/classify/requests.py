@@ -1,4 +1,4 @@
-"""What the front asks its ranks, in a form both sides plan from alike."""
+"""Requests from the front to its ranks; both sides derive the same plan from them."""
 
 from __future__ import annotations
 

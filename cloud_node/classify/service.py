@@ -1,4 +1,4 @@
-"""The front's side of classification: clips from callers, batches to the rank group, as many ranks as pay."""
+"""The front's side of classification: it batches clips and runs each batch on as many ranks as pay off."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class _Waiting:
 
 @dataclass(slots=True)
 class ClipClassifier:
-    """Batches what waits, chooses the group size by the cost model, and runs it. Use inside the group's own context."""
+    """Batches waiting clips; the cost model says how many ranks run a batch. Use inside the group's context."""
 
     group: RankGroup
     settings: ClassifierSettings = field(default_factory=ClassifierSettings)
     fabric: Fabric | None = None
-    """What the choice of group size rests on; None measures it on entry."""
+    """Speeds from which the group size is chosen; None measures them on entry."""
     _model: SpaceTimeTransformer = field(init=False)
     _card: ModelCard = field(init=False)
     _queue: asyncio.Queue[_Waiting] = field(init=False)
@@ -107,7 +107,7 @@ class ClipClassifier:
         await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def classify(self, frames: NDArray[np.uint8], deadline_s: float) -> TimedClassification:
-        """Name what happens in a clip: RGB frames [T, H, W, 3] of any length and size.
+        """Classify a clip: RGB frames [T, H, W, 3], 8-bit, of any length and size.
 
         Raises:
             InvalidMedia: that is no clip.
@@ -122,7 +122,7 @@ class ClipClassifier:
         try:
             self._queue.put_nowait(item)
         except asyncio.QueueFull:
-            raise QueueFull("too many clips wait to be classified; come back soon", retry_after_s=1.0) from None
+            raise QueueFull("too many clips wait to be classified; try again in a second", retry_after_s=1.0) from None
         try:
             async with asyncio.timeout_at(item.ends_at_s):
                 return await item.answer
@@ -146,7 +146,7 @@ class ClipClassifier:
         return patches
 
     async def _work(self) -> None:
-        """Take what waits as one batch, for ever. What cannot be answered fails its callers, not this loop."""
+        """Run waiting clips in batches until cancelled. An error fails the callers of its batch, not this loop."""
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self._queue.get()]

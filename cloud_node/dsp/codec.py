@@ -1,4 +1,4 @@
-"""Numbers into wire buffers and back."""
+"""Writes numbers into wire buffers and reads them back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sharded run should take: the α–β model of a link and the FLOPs of space–time block pairs. Pure arithmetic."""
+"""Predicted time of a sharded run: the α–β model of a link and the FLOPs of space–time block pairs."""
 
 from __future__ import annotations
 

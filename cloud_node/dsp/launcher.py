@@ -20,10 +20,10 @@ from skyshore.domain.errors import Internal
 
 
 class Launcher(Protocol):
-    """Brings ranks to life; they then connect to the front by themselves."""
+    """Starts ranks; they connect to the front themselves."""
 
     foreign: ClassVar[bool]
-    """Whether somebody else starts the ranks and names their run."""
+    """Whether the ranks are started from outside, with a run name of their own."""
 
     async def start(self, front: str, run: str, token: str) -> None:
         """Start all ranks. They say `run` and `token` when they connect to `front` (host:port)."""
@@ -109,7 +109,7 @@ class ForkLauncher:
             for rank in self._ranks:
                 loop.remove_reader(rank.sentinel)
         ended = [f"{rank.name} died with exit code {rank.exitcode}" for rank in self._ranks if not rank.is_alive()]
-        return f"{', '.join(ended)}; its last words are on stderr"
+        return f"{', '.join(ended)}; see its output on stderr"
 
     async def stop(self, pids: Iterable[int]) -> None:
         """See `Launcher.stop`."""
@@ -158,7 +158,7 @@ class TorchrunLauncher:
         """See `Launcher.ended`."""
         if self._agent is None:
             raise Internal("nothing was started")
-        return f"torchrun ended with exit code {await self._agent.wait()}; its last words are on stderr"
+        return f"torchrun ended with exit code {await self._agent.wait()}; see its output on stderr"
 
     async def stop(self, pids: Iterable[int]) -> None:
         """See `Launcher.stop`. Ranks first: torchrun's own stop would wait half a minute for one that is stuck."""
@@ -181,17 +181,17 @@ class TorchrunLauncher:
 
 
 class ExternalLauncher:
-    """Ranks that somebody else starts and restarts, on this or other hosts."""
+    """Ranks that another program starts and restarts, on this or other hosts."""
 
     foreign: ClassVar[bool] = True
 
     async def start(self, front: str, run: str, token: str) -> None:
-        """Nothing to do: they come when they come."""
+        """Do nothing: the ranks are started from outside."""
 
     async def ended(self) -> str:
-        """Never: their ends are seen by their connections alone."""
+        """Never return: a rank's end is seen by its connection only."""
         await asyncio.Event().wait()
         return ""
 
     async def stop(self, pids: Iterable[int]) -> None:
-        """Nothing to do: they end when the front hangs up, and their own launcher starts them again."""
+        """Do nothing: ranks end when the front disconnects, and their own launcher starts them again."""

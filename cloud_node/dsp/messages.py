@@ -1,4 +1,4 @@
-"""What front and ranks say to each other: a JSON head and at most one array, length-prefixed, over one TCP stream."""
+"""Messages between front and ranks: a JSON head and at most one array, length-prefixed, over one TCP stream."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from cloud_node.dsp.transports.port import Transport
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, SkyshoreError
 
 TOKEN_VARIABLE = "SKYSHORE_RANK_TOKEN"
-"""Environment variable with the word that a rank must say to be admitted."""
+"""Environment variable with the secret that a rank must send."""
 
 TAGS_PER_JOB = 1 << 12
 _TAG_SPACE = 1 << 30
@@ -35,13 +35,13 @@ class RankProgram(Protocol):
         """Work on this rank's part; the group's first rank returns the answer.
 
         Raises:
-            SkyshoreError: refused; every rank of the job must refuse alike, or the others wait for it in vain.
+            SkyshoreError: the work is refused, by every rank of the job; else the others wait until their limit.
         """
         ...
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
-    """Join the group and work until the front hangs up; None reads the process's own command line."""
+    """Join the group and work until the front disconnects; None reads the process's own command line."""
     arguments = _arguments(command_line)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     host, _, port = arguments.front.rpartition(":")

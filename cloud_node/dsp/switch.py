@@ -1,4 +1,4 @@
-"""The four moves of DSP on real tensors: split, switch, gather, and a switch fed piece by piece."""
+"""The four operations of DSP on real tensors: split, switch, gather, and a switch fed piece by piece."""
 
 from __future__ import annotations
 

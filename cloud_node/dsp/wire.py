@@ -1,4 +1,4 @@
-"""How an activation's numbers travel between ranks, and what a token then weighs. Standard library only."""
+"""Number formats between ranks, and the bytes of a token. Standard library only."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Cells are paired: the requests depend on scenario, seed and load, never on the p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -96,19 +96,14 @@ class CellResult:
 
     def to_json(self) -> dict[str, object]:
         """Plain values without infinities or not-a-numbers (see `in_json`)."""
+        content = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "cell"}
         return {
             "policy": self.cell.policy,
             "seed": self.cell.seed,
             "load": self.cell.load,
             "driver": str(self.cell.driver),
-            "provenance": self.provenance,
+            **content,
             "energy_sources": list(self.energy_sources),
-            "schedule_sha256": self.schedule_sha256,
-            "decisions_sha256": self.decisions_sha256,
-            "complete": self.complete,
-            "duration_s": self.duration_s,
-            "wall_s": self.wall_s,
-            "engine": self.engine,
             "notes": list(self.notes),
             "statuses": dict(self.statuses),
             "figures": _plain(self.figures),
@@ -118,21 +113,11 @@ class CellResult:
     @classmethod
     def from_json(cls, cell: Cell, content: Mapping[str, Any]) -> CellResult:
         """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError for something else."""
-        return cls(
-            cell=cell,
-            figures=_numbers(content["figures"]),
-            by_class={name: _numbers(figures) for name, figures in content["by_class"].items()},
-            statuses=content["statuses"],
-            energy_sources=tuple(content["energy_sources"]),
-            provenance=content["provenance"],
-            schedule_sha256=content["schedule_sha256"],
-            decisions_sha256=content["decisions_sha256"],
-            complete=content["complete"],
-            duration_s=content["duration_s"],
-            wall_s=content["wall_s"],
-            engine=content.get("engine", ""),
-            notes=tuple(content["notes"]),
-        )
+        known = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+        known |= {name: tuple(content[name]) for name in ("energy_sources", "notes")}
+        known["figures"] = _numbers(content["figures"])
+        known["by_class"] = {name: _numbers(figures) for name, figures in content["by_class"].items()}
+        return cls(cell=cell, **known)
 
 
 def plan(cell: Cell) -> PlannedCell:

@@ -141,7 +141,7 @@ def joules_chart(groups: Sequence[Group]) -> str:
 
 
 def places_chart(curves: Curves) -> str:
-    """Where each policy's requests went, as shares of all requests."""
+    """Requests of each policy by arm, as shares of all requests."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -153,7 +153,7 @@ def places_chart(curves: Curves) -> str:
             colour = REFUSED_COLOUR if place == "refused" else PLACE_COLOURS[number % len(PLACE_COLOURS)]
             axes.barh(list(counts), shares, left=start, color=colour, height=0.62, label=place)
             start += shares
-        axes.set(title="Where requests went", xlim=(0, 1), xlabel="share of requests")
+        axes.set(title="Requests by arm", xlim=(0, 1), xlabel="share of requests")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.invert_yaxis()
         axes.grid(visible=False)
@@ -178,7 +178,7 @@ def frontier_chart(groups: Sequence[Group], colours: Colours) -> str:
             _frontier(axes, points, name, sign, colours)
             axes.set_xlabel(label)
             axes.locator_params(axis="x", nbins=4)
-        figure.axes[0].set(ylabel="joules per deadline met", title="Energy against the rest")
+        figure.axes[0].set(ylabel="joules per deadline met", title="Energy against latency, quality, bytes")
         figure.axes[0].set_ylim(bottom=0)
         figure.axes[3].set_xlim(right=min(1.005, figure.axes[3].get_xlim()[1]))
         figure.axes[2].xaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}")

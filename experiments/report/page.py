@@ -28,7 +28,7 @@ from skyshore.report.tables import Table
 CSS = Path(__file__).with_name("page.css")
 MEANING = {
     "modelled": "computed in virtual time from models of nodes, links and energy",
-    "emulated": "real processes, links and clocks; the nodes' engines only wait as long as their model says",
+    "emulated": "real processes, links and clocks; the engines only wait as long as their model says",
     "measured": "real processes and real inference on this machine",
 }
 
@@ -65,8 +65,8 @@ def _head(bundle: Bundle, groups: Sequence[Group]) -> Iterator[str]:
         "paired seeds": str(len(experiment.seeds)),
         "loads": ", ".join(f"{load:g}" for load in experiment.loads),
         "nodes": str(sum(node.count for node in scenario.nodes)),
-        "seconds a run": f"{scenario.duration_s:g}",
-        "requests in all": f"{requests:,.0f}",
+        "seconds per run": f"{scenario.duration_s:g}",
+        "requests in total": f"{requests:,.0f}",
     }
     yield f"<h1>{escape(scenario.name)}</h1>"
     if scenario.about:
@@ -118,17 +118,17 @@ def _section(
     yield _table(groups, bundle.experiment.reference, colours)
     yield _figure(
         charts.latency_chart(curves, colours),
-        "Share of all requests, failed ones included, so a line that ends below 100 % lost the rest. "
+        "Share of all requests, including failed ones: a line that ends below 100 % has failures. "
         "Right: where a line crosses 1 is its share of deadlines met.",
     )
     yield _figure(
         charts.joules_chart(groups),
-        "Joules charged to requests. What nodes drew with nothing to do, or for work that was thrown away, "
-        "is in the fleet's joules in the table.",
+        "Joules charged to requests. The energy of idle nodes and of work that was thrown away "
+        "is in the joules of the fleet in the table.",
     )
     yield _figure(
         charts.frontier_chart(groups, colours),
-        "Down is less energy. The dashed line joins the policies that no other beats in both. Bars: 95 % intervals.",
+        "Lower is less energy. The dashed line joins the policies that no other beats in both. Bars: 95 % intervals.",
     )
     yield _figure(charts.timeline_chart(curves, colours), "Means over the seeds.")
     yield _figure(charts.places_chart(curves), "Arms (node and configuration), or tiers where arms are many.")
@@ -192,7 +192,7 @@ def _foot(bundle: Bundle) -> Iterator[str]:
         for result in bundle.results()
     }
     notes = {result.cell.name: "; ".join(result.notes) for result in bundle.results() if result.notes}
-    yield "<h2>What made this</h2>"
+    yield "<h2>Code and host</h2>"
     yield f"<dl>{_terms({name: str(value) for name, value in facts.items()})}</dl>"
     yield f"<details><summary>Digests of the schedules</summary><dl>{_terms(schedules)}</dl></details>"
     if notes:

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import psutil
@@ -232,12 +232,10 @@ def _merged(record: RequestRecord, outcomes: Sequence[Outcome]) -> Outcome:
     if len(done) == 1:
         return done[0]
     workers = [outcome.worker for outcome in done]
+    summed = [each.name for each in fields(WorkerOutcome) if each.name not in ("queue_s", "energy_source")]
     worker = replace(
         workers[-1],
-        **{
-            name: sum(getattr(worker, name) for worker in workers)
-            for name in ("prefill_s", "compute_s", "frames", "inference_joules", "idle_joules")
-        },
+        **{name: sum(getattr(worker, name) for worker in workers) for name in summed},
         queue_s=max(worker.queue_s for worker in workers),
     )
     return replace(

@@ -1,1 +1,1 @@
-"""The scheduler process: RPCs, heartbeats and outcomes in, placements out; every choice is SchedulerCore's."""
+"""The scheduler process: it takes RPCs, heartbeats and outcomes, and answers placements that SchedulerCore chooses."""

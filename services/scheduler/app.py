@@ -1,4 +1,4 @@
-"""Puts the scheduler process together and takes it apart in order."""
+"""Starts and stops the parts of the scheduler process in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 SERVICE = "skyshore.v1.SchedulerService"
 STORE_WITHIN_S = 15.0
-"""At the start the state store gets this long to answer: a launcher starts both at once."""
+"""Longest wait for the state store at the start; a launcher starts both at once."""
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def scheduler(settings: SchedulerSettings, store: StateStore) -> AsyncIter
     await _wait_for(store)
     await loop.start()
     service = GrpcService(SERVICE, add_SchedulerServiceServicer_to_server, SchedulerServicer(loop))
-    async with asyncio.TaskGroup() as group:  # a loop that fails takes the process with it
+    async with asyncio.TaskGroup() as group:  # an error in the loop ends the process
         running = group.create_task(loop.run())
         async with grpc_server([service], settings.scheduler_listen) as server:
             yield server

@@ -1,4 +1,4 @@
-"""What the loop writes down on the side: decisions, snapshots and the event log, in batches, off the Place path."""
+"""Writes decisions, snapshots and the event log in batches, outside the Place call."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Journal:
         self._snapshots[state.policy] = state.snapshot
 
     async def flush(self) -> None:
-        """Write everything that waits. What the store cannot take now waits on."""
+        """Write all that is queued. What the store cannot take stays queued."""
         try:
             async with self._flushing:
                 await self._flush_to_file()

@@ -1,4 +1,4 @@
-"""Drives SchedulerCore live: turns calls, leases and outcomes into events, and its actions into answers and records."""
+"""Runs SchedulerCore live: calls, leases and outcomes become events; its actions become answers and records."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ from skyshore.scheduling.events import (
 log = structlog.get_logger()
 
 NODES_EVERY_S = 0.4
-"""Leases are read this often: a node is missed at most this long after its lease of 3 s ran out."""
+"""Period of reading leases; a node is reported lost at most this long after its lease ended."""
 LEASE_S = 3.0
 FLUSH_EVERY_S = 0.25
 OUTCOMES_AT_ONCE = 500
 
 
 class SchedulerLoop:
-    """Owns the core; one event loop, so events are handled one after the other."""
+    """Owns the core. It runs on one event loop, so events are handled one at a time."""
 
     def __init__(self, core: SchedulerCore, store: StateStore, journal: Journal, now_s: Callable[[], float]) -> None:
         self.watchers = DecisionWatchers()
         self._core, self._store, self._journal, self._now_s = core, store, journal, now_s
         self._waiting: dict[str, asyncio.Future[Placement]] = {}
-        """Tasks the core has taken in and not yet answered."""
+        """Tasks that wait for the core's answer."""
         self._alive: dict[str, Tier] = {}
         self._links: dict[tuple[str, str], Link] = {}
-        """Node id, incarnation → its link as measured, where somebody measures it."""
+        """Node id, incarnation → measured link."""
         self._reachable = True
         """Whether the state store answered when it was last asked for nodes."""
         self._outage_ended_s = float("-inf")
@@ -69,9 +69,9 @@ class SchedulerLoop:
         """Choose an arm.
 
         Raises:
-            NodeUnavailable: no node is there.
-            NoFeasibleArm: none could ever do it.
-            QueueFull: those that could are full.
+            NodeUnavailable: no node is registered.
+            NoFeasibleArm: no arm can serve the task.
+            QueueFull: all arms that can are full.
         """
         answer: asyncio.Future[Placement] = asyncio.get_running_loop().create_future()
         earlier = self._waiting.get(task.task_id)
@@ -97,7 +97,7 @@ class SchedulerLoop:
         log.info("policy changed", policy=name, snapshot_bytes=len(snapshot))
 
     async def report(self, outcome: Outcome) -> None:
-        """Take an outcome from a caller at once. It joins the stream for others; coming back, it changes nothing."""
+        """Handle an outcome now and append it to the stream. Read back from the stream, it changes nothing."""
         self._ended(outcome)
         if self._reachable:
             with suppress(NodeUnavailable):
@@ -106,7 +106,7 @@ class SchedulerLoop:
     # ------------------------------------------------------------------------------------------- running
 
     async def start(self) -> None:
-        """Read what was there before. Raises NodeUnavailable while the store is away."""
+        """Read the saved state, the nodes and the links. Raises NodeUnavailable while the store is away."""
         snapshot = await self._store.load_policy(self.policy)
         if snapshot:
             self._restore(self.policy, snapshot)
@@ -116,7 +116,7 @@ class SchedulerLoop:
         self._take_links(reports, await self._store.links(list(self._alive)))
 
     async def run(self) -> None:
-        """Work until cancelled; then write down what is left."""
+        """Run until cancelled; then write what is queued."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_nodes())
@@ -155,7 +155,7 @@ class SchedulerLoop:
             self._take_links(reports, links)
 
     def _take_links(self, reports: Sequence[NodeReport], links: Mapping[str, Link]) -> None:
-        """Tell the core of links that changed; a node that started anew is new to it, and so is its link."""
+        """Report changed links to the core. A restarted node counts as new, and so does its link."""
         known, self._links = self._links, {}
         for node, _ in reports:
             link = links.get(node.node_id)
@@ -171,7 +171,7 @@ class SchedulerLoop:
         seen = {node.node_id: node.tier for node, _ in reports}
         for node, status in reports:
             self._handle(NodeReported(now_s, node, status))
-        # Leases also ran out while nobody could renew them: after an outage the nodes get one lease to show up.
+        # Leases ended while the store was away: after an outage, nodes get the time of one lease to register.
         if now_s - self._outage_ended_s > LEASE_S:
             for node_id in self._alive.keys() - seen.keys():
                 log.warning("node lost", node_id=node_id)
@@ -187,7 +187,7 @@ class SchedulerLoop:
         while True:
             try:
                 cursor, outcomes = await self._store.read_outcomes(cursor, OUTCOMES_AT_ONCE, block_s=2.0)
-            except NodeUnavailable:  # `_watch_nodes` says so once
+            except NodeUnavailable:  # `_watch_nodes` logs it once
                 await asyncio.sleep(NODES_EVERY_S)
                 continue
             for outcome in outcomes:
@@ -200,11 +200,11 @@ class SchedulerLoop:
         self._handle(end(self._now_s(), outcome))
 
     def _restore(self, name: str, snapshot: bytes) -> None:
-        """Put a policy in force; one that cannot read its snapshot starts afresh, and says so."""
+        """Put a policy in force. If it cannot read its snapshot, log that and start without one."""
         try:
             self._handle(PolicyChanged(self._now_s(), name, snapshot))
         except ValueError as error:
-            log.warning("policy starts afresh: its snapshot cannot be read", policy=name, why=str(error))
+            log.warning("policy starts without its snapshot, which cannot be read", policy=name, why=str(error))
             self._handle(PolicyChanged(self._now_s(), name))
 
     def _handle(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What the scheduler process reads from its environment, once."""
+"""Settings of the scheduler process, read from the environment."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class SchedulerSettings(BaseSettings):
     scheduler_policy_settings: dict[str, dict[str, float | str | bool]] = Field(default_factory=dict)
     """Settings by policy name, as JSON: {"cs_ucb": {"delta": 0.2}}."""
     scheduler_seed: int = 0
-    """Of every random choice a policy makes."""
+    """Seed of all random choices of the policy."""
     scheduler_event_log: Path | None = None
     """Where to write the event log for replays; unset writes none."""
     scheduler_metrics_port: int = 0
     """Port of /metrics, on the interface listened on; 0 serves none."""
     scheduler_drain_s: float = 5.0
-    """Seconds running calls get after SIGTERM."""
+    """Seconds that running calls have to finish after SIGTERM."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The state store."""
+    """URL of the state store."""
     log_level: str = "info"
     """debug, info, warning or error."""
     log_json: bool = True

@@ -1,4 +1,4 @@
-"""Those who follow the decision log: a bounded queue each, so that none can hold up the others."""
+"""Clients that follow the decision log. Each has a bounded queue, so a slow one does not delay others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from skyshore.domain.errors import QueueFull
 from skyshore.domain.placement import DecisionRecord
 
 BACKLOG = 1000
-"""Newest decisions kept for those who come later."""
+"""Newest decisions kept for new watchers."""
 BEHIND = 1000
-"""A watcher this far behind is sent away."""
+"""A watcher with this many unread decisions is disconnected."""
 
 
 class DecisionWatchers:
-    """Hands every decision to every watcher."""
+    """Sends every decision to every watcher."""
 
     def __init__(self) -> None:
         self._recent: deque[DecisionRecord] = deque(maxlen=BACKLOG)
@@ -26,7 +26,7 @@ class DecisionWatchers:
         """One more decision; never waits."""
         self._recent.append(record)
         for queue in self._queues:
-            if queue.qsize() <= BEHIND:  # one place more than that is for the word that this was too much
+            if queue.qsize() <= BEHIND:  # one more place is for the marker of the overflow
                 queue.put_nowait(record if queue.qsize() < BEHIND else None)
 
     async def watch(self, backlog: int) -> AsyncIterator[DecisionRecord]:

@@ -1,4 +1,4 @@
-"""Joules computed, not measured: idle power plus whatever the node says it spent above it."""
+"""Joules computed, not measured: idle power plus what the node reports above it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ModelledMeter:
     def __init__(
         self, model: str, idle_watts: float, active_joules: Callable[[], float], *, time_scale: float = 1.0
     ) -> None:
-        """`time_scale` model seconds, each worth its idle joules, pass in one real second."""
+        """`time_scale` model seconds pass in one real second; idle joules count model seconds."""
         self.source = f"modelled:{model}"
         self._idle_watts, self._active_joules = idle_watts * time_scale, active_joules
         self._start_s = time.monotonic()

@@ -27,12 +27,12 @@ class _Counter:
 
 
 class RaplMeter:
-    """`measured:rapl`: all packages and their memory. Covers the whole host, whoever runs there."""
+    """`measured:rapl`: all packages and their memory. Covers the whole host, other programs included."""
 
     source = "measured:rapl"
 
     def __init__(self, root: Path = POWERCAP) -> None:
-        """Raises OSError when there is no counter or no right to read it (it takes root on most hosts)."""
+        """Raises OSError when there is no counter or no permission to read it (most hosts require root)."""
         packages = [folder for folder in sorted(root.glob("intel-rapl:*")) if PACKAGE.fullmatch(folder.name)]
         memory = [
             child

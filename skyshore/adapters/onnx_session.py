@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from skyshore.domain.errors import NotFound
 
 PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""TensorRT is taken only when a setting names it: it compiles for minutes at each new batch size, mid-service."""
+"""TensorRT is used only when a setting names it: it compiles for minutes at each new batch size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class SessionOptions:
     intra_op_threads: int = 0
     """Threads within one operation; 0 takes every core."""
     spinning: bool = False
-    """Whether idle threads burn their core waiting for work: quicker alone, ruinous beside other processes."""
+    """Whether idle threads spin while they wait for work: faster alone, harmful beside other processes."""
     providers: tuple[str, ...] = ()
     """Execution providers in order of preference; empty takes the best that are present."""
 
@@ -40,9 +41,11 @@ class OnnxSession:
         if not model.is_file():
             raise NotFound(f"no model at {model}; `skyshore models list` shows what can be fetched", param="model")
         options = options or SessionOptions()
-        self._session = onnxruntime.InferenceSession(
-            str(model), _native(options), providers=choose_providers(options.providers)
-        )
+        providers = choose_providers(options.providers)
+        # Loading makes the loading thread round denormal numbers to zero. The caller's thread must keep its numbers.
+        with ThreadPoolExecutor(1) as loader:
+            load = loader.submit(onnxruntime.InferenceSession, str(model), _native(options), providers=providers)
+            self._session = load.result()
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())

@@ -14,7 +14,7 @@ LONGEST_S = 5.0
 
 
 class MuxProfilerClient:
-    """Calls the profiler at the other end of `channel`, which stays the caller's to close."""
+    """Calls the profiler at the other end of `channel`, which the caller closes."""
 
     def __init__(self, channel: MuxChannel) -> None:
         self._channel = channel

@@ -17,11 +17,11 @@ REPORT_OUTCOME = "/skyshore.v1.SchedulerService/ReportOutcome"
 GET_POLICY = "/skyshore.v1.SchedulerService/GetPolicy"
 SET_POLICY = "/skyshore.v1.SchedulerService/SetPolicy"
 LONGEST_S = 5.0
-"""A placement that takes longer is no use: the scheduler answers in microseconds."""
+"""Longest wait for an answer; the scheduler needs microseconds."""
 
 
 class MuxSchedulerClient:
-    """Calls the scheduler at the other end of `channel`, which stays the caller's to close."""
+    """Calls the scheduler at the other end of `channel`, which the caller closes."""
 
     def __init__(self, channel: MuxChannel) -> None:
         self._channel = channel
@@ -38,12 +38,12 @@ class MuxSchedulerClient:
         return PLACEMENT.from_proto(response, task_id=task.task_id, attempt=attempt)
 
     async def report_outcome(self, outcome: Outcome) -> None:
-        """Tell what came of a task."""
+        """Send the outcome of a task."""
         request = pb.ReportOutcomeRequest(outcome=OUTCOME.to_proto(outcome))
         await self._channel.unary(REPORT_OUTCOME, request, pb.ReportOutcomeResponse, LONGEST_S)
 
     async def policy(self) -> tuple[str, tuple[str, ...]]:
-        """The policy in force, and all there are."""
+        """The policy in force, and the names of all policies."""
         response = await self._channel.unary(GET_POLICY, pb.GetPolicyRequest(), pb.GetPolicyResponse, LONGEST_S)
         return response.policy, tuple(response.available)
 

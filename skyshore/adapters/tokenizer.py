@@ -19,7 +19,7 @@ from skyshore.domain.llm import ChatMessage
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 KNOWN_PARTS: Final = 1024
-"""Turns whose token count is remembered: system prompts, and a conversation's history, come again and again."""
+"""Entries in the cache of token counts: system prompts and the history of a conversation repeat."""
 KNOWN_PART_CHARACTERS: Final = 2048
 
 
@@ -93,7 +93,7 @@ class Tokenizer:
         return text
 
     def render_chat(self, messages: Sequence[ChatMessage]) -> str:
-        """The conversation as the prompt text that the model was trained on, ready for its answer.
+        """The conversation as prompt text in the model's chat format, ready for the answer.
 
         Raises:
             InvalidTask: no messages, an unknown role, or a conversation that the template refuses.
@@ -136,7 +136,7 @@ class Tokenizer:
         return len(counted)
 
     def token_bytes(self) -> list[bytes]:
-        """The bytes each token id stands for; special tokens stand for none."""
+        """The bytes of each token id; special tokens have none."""
         special = {index for index, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
         user_defined = self._tokenizer.get_added_tokens_decoder().keys() - special
         byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
@@ -185,7 +185,7 @@ def _borders(tokenizer: tokenizers.Tokenizer) -> re.Pattern[str] | None:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins: visible Latin-1 characters for themselves, the rest from U+0100 on."""
+    """GPT-2's byte alphabet: visible Latin-1 characters map to themselves, other bytes to characters from U+0100."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in set(visible)]
     return {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}

@@ -25,7 +25,7 @@ Picture = NDArray[np.uint8]
 """[height, width, 3], BGR."""
 
 MAX_PIXELS = 8192 * 8192
-"""A larger frame is refused before memory is spent on it."""
+"""A larger frame is refused before memory is allocated."""
 
 
 class SegmentDecoder(Protocol):
@@ -40,7 +40,7 @@ class SegmentDecoder(Protocol):
         ...
 
     def flush(self) -> list[Picture]:
-        """Return the pictures still held back; the segment is over."""
+        """Return the pictures that the codec still holds; the segment is complete."""
         ...
 
 
@@ -63,7 +63,7 @@ class JpegDecoder:
         return [np.asarray(picture, np.uint8)]
 
     def flush(self) -> list[Picture]:
-        """Hold nothing back."""
+        """Return nothing: no picture is delayed."""
         return []
 
 
@@ -74,7 +74,7 @@ class H264Decoder:
         context = av.CodecContext.create("h264", "r")
         assert isinstance(context, VideoCodecContext)
         context.thread_count = 1  # frame threads would hold pictures back; segments run beside each other instead
-        context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY: hand a picture out as soon as it is there
+        context.flags |= 1 << 19  # AV_CODEC_FLAG_LOW_DELAY: return a picture as soon as it is decoded
         self._context = context
 
     def decode(self, data: bytes) -> list[Picture]:
@@ -85,7 +85,7 @@ class H264Decoder:
         return self._pictures(packet)
 
     def flush(self) -> list[Picture]:
-        """Hand out what the codec still holds."""
+        """Return the pictures that the codec still holds."""
         return self._pictures(None)
 
     def _pictures(self, packet: av.Packet[VideoStream] | None) -> list[Picture]:

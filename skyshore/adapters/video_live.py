@@ -38,7 +38,7 @@ class PictureSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Release the device."""
         ...
 
 
@@ -108,7 +108,7 @@ class LiveFrames:
                 index += 1
                 if not self._camera.own_pace:
                     self._wait_until(began_s + index / self.fps)
-        except Exception as error:  # the reader must hear of it; this thread has nobody else to tell
+        except Exception as error:  # the reader raises it; this thread has no caller
             self._failure = error
         with self._changed:
             self._ended = True

@@ -55,7 +55,7 @@ _COMPLETE = 0.95
 
 
 def probe(path: Path, limits: ClipLimits | None = None) -> ClipInfo:
-    """Read a clip's properties, decode its first frame and count its packets, so a cut file is told from a whole one.
+    """Read a clip's properties, decode its first frame, and count its packets to detect a file that is cut off.
 
     Raises:
         InvalidMedia: no video, a broken, cut or empty one, or one over the limits.

@@ -31,7 +31,7 @@ class GrpcWorkerClient:
         self.open_calls = 0
         self._closed = False
         self._mux = MuxChannel(address)
-        # Segments are bulk; on a connection of their own they never sit in front of tokens.
+        # Segments are large; on a connection of their own they never delay tokens.
         self._bulk = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
         self._stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
             self._bulk
@@ -70,7 +70,7 @@ class GrpcWorkerClient:
             if sending_failed.done():
                 sending_failed.result()
             if self._closed and not _asked_to_stop():  # gRPC tells a closed channel's readers so, too
-                raise NodeUnavailable(f"the connection to {self.address} was given up", retry_after_s=1.0) from None
+                raise NodeUnavailable(f"the connection to {self.address} was closed", retry_after_s=1.0) from None
             raise
         finally:
             self.open_calls -= 1
@@ -103,7 +103,7 @@ def _asked_to_stop() -> bool:
 
 
 class LlmEvents:
-    """Events of one LLM task; to be closed when left early, like a generator (see `MuxStream` for why it is none)."""
+    """Events of one LLM task. Close it when you stop early, as a generator; `MuxStream` says why it is a class."""
 
     def __init__(self, client: GrpcWorkerClient, replies: MuxStream[worker_service_pb2.ExecuteResponse]) -> None:
         self._client, self._replies, self._open = client, replies, True
@@ -163,7 +163,7 @@ class _ServerStatus:
 
 
 def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
-    """Value of a coroutine that has nothing to wait for: a finished call's."""
+    """Value of a coroutine that returns without waiting, as those of a finished call do."""
     try:
         answer.send(None)
     except StopIteration as done:
@@ -190,7 +190,7 @@ class WorkerPool:
             await self._clients.pop(address).close()
 
     def busy(self) -> set[str]:
-        """Addresses with calls under way."""
+        """Addresses with open calls."""
         return {address for address, client in self._clients.items() if client.open_calls}
 
     async def give_up(self, address: str) -> None:

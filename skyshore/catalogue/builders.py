@@ -1,4 +1,4 @@
-"""From verified source files to what an engine opens, one builder per kind of entry.
+"""Builds what an engine opens from verified source files; one builder per kind of entry.
 
 The converters are imported late on purpose: listing the catalogue must not load onnx, which only the `models` extra
 installs.
@@ -14,7 +14,7 @@ from skyshore.catalogue.entry import Entry, Kind
 from skyshore.catalogue.errors import CatalogueError
 
 CONVERTER_VERSIONS: Mapping[Kind, int] = {Kind.DETECTOR: 2, Kind.LLM: 1, Kind.CLIP: 1}
-"""Raise one when the same sources would come out differently; cached entries of that kind are then rebuilt."""
+"""Increase a version when its builder's output changes; cached entries of that kind are then rebuilt."""
 
 LLM_PRECISIONS = ("int4", "fp32")
 """Built with the fetch; others on demand."""

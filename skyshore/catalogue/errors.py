@@ -1,4 +1,4 @@
-"""What can go wrong between a name in the table and a file in the cache."""
+"""Errors of the catalogue."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from skyshore.domain.errors import NotFound, PermissionDenied, SkyshoreError
 
 
 class CatalogueError(SkyshoreError):
-    """A model or clip could not be made ready; the message says what to install or do."""
+    """A model or clip could not be built; the message says what to install or do."""
 
     code = "catalogue"
 
 
 class UnknownEntry(NotFound):
-    """No entry of that name in the table."""
+    """The table has no entry of that name."""
 
 
 class NotFetched(NotFound):
-    """The entry exists, but the cache does not hold it yet."""
+    """The entry exists, but it is not in the cache yet."""
 
 
 class LicenceNotAccepted(PermissionDenied):
@@ -24,18 +24,18 @@ class LicenceNotAccepted(PermissionDenied):
 
 
 class SourceUnavailable(CatalogueError):
-    """The package client is missing or failed, most often for want of a network."""
+    """The package client is missing or failed, most often because there is no network."""
 
     code = "source_unavailable"
 
 
 class CorruptFile(CatalogueError):
-    """A file is not the one the table pins, or changed since it was written."""
+    """A file differs from the one that the table pins, or changed since it was written."""
 
     code = "corrupt_file"
 
 
 class UnsupportedGraph(CatalogueError):
-    """The converter met something in a graph that it does not know how to express."""
+    """A graph has something that the converter cannot express."""
 
     code = "unsupported_graph"

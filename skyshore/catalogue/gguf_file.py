@@ -1,4 +1,7 @@
-"""Reads a GGUF file: metadata and memory-mapped tensors, every length checked against the file before it is trusted."""
+"""Reads a GGUF file: metadata and memory-mapped tensors. Every length is checked against the file before it is used.
+
+The reader of the `gguf` package is not used: it is 30 times slower, and it does not check lengths (ADR 3).
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,7 @@ class GgufFile:
 
 
 class _Cursor:
-    """Walks the header and refuses to step past the end of the file."""
+    """Reads the header and refuses to read past the end of the file."""
 
     def __init__(self, path: Path, data: NDArray[np.uint8]) -> None:
         self.path = path

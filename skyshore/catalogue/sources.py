@@ -110,5 +110,5 @@ def _run(argv: Sequence[str], folder: Path, output: IO[bytes] | None = None) -> 
         said = error.stderr.decode(errors="replace").strip().splitlines()[-3:]
         raise SourceUnavailable(
             f"`{command}` failed with status {error.returncode}; is the network (or a package mirror) reachable? "
-            f"It said: {' / '.join(said) or 'nothing'}"
+            f"Its output: {' / '.join(said) or 'none'}"
         ) from error

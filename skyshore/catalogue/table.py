@@ -1,4 +1,4 @@
-"""Everything the catalogue can make ready: where each file comes from, its checksum, and what its licence asks."""
+"""All entries of the catalogue: where each file comes from, its checksum and its licence."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The words of Skyshore as frozen values: tasks, nodes, arms, placements, outcomes. Standard library only."""
+"""The domain values of Skyshore, all frozen: tasks, nodes, arms, placements, outcomes. Standard library only."""

@@ -1,16 +1,16 @@
-"""Every failure a caller can meet. They carry no transport codes: `skyshore.wire.status` holds the one table.
+"""All errors that a caller can receive. Transport codes are in one table, `skyshore.wire.status`.
 
 SkyshoreError
- ├─ InvalidTask          the request itself is wrong; asking again will not help
+ ├─ InvalidTask          the request itself is wrong; a retry cannot help
  │   ├─ PromptTooLong
  │   └─ InvalidMedia
  ├─ NotFound             an unknown task, model or policy
  ├─ PermissionDenied     a file or address the server may not read
- ├─ NoFeasibleArm        nothing in the fleet can meet the demands
- ├─ QueueFull            come back later; `retry_after_s` says when
- ├─ NodeUnavailable      no node, or the node went away
- ├─ DeadlineExceeded     the answer would have come too late
- └─ Internal             our fault
+ ├─ NoFeasibleArm        no arm of the fleet can serve the task
+ ├─ QueueFull            no free slot now; `retry_after_s` says when to retry
+ ├─ NodeUnavailable      no node, or the node disconnected
+ ├─ DeadlineExceeded     the answer was not complete in time
+ └─ Internal             a fault in Skyshore
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PromptTooLong(InvalidTask):
 
 
 class InvalidMedia(InvalidTask):
-    """The upload is no video this system can read."""
+    """The upload is not a video that this system can read."""
 
     code = "invalid_media"
 
@@ -61,36 +61,36 @@ class NotFound(SkyshoreError):
 
 
 class PermissionDenied(SkyshoreError):
-    """A file or address outside what the server may read."""
+    """A file or address that the server may not read."""
 
     code = "permission_denied"
 
 
 class NoFeasibleArm(SkyshoreError):
-    """No arm of the live fleet can meet the demands, however long one waits."""
+    """No arm of the live fleet can serve the task, now or later."""
 
     code = "no_feasible_arm"
 
 
 class QueueFull(SkyshoreError):
-    """All room is taken."""
+    """All slots and queues are full."""
 
     code = "queue_full"
 
 
 class NodeUnavailable(SkyshoreError):
-    """No node is there, or the one chosen went away."""
+    """No node is registered, or the chosen node disconnected."""
 
     code = "node_unavailable"
 
 
 class DeadlineExceeded(SkyshoreError):
-    """The time allowed is over."""
+    """The deadline has passed."""
 
     code = "deadline_exceeded"
 
 
 class Internal(SkyshoreError):
-    """A fault of ours."""
+    """A fault in Skyshore."""
 
     code = "internal"

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class TaskState(StrEnum):
-    """Where a task or a job stands. The last three never change again."""
+    """State of a task or a job. The last three are final."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -19,7 +19,7 @@ class TaskState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """What `/v1/tasks/{id}` shows; the store keeps it for a day after it ended."""
+    """What `/v1/tasks/{id}` shows; the store keeps it for one day after the end."""
 
     task_id: str
     kind: str
@@ -43,4 +43,4 @@ class Job:
     task_id: str
     body: bytes
     deliveries: int
-    """How often it was handed out, this time included."""
+    """Times it was delivered, this one included."""

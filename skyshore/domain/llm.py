@@ -17,7 +17,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn and when generation ends."""
+    """How tokens are sampled and when generation ends."""
 
     max_tokens: int = 256
     """Upper bound on generated tokens."""

@@ -1,4 +1,4 @@
-"""A node, the arms it offers, and what it says of itself at each heartbeat."""
+"""A node, the arms it offers, and its heartbeat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skyshore.domain.video import Codec
 
 
 class Tier(StrEnum):
-    """Where a node stands."""
+    """Location of a node: near the users, or behind the wide-area link."""
 
     EDGE = "edge"
     CLOUD = "cloud"
@@ -51,7 +51,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The path between gateway and node, as measured."""
+    """The measured path between gateway and node. Rates are in bytes per second."""
 
     up_bytes_per_s: float = 0.0
     down_bytes_per_s: float = 0.0
@@ -73,12 +73,12 @@ class Node:
     engine: str = "onnx"
     """Name of the engine behind it; `emulated` is shown as such in every report."""
     incarnation: str = ""
-    """Unique per process start, so that a restarted node is told from a silent one."""
+    """Unique per process start, so that a restart is distinguished from a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One heartbeat."""
+    """One heartbeat of a node."""
 
     node_id: str
     running: int = 0

@@ -1,4 +1,4 @@
-"""What a task cost: measured latency split, bytes, joules with their provenance, quality."""
+"""What a task cost: times in seconds, bytes, joules with their source, quality."""
 
 from __future__ import annotations
 
@@ -21,23 +21,30 @@ class WorkerOutcome:
     """The part of an outcome that the node itself measures; the last message of every execution."""
 
     queue_s: float = 0.0
+    """Seconds from arrival at the node to the start of the work."""
     prefill_s: float = 0.0
-    """LLM: prompt processing. Video: decode and pre-processing."""
+    """Seconds of preparation. LLM: prefill, from the slot to the first token. Video: decoding and scaling of frames,
+    summed over frames; the name is the LLM's, because event logs and bundles hold it."""
     compute_s: float = 0.0
-    """LLM: decode. Video: inference and post-processing."""
+    """Seconds of generation or inference. LLM: from the first token to the last. Video: inference and post-processing,
+    summed over frames. Stages of video overlap, so the sum of both may exceed the time that passed."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    """Prompt tokens served from the prefix cache."""
     output_tokens: int = 0
     frames: int = 0
+    """Frames processed."""
     inference_joules: float = 0.0
+    """Joules above idle power for this task."""
     idle_joules: float = 0.0
+    """This task's share of the node's idle joules."""
     energy_source: str = "unknown"
     """`measured:nvml`, `measured:rapl` or `modelled:<model>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The whole of it, as the gateway completes it and the policy learns from it."""
+    """The complete outcome. The gateway fills it in; the policy learns from it."""
 
     task_id: str
     arm_id: str
@@ -45,12 +52,12 @@ class Outcome:
     status: OutcomeStatus
     finished_at_s: float
     latency_s: float
-    """Arrival at the gateway to the last byte sent."""
+    """Seconds from arrival at the gateway to the last byte sent."""
     deadline_s: float
     ttft_s: float = 0.0
-    """Arrival to the first token; zero for video."""
+    """Seconds from arrival to the first token; 0 for video."""
     gateway_s: float = 0.0
-    """Time the gateway, profiler and scheduler added before dispatch."""
+    """Seconds that gateway, profiler and scheduler added before dispatch."""
     up_bytes: int = 0
     down_bytes: int = 0
     transmission_joules: float = 0.0
@@ -61,7 +68,7 @@ class Outcome:
 
     @property
     def met_deadline(self) -> bool:
-        """Whether the answer was complete and in time."""
+        """Whether the answer was complete within the deadline."""
         return self.status is OutcomeStatus.OK and self.latency_s <= self.deadline_s
 
     @property

@@ -1,4 +1,4 @@
-"""The scheduler's answer: which arm runs a task, and how sure it was."""
+"""The scheduler's answer: which arm runs a task, and with which probability it was chosen."""
 
 from __future__ import annotations
 

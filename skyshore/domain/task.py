@@ -1,4 +1,4 @@
-"""A task: one request's unit of placement, and what a caller demands of it. No payload is held here."""
+"""A task: the unit of placement, with the caller's requirements. It holds no payload."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class TaskKind(StrEnum):
-    """What a task asks for; the value is the word used on every wire, metric and report."""
+    """What a task asks for; the value is the word used in messages, metrics and reports."""
 
     LLM = "llm"
     VIDEO_DETECT = "video.detect"
@@ -16,7 +16,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceClass:
-    """A named bundle of demands, chosen by the caller with one word."""
+    """Named requirements of a task; the caller chooses a class by its name."""
 
     name: str
     deadline_s: float
@@ -24,7 +24,7 @@ class ServiceClass:
     min_quality: float = 0.0
     """Lowest acceptable quality in 0..1 (see `Arm.quality`)."""
     priority: int = 0
-    """Larger goes first where a queue may reorder."""
+    """Larger values are served first where a queue may reorder."""
 
 
 SERVICE_CLASSES: dict[str, ServiceClass] = {
@@ -49,10 +49,10 @@ class Task:
     """Seconds allowed from arrival to the last byte."""
     min_quality: float = 0.0
     model: str = ""
-    """Model the caller insists on; empty means any model that can answer."""
+    """The only model that may answer; empty means any."""
     origin: str = ""
     """Site the request came from; empty means the gateway's own."""
     job_id: str = ""
     """Upload this task is a segment of; empty for a task that stands alone."""
     traceparent: str = ""
-    """W3C trace context, carried unread from hop to hop."""
+    """W3C trace context, passed on unread."""

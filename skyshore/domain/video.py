@@ -31,7 +31,7 @@ class SegmentInfo:
     """Class names wanted; empty means every class the model knows."""
     min_score: float = 0.3
     arm_id: str = ""
-    """Arm the segment was placed on. The node fills it in for its engine; it crosses no wire here."""
+    """Arm the segment was placed on. The node fills it in for its engine; it is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +85,4 @@ class Classification:
 
 
 SegmentEvent: TypeAlias = FrameDetections | Classification | WorkerOutcome
-"""What comes back of a segment."""
+"""What the node returns for a segment."""

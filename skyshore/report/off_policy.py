@@ -1,15 +1,15 @@
 """What a policy would have achieved on the decisions of another policy: estimates from a log with propensities.
 
-One row a decision: r what came of it, p > 0 the probability with which the logging policy chose what it chose, and
-m = 1 where the policy in question makes the same choice (drawn, if it draws), else 0. With w = m / p:
+One row per decision: r is its measured value, p > 0 the probability with which the logging policy made its choice, and
+m = 1 if the evaluated policy makes the same choice (drawn, if it is random), else 0. With w = m / p:
 
     IPS    mean(w·r)                                        Horvitz and Thompson 1952
     SNIPS  Σ w·r / Σ w                                      Swaminathan and Joachims 2015
     DR     mean(q(x, e) + w·(r − q(x, l)))                  Dudík, Langford and Li 2011
 
-with q a model of r, e the choice in question and l the logged one. IPS and DR are unbiased when the logging policy
-could have made every choice in question; q only takes noise out of DR. Rows count as independent; what the policy in
-question would have changed for later tasks (queues, what it learns) is not seen.
+with q a model of r, e the choice of the evaluated policy and l the logged one. IPS and DR are unbiased if the logging
+policy could have made every choice of the evaluated policy; q only reduces the noise of DR. Rows count as independent.
+Effects of the evaluated policy on later tasks (queues, learning) are not included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Event logs as text, one JSON object a line: what happened to a core, so that it can happen again."""
+"""Event logs as text, one JSON object per line; a fresh core replays them to the same decisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENTS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(events.
 
 
 def encode_header(settings: CoreSettings) -> str:
-    """First line of a log: what else the decisions depended on."""
+    """First line of a log: the settings of the core."""
     return json.dumps({"log": VERSION, "settings": _document(settings)}, separators=(",", ":"))
 
 
@@ -40,7 +40,7 @@ class EventEncoder:
 
 
 def encode_dispatch(action: Dispatch) -> str:
-    """A decision as a golden line: who, where, how likely."""
+    """A decision as a golden line: task, arm, propensity."""
     placement = action.placement
     return json.dumps([placement.task_id, placement.arm.arm_id, round(placement.propensity, 9)])
 
@@ -58,7 +58,7 @@ def decode_log(lines: Iterable[str]) -> tuple[CoreSettings, Iterator[events.Even
 
 
 def replay(lines: Iterable[str]) -> Iterator[Dispatch]:
-    """The dispatches a fresh core answers to a log."""
+    """The dispatches with which a fresh core answers a log."""
     settings, history = decode_log(lines)
     core = SchedulerCore(settings)
     for event in history:

@@ -1,4 +1,4 @@
-"""What a policy was shown, as text in the decision log, so that another policy can be asked the same question later."""
+"""The context of a decision as text in the decision log, so that another policy can be evaluated on it later."""
 
 from __future__ import annotations
 

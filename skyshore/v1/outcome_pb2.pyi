@@ -30,7 +30,7 @@ class _OutcomeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome
     OUTCOME_STATUS_OK: _OutcomeStatus.ValueType  # 1
     """The whole answer was delivered."""
     OUTCOME_STATUS_FAILED: _OutcomeStatus.ValueType  # 2
-    """The node or the way to it failed."""
+    """The node or the network path failed."""
     OUTCOME_STATUS_CANCELLED: _OutcomeStatus.ValueType  # 3
     """The caller went away."""
     OUTCOME_STATUS_DEADLINE_EXCEEDED: _OutcomeStatus.ValueType  # 4
@@ -46,7 +46,7 @@ OUTCOME_STATUS_UNSPECIFIED: OutcomeStatus.ValueType  # 0
 OUTCOME_STATUS_OK: OutcomeStatus.ValueType  # 1
 """The whole answer was delivered."""
 OUTCOME_STATUS_FAILED: OutcomeStatus.ValueType  # 2
-"""The node or the way to it failed."""
+"""The node or the network path failed."""
 OUTCOME_STATUS_CANCELLED: OutcomeStatus.ValueType  # 3
 """The caller went away."""
 OUTCOME_STATUS_DEADLINE_EXCEEDED: OutcomeStatus.ValueType  # 4
@@ -74,9 +74,9 @@ class WorkerOutcome(_message.Message):
     queue_s: _builtins.float
     """Seconds waited on the node."""
     prefill_s: _builtins.float
-    """LLM: prompt processing. Video: decoding and pre-processing."""
+    """Seconds of preparation. LLM: prefill. Video: decoding and scaling, summed over frames."""
     compute_s: _builtins.float
-    """LLM: decoding. Video: inference and post-processing."""
+    """Seconds of work. LLM: first to last token. Video: inference and post-processing, summed over frames."""
     prompt_tokens: _builtins.int
     """Tokens of the prompt."""
     cached_tokens: _builtins.int
@@ -115,7 +115,7 @@ Global___WorkerOutcome: _TypeAlias = WorkerOutcome  # noqa: Y015
 
 @_typing.final
 class Outcome(_message.Message):
-    """The whole of it, as the gateway completes it."""
+    """The complete outcome, filled in by the gateway."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

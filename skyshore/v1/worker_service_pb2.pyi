@@ -298,7 +298,7 @@ class ExecuteSegmentResponse(_message.Message):
 
     @_builtins.property
     def classification(self) -> Global___Classification:
-        """video.classify: the verdict, once, before the end."""
+        """video.classify: the labels, once, before the end."""
 
     def __init__(
         self,

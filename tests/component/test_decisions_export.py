@@ -11,7 +11,7 @@ from pyarrow import parquet
 from experiments.figures.decision_table import SCHEMA
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.scheduling.core import CoreSettings
-from tests.fakes.queue_model import QueueModel, Run, digest_fleet, llm_arrivals
+from tests.fakes.queue_model import QueueModel, QueueRun, digest_fleet, llm_arrivals
 
 
 def skyshore(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,11 +19,11 @@ def skyshore(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
 
 
-def play(policy: str) -> Run:
+def play(policy: str) -> QueueRun:
     return QueueModel(digest_fleet(), CoreSettings(policy=policy), seed=3).play(llm_arrivals(1.0, 500, seed=3))
 
 
-async def fill(url: str, run: Run) -> None:
+async def fill(url: str, run: QueueRun) -> None:
     store = RedisStore(url)
     records = [action.record for action in (*run.dispatched, *run.rejected)]
     await store.append_decisions(sorted(records, key=lambda record: record.decided_at_s))
@@ -62,4 +62,4 @@ async def test_a_log_made_without_chance_is_refused(valkey_url: str, tmp_path: P
 
 def test_what_is_no_log_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
-    assert "no Parquet file" in skyshore("evaluate", "random", "--on", str(tmp_path / "x.parquet")).stderr
+    assert "not a Parquet file" in skyshore("evaluate", "random", "--on", str(tmp_path / "x.parquet")).stderr

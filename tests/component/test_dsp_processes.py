@@ -41,7 +41,7 @@ def check(name: str, bare: Transport, shape: tuple[int, ...], residual: Residual
 
 
 def battery() -> list[Verdict]:
-    """All carriers and group sizes in one set of processes, since starting processes is what costs time."""
+    """All transports and group sizes in one set of processes, since starting processes is what costs time."""
     verdicts = []
     for n in (1, 2, 3, 4):
         ranks = list(range(n))
@@ -93,7 +93,7 @@ def test_messages_of_different_jobs_are_never_mixed_up() -> None:
 
 
 def switch_under_fault(fault: Fault, carrier: str) -> str:
-    """Rank 1 fails at its third exchange; the others must hear of it."""
+    """Rank 1 fails at its third exchange; the others must get an error."""
     # A death is noticed at once, a stall by waiting; the wait must outlast what a busy machine takes over a message.
     wait_s = 30.0 if fault is Fault.DIE else 2.0
     transport: Transport = P2PTransport(timeout_s=wait_s) if carrier == "p2p" else GlooTransport(timeout_s=wait_s)
@@ -114,6 +114,6 @@ def test_a_failing_rank_is_an_error_on_the_others_never_a_hang(
     exits = watch_processes(3, switch_under_fault, fault, carrier, timeout_s=10)
     assert exits[1].answer is None
     for rank in (0, 2):
-        # Where two survive, the first to give up closes its sockets, and the other may hear of that instead.
+        # Where two survive, the first to give up closes its sockets, and the other may report that instead.
         assert isinstance(exits[rank].error, expected | NodeUnavailable)
     assert any(isinstance(exits[rank].error, expected) for rank in (0, 2))

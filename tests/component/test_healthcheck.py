@@ -42,7 +42,7 @@ def readiness() -> Iterator[tuple[str, dict[str, int]]]:
     """An HTTP server whose answer can be changed."""
     answer = {"status": 200}
 
-    class Handler(BaseHTTPRequestHandler):
+    class HealthHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(answer["status"])
             self.end_headers()
@@ -51,7 +51,7 @@ def readiness() -> Iterator[tuple[str, dict[str, int]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    with HTTPServer(("127.0.0.1", 0), HealthHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/ready", answer

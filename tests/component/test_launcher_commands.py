@@ -142,7 +142,7 @@ def test_every_option_says_what_it_is_for() -> None:
 def test_an_unknown_bench_is_answered_with_those_there_are() -> None:
     answer = skyshore("bench", "nonsense")
     assert answer.returncode == 1
-    assert "no bench 'nonsense'; there are" in answer.stderr
+    assert "no bench 'nonsense'; choose one of" in answer.stderr
 
 
 def test_a_mounted_group_answers_for_itself() -> None:

@@ -184,7 +184,7 @@ def test_the_state_file_keeps_the_system_and_recognises_a_dead_launcher(tmp_path
     mine = ProcessId.of(os.getpid())
     file.write(state(mine))
     assert file.running() == state(mine)
-    file.write(state(ProcessId(mine.pid, mine.born_s - 1000)))  # same pid, another process
+    file.write(state(ProcessId(mine.pid, mine.started_at_s - 1000)))  # same pid, another process
     with pytest.raises(NotRunning, match="skyshore down"):
         file.running()
     file.path.write_text('{"launcher": 3}')
@@ -193,9 +193,9 @@ def test_the_state_file_keeps_the_system_and_recognises_a_dead_launcher(tmp_path
 
 
 def test_one_launcher_per_folder(tmp_path: Path) -> None:
-    with StateFile(tmp_path).held(), pytest.raises(AlreadyRunning), StateFile(tmp_path).held():
+    with StateFile(tmp_path).locked(), pytest.raises(AlreadyRunning), StateFile(tmp_path).locked():
         pass
-    with StateFile(tmp_path).held():  # the lock was released
+    with StateFile(tmp_path).locked():  # the lock was released
         pass
 
 

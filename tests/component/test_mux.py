@@ -1,24 +1,21 @@
-"""The mux between a real grpc.aio server and a real channel."""
+"""Calls over the mux: order, batching, errors, deadlines, cancellation and flow control. Real gRPC."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-import socket
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 import pytest
 
-from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidTask, NodeUnavailable, QueueFull
+from skyshore.domain.errors import DeadlineExceeded, Internal, InvalidTask, QueueFull
 from skyshore.mux import client as mux_client
 from skyshore.mux.client import STREAM_WINDOW, MuxChannel
 from skyshore.mux.server import MAX_CALLS
-from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server
-from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc, scheduler_service_pb2_grpc
+from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
 from skyshore.v1.outcome_pb2 import DecisionRecord
 from skyshore.v1.scheduler_service_pb2 import (
     SetPolicyRequest,
@@ -26,73 +23,7 @@ from skyshore.v1.scheduler_service_pb2 import (
     WatchDecisionsRequest,
     WatchDecisionsResponse,
 )
-
-SERVICE = "skyshore.v1.SchedulerService"
-UNARY = f"/{SERVICE}/SetPolicy"
-STREAM = f"/{SERVICE}/WatchDecisions"
-
-
-class EchoServicer(scheduler_service_pb2_grpc.SchedulerServiceServicer):
-    """SetPolicy does what its word says; WatchDecisions counts to `backlog`."""
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.produced = 0
-        self.changed = asyncio.Condition()
-        self.remaining_s: float | None = None
-        self.go = asyncio.Event()
-
-    async def _track(self, by: int) -> None:
-        async with self.changed:
-            self.running += by
-            self.changed.notify_all()
-
-    async def until_running(self, count: int) -> None:
-        async with asyncio.timeout(60), self.changed:
-            await self.changed.wait_for(lambda: self.running == count)
-
-    async def SetPolicy(self, request: SetPolicyRequest, context: Any) -> SetPolicyResponse:  # noqa: N802
-        self.remaining_s = context.time_remaining()
-        await self._track(+1)
-        try:
-            match request.policy.split(":"):
-                case ["hang"]:
-                    await asyncio.Event().wait()
-                case ["gate"]:
-                    await self.go.wait()
-                case ["sleep", seconds]:
-                    await asyncio.sleep(float(seconds))
-                case ["full"]:
-                    raise QueueFull("no room", param="queue", retry_after_s=2.5)
-                case ["bug"]:
-                    raise ZeroDivisionError("secret detail")
-                case ["abort"]:
-                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "aborted")
-                case ["cancel-self"]:
-                    raise asyncio.CancelledError
-            return SetPolicyResponse(policy=request.policy)
-        finally:
-            await self._track(-1)
-
-    async def WatchDecisions(  # noqa: N802
-        self, request: WatchDecisionsRequest, context: Any
-    ) -> AsyncIterator[WatchDecisionsResponse]:
-        await self._track(+1)
-        try:
-            for index in range(request.backlog):
-                self.produced = index + 1
-                yield WatchDecisionsResponse(decision=DecisionRecord(task_id=str(index)))
-            if request.backlog == 13:
-                raise InvalidTask("thirteen", param="backlog")
-        finally:
-            await self._track(-1)
-
-
-@asynccontextmanager
-async def serving(echo: EchoServicer, listen: str = "127.0.0.1:0") -> AsyncIterator[RunningServer]:
-    service = GrpcService(SERVICE, scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, echo)
-    async with grpc_server([service], listen) as server:
-        yield server
+from tests.fakes.echo_service import STREAM, UNARY, EchoServicer, count, say, serving
 
 
 @pytest.fixture
@@ -106,17 +37,6 @@ async def channel(echo: EchoServicer) -> AsyncIterator[MuxChannel]:
         channel = MuxChannel(server.address)
         yield channel
         await channel.close()
-
-
-async def say(channel: MuxChannel, word: str, timeout_s: float | None = 60.0) -> str:
-    reply = await channel.unary(UNARY, SetPolicyRequest(policy=word), SetPolicyResponse, timeout_s)
-    return reply.policy
-
-
-async def count(channel: MuxChannel, to: int, timeout_s: float | None = 60.0) -> list[int]:
-    request = WatchDecisionsRequest(backlog=to)
-    stream = channel.stream(STREAM, request, WatchDecisionsResponse, timeout_s)
-    return [int(reply.decision.task_id) async for reply in stream]
 
 
 async def test_hundreds_of_interleaved_calls_each_get_their_own_answer_in_order(channel: MuxChannel) -> None:
@@ -320,10 +240,12 @@ async def test_server_that_overruns_the_credit_fails_the_call() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     channel = MuxChannel(f"127.0.0.1:{port}")
-    with pytest.raises(Internal, match="credit"):
-        await count(channel, 1)
-    await channel.close()
-    await server.stop(0)
+    try:
+        with pytest.raises(Internal, match="credit"):
+            await count(channel, 1)
+    finally:
+        await channel.close()
+        await server.stop(0)
 
 
 async def test_calls_beyond_the_limit_are_refused_and_room_comes_back(channel: MuxChannel, echo: EchoServicer) -> None:
@@ -335,93 +257,3 @@ async def test_calls_beyond_the_limit_are_refused_and_room_comes_back(channel: M
     echo.go.set()
     assert set(await asyncio.gather(*hanging)) == {"gate"}
     assert await say(channel, "now") == "now"
-
-
-async def test_server_death_fails_open_calls_and_a_new_server_is_found(echo: EchoServicer) -> None:
-    async with serving(echo) as server:
-        channel = MuxChannel(server.address)
-        open_call = asyncio.create_task(say(channel, "hang"))
-        await echo.until_running(1)
-    with pytest.raises(NodeUnavailable):
-        await open_call
-    with pytest.raises(NodeUnavailable):
-        await say(channel, "anyone?")
-    async with serving(EchoServicer(), server.address):
-
-        async def answered() -> bool:
-            try:
-                return await say(channel, "back") == "back"
-            except NodeUnavailable:
-                return False
-
-        for _ in range(1000):
-            if await answered():
-                break
-            await asyncio.sleep(0.05)
-        else:
-            pytest.fail("the channel did not find the new server within 50 s")
-    await channel.close()
-
-
-async def test_nobody_there_is_node_unavailable_at_once() -> None:
-    with socket.socket() as bound:  # bound but not listening: connections are refused
-        bound.bind(("127.0.0.1", 0))
-        await refuse(MuxChannel(f"127.0.0.1:{bound.getsockname()[1]}"))
-
-
-async def refuse(channel: MuxChannel) -> None:
-    with pytest.raises(NodeUnavailable):
-        await asyncio.wait_for(say(channel, "anyone?", timeout_s=None), 60)
-    await channel.close()
-
-
-async def test_a_vanished_client_leaves_no_running_method(echo: EchoServicer) -> None:
-    async with serving(echo) as server:
-        channel = MuxChannel(server.address)
-        calls = [asyncio.create_task(say(channel, "hang")) for _ in range(20)]
-        calls.append(asyncio.create_task(count_slowly(channel)))
-        await echo.until_running(21)
-        await channel.close()
-        await echo.until_running(0)
-        assert all(isinstance(end, NodeUnavailable) for end in await asyncio.gather(*calls, return_exceptions=True))
-
-
-async def count_slowly(channel: MuxChannel) -> None:
-    async for _ in channel.stream(STREAM, WatchDecisionsRequest(backlog=10**6), WatchDecisionsResponse, None):
-        await asyncio.sleep(0.01)
-
-
-async def test_drain_lets_running_calls_finish_refuses_new_ones_and_ends_the_stream(echo: EchoServicer) -> None:
-    async with serving(echo) as server:
-        channel = MuxChannel(server.address)
-        running = asyncio.create_task(say(channel, "gate"))
-        await echo.until_running(1)
-        drain = asyncio.create_task(server.drain(60.0))
-        with pytest.raises(NodeUnavailable):
-            while True:  # until the refusal is in force
-                await say(channel, "late")
-        echo.go.set()
-        assert await running == "gate"
-        await asyncio.wait_for(drain, 60)
-        await channel.close()
-
-
-async def test_drain_cancels_what_outlasts_the_grace(echo: EchoServicer) -> None:
-    async with serving(echo) as server:
-        channel = MuxChannel(server.address)
-        running = asyncio.create_task(say(channel, "hang"))
-        await echo.until_running(1)
-        await asyncio.wait_for(server.drain(0.1), 60)
-        with pytest.raises(NodeUnavailable):
-            await running
-        await echo.until_running(0)
-        await channel.close()
-
-
-async def test_nothing_is_kept_of_ended_calls(channel: MuxChannel) -> None:
-    for _ in range(50):
-        await say(channel, "x")
-        await count(channel, 3)
-    gc.collect()
-    # By type, not isinstance, which would wake lazy attributes of every object of every library.
-    assert not [o for o in gc.get_objects() if type(o) is mux_client._OpenCall]

@@ -25,7 +25,7 @@ async def store(valkey_url: str) -> AsyncIterator[RedisStore]:
     [lambda store: store.ping(), lambda store: store.nodes(), lambda store: store.read_outcomes("0", 10, 0.05)],
     ids=["ping", "nodes", "outcomes"],
 )
-async def test_cancelling_is_never_overheard(store: RedisStore, ask: Callable[[RedisStore], Awaitable[object]]) -> None:
+async def test_a_cancellation_is_never_lost(store: RedisStore, ask: Callable[[RedisStore], Awaitable[object]]) -> None:
     rng = random.Random(7)
 
     async def ask_forever() -> None:

@@ -172,33 +172,40 @@ async def test_the_policy_changes_by_call_and_tasks_go_on(valkey_url):
 
 
 async def test_the_fleet_stays_while_the_store_is_away(monkeypatch):
-    store = MemoryStore()
+    now_s = [100.0]
+    store = MemoryStore(now_s=lambda: now_s[0])
+    reads, nodes = 0, store.nodes
+
+    async def counted() -> object:
+        nonlocal reads
+        try:
+            return await nodes()
+        finally:
+            reads += 1
+
+    async def more_reads(count: int) -> None:
+        wanted = reads + count
+
+        async def enough() -> bool:
+            return reads >= wanted
+
+        await until(enough)
+
+    monkeypatch.setattr(store, "nodes", counted)
     await store.register_node(node("a"), status("a", capacity=1000), lease_s=1.0)
     async with scheduler(SchedulerSettings(scheduler_listen="127.0.0.1:0"), store) as server:
         channel = MuxChannel(server.address)
         client = MuxSchedulerClient(channel)
         assert await placed(client, "t1")
         store.reachable = False
-        await asyncio.sleep(1.5)  # longer than the lease: it ran out because nobody could renew it
+        now_s[0] += 1.5  # longer than the lease: it ran out because nobody could renew it
+        await more_reads(1)
         assert await placed(client, "t2")
-        reads, nodes = 0, store.nodes
-
-        async def counted() -> object:
-            nonlocal reads
-            reads += 1
-            return await nodes()
-
-        monkeypatch.setattr(store, "nodes", counted)
         store.reachable = True
-
-        async def read(times: int) -> bool:
-            return reads >= times
-
-        await until(lambda: read(2))  # a read or two that find no node, within the lease after the outage
+        await more_reads(2)  # they find no node, within the lease after the outage
         assert await placed(client, "t3")
         await store.register_node(node("a"), status("a", capacity=1000), lease_s=30.0)
-        seen = reads
-        await until(lambda: read(seen + 2))
+        await more_reads(2)
         assert await placed(client, "t4")
         await channel.close()
 

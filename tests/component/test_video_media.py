@@ -259,7 +259,7 @@ def test_any_bytes_are_a_jpeg_size_or_refused(data: bytes, with_marker: bool) ->
     assert height > 0
 
 
-def test_jpeg_quality_and_size_are_knobs(tmp_path: Path) -> None:
+def test_jpeg_quality_and_size_are_settings(tmp_path: Path) -> None:
     noisy = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     photo = cv2.GaussianBlur(noisy, (9, 9), 0)
     sizes = [len(video_encode.encode_jpeg(photo, quality)) for quality in (10, 50, 90)]
@@ -295,7 +295,7 @@ def test_h264_takes_odd_sizes_and_broken_rates(fps: float) -> None:
     assert abs(float(decoded[:, 4:28].mean()) - shade(3)) < 4
 
 
-def test_the_rate_factor_is_a_knob_and_is_checked() -> None:
+def test_the_rate_factor_is_a_setting_and_is_checked() -> None:
     noisy = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     sizes = [len(video_encode.H264Encoder(64, 48, 10, crf).encode(noisy)) for crf in (40, 28, 16)]
     assert sizes[0] < sizes[1] < sizes[2]

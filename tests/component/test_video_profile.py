@@ -1,4 +1,4 @@
-"""Profiling arms: knobs change bytes and quality as they should, and the profile a node reads offers those arms."""
+"""Profiling arms: settings change bytes and quality as they should, and a node offers the arms of its profile."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def measured(encodings: list[Encoding]) -> list[VideoSpeed]:
     return speeds
 
 
-async def test_each_knob_costs_and_spares_what_it_should() -> None:
+async def test_each_setting_costs_and_saves_what_it_should() -> None:
     fine, coarse, small, skipping, film = await measured(
         [
             Encoding(Codec.JPEG, 85),
@@ -144,7 +144,7 @@ async def test_the_largest_model_agrees_with_itself() -> None:
     assert judge.quality({**reference.boxes, **alarm}).f1 < 1.0, "a class the reference never saw is a mistake"
 
 
-def test_a_knob_that_changes_nothing_or_cannot_be_had_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_without_effect_or_encoder_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     clip, _ = moving_clip()
     sizes = {e.input_size for e in feasible_encodings(clip, (0, 640, 320, 160), (85,), (), (1,))}
     assert sizes == {0, 160}, "nothing is ever enlarged"

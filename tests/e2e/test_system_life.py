@@ -100,7 +100,7 @@ def test_a_replay_reports_what_it_sent_and_audits_itself(emulated: LocalSystem, 
     result = emulated.json("replay", str(trace))
     rows = [json.loads(line) for line in (tmp_path / "trace.result.requests.jsonl").read_text().splitlines()]
     asked = [json.loads(line) for line in trace.read_text().splitlines()[1:]]
-    assert result["all"]["requests"] == len(rows) == len(asked) > 10
+    assert result["all"]["figures"]["requests"] == len(rows) == len(asked) > 10
     assert {row["status"] for row in rows} == {"ok"}
     assert [row["output_tokens"] for row in rows] == [request["output_tokens"] for request in asked]
     assert result["verdict"] in ("VALID", "DEGRADED", "INVALID")
@@ -121,7 +121,7 @@ def test_an_interrupted_replay_keeps_what_it_has(emulated: LocalSystem, tmp_path
     assert "interrupted after" in said
     result = json.loads(report.read_text())
     assert result["interrupted"] is True
-    assert 5 <= result["all"]["requests"] < 1000
+    assert 5 <= result["all"]["figures"]["requests"] < 1000
     assert result["played_s"] < 200
 
 

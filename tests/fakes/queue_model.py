@@ -49,7 +49,7 @@ class TrueNode:
 
 
 @dataclass(frozen=True)
-class Arrival:
+class QueueArrival:
     at_s: float
     task: Task
     profile: TaskProfile
@@ -58,7 +58,7 @@ class Arrival:
 
 
 @dataclass
-class Run:
+class QueueRun:
     outcomes: list[Outcome] = field(default_factory=list)
     rejected: list[Reject] = field(default_factory=list)
     dispatched: list[Dispatch] = field(default_factory=list)
@@ -82,17 +82,17 @@ class QueueModel:
 
     def __init__(self, nodes: Sequence[TrueNode], settings: CoreSettings, seed: int, feedback_s: float = 0.05) -> None:
         self.core = SchedulerCore(settings)
-        self.run = Run()
+        self.run = QueueRun()
         self._nodes = {true.node.node_id: true for true in nodes}
         self._running: dict[str, int] = dict.fromkeys(self._nodes, 0)
-        self._queues: dict[str, deque[tuple[Arrival, Dispatch, float]]] = {name: deque() for name in self._nodes}
+        self._queues: dict[str, deque[tuple[QueueArrival, Dispatch, float]]] = {name: deque() for name in self._nodes}
         self._rng = np.random.default_rng(seed)
         self._feedback_s = feedback_s
         self._heap: list[tuple[float, int, object]] = []
         self._order = count()
-        self._open: dict[str, Arrival] = {}
+        self._open: dict[str, QueueArrival] = {}
 
-    def play(self, arrivals: Iterable[Arrival]) -> Run:
+    def play(self, arrivals: Iterable[QueueArrival]) -> QueueRun:
         for name, true in self._nodes.items():
             self._tell(NodeReported(0.0, true.node, self._status(name)))
             self._tell(LinkChanged(0.0, name, true.link))
@@ -109,7 +109,7 @@ class QueueModel:
 
     def _step(self, at_s: float, what: object) -> None:
         self.run.end_s = at_s
-        if isinstance(what, Arrival):
+        if isinstance(what, QueueArrival):
             self._tell(TaskArrived(at_s, what.task, what.profile))
         elif what == "beat":
             self._beat(at_s)
@@ -146,7 +146,7 @@ class QueueModel:
                 self.run.rejected.append(action)
                 del self._open[action.task_id]
 
-    def _join(self, at_s: float, arrival: Arrival, action: Dispatch) -> None:
+    def _join(self, at_s: float, arrival: QueueArrival, action: Dispatch) -> None:
         name = action.placement.arm.node_id
         self._queues[name].append((arrival, action, at_s))
         self._begin(at_s, name)
@@ -163,7 +163,9 @@ class QueueModel:
             work_s = min(work_s, max(left_s, 0.0))  # engines stop at the deadline
             self._at(at_s + work_s, ("_finish", arrival, action, (at_s - joined_s, work_s, late)))
 
-    def _finish(self, at_s: float, arrival: Arrival, action: Dispatch, measured: tuple[float, float, bool]) -> None:
+    def _finish(
+        self, at_s: float, arrival: QueueArrival, action: Dispatch, measured: tuple[float, float, bool]
+    ) -> None:
         queued_s, work_s, late = measured
         placement, task = action.placement, arrival.task
         name = placement.arm.node_id
@@ -197,14 +199,14 @@ class QueueModel:
         )
         self._at(finished_s + self._feedback_s, outcome)
 
-    def _work(self, arrival: Arrival, action: Dispatch) -> float:
+    def _work(self, arrival: QueueArrival, action: Dispatch) -> float:
         arm, profile = action.placement.arm, arrival.profile
         if arrival.task.kind is TaskKind.LLM:
             output_s = arrival.output_tokens / arm.decode_tokens_per_s
             return profile.prompt_tokens / arm.prefill_tokens_per_s + output_s
         return -(-profile.frame_count // arm.frame_stride) * arm.frame_s
 
-    def _bytes(self, arrival: Arrival, action: Dispatch) -> float:
+    def _bytes(self, arrival: QueueArrival, action: Dispatch) -> float:
         arm, profile = action.placement.arm, arrival.profile
         if arrival.task.kind is TaskKind.LLM:
             return profile.input_bytes
@@ -218,7 +220,7 @@ class QueueModel:
         heapq.heappush(self._heap, (at_s, next(self._order), what))
 
 
-def llm_arrivals(rate_per_s: float, number: int, seed: int, *, guess: float = 0.0) -> list[Arrival]:
+def llm_arrivals(rate_per_s: float, number: int, seed: int, *, guess: float = 0.0) -> list[QueueArrival]:
     """Poisson arrivals as in the digest, part 5: 700 tokens in, 250 out on average, deadlines U[2, 6] s.
 
     `guess` is the sigma of the log-normal error of the expected answer length.
@@ -230,7 +232,7 @@ def llm_arrivals(rate_per_s: float, number: int, seed: int, *, guess: float = 0.
     deadline = rng.uniform(2.0, 6.0, number)
     expected = answer * np.exp(guess * rng.normal(size=number))
     return [
-        Arrival(
+        QueueArrival(
             float(at_s[i]),
             Task(f"t{i}", TaskKind.LLM, deadline_s=float(deadline[i])),
             TaskProfile(int(prompt[i]) + 1, round(float(expected[i]), 1) + 1, input_bytes=4 * int(prompt[i]) + 1000),

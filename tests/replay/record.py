@@ -7,7 +7,7 @@ from skyshore.domain.node import Tier
 from skyshore.policies.registry import POLICIES
 from skyshore.scheduling.core import CoreSettings
 from skyshore.scheduling.log import EventEncoder, encode_dispatch, encode_header
-from tests.fakes.queue_model import Arrival, QueueModel, TrueNode, llm_arrivals
+from tests.fakes.queue_model import QueueArrival, QueueModel, TrueNode, llm_arrivals
 from tests.fakes.small_fleet import VIDEO_PROFILE, llm_arm, node, video_arm, video_task
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,8 +36,8 @@ def fleet() -> list[TrueNode]:
     return [*edges, TrueNode(node("cloud", *cloud_arms, tier=Tier.CLOUD), capacity=32, jitter=0.2)]
 
 
-def arrivals() -> list[Arrival]:
-    segments = [Arrival(0.3 + 0.7 * i, video_task(f"v{i}", deadline_s=2.0), VIDEO_PROFILE) for i in range(15)]
+def arrivals() -> list[QueueArrival]:
+    segments = [QueueArrival(0.3 + 0.7 * i, video_task(f"v{i}", deadline_s=2.0), VIDEO_PROFILE) for i in range(15)]
     return sorted([*llm_arrivals(3.0, 40, seed=5), *segments], key=lambda arrival: arrival.at_s)
 
 

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.launcher.errors import LaunchFailed
-from cli.launcher.fleet import SystemOptions, plan_system
 from cli.launcher.process import ProcessSpec
+from cli.launcher.system_plan import SystemOptions, plan_system
 from cli.traces.commands import app as traces
 from skyshore.domain.errors import InvalidTask, NotFound
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from experiments.figures.comparison import compare
 from experiments.figures.curves import BINS, CurveTally, RequestTimeline
 from experiments.figures.decision_table import DecisionWriter
 from experiments.figures.outcome_table import SCHEMA, OutcomeWriter, read_records
+from experiments.plan.bundle import Bundle
 from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, Cell, CellResult, Driver, at_load
+from experiments.plan.experiment import Experiment
 from experiments.plan.inputs import Inputs
 from experiments.report.tables import comparison_tables, figure_text
 from skyshore.domain.errors import NotFound
@@ -231,7 +234,17 @@ def test_infinite_figures_survive_the_way_through_json() -> None:
     assert figure_text("latency_p95_s", math.inf) == "∞"
 
 
-def test_a_cells_name_tells_it_from_every_other() -> None:
+def test_a_bundle_of_an_earlier_version_is_read_under_the_present_names(tmp_path: Path) -> None:
+    bundle = Bundle(tmp_path, Experiment(Inputs.read(DEMO), ("least_loaded",), (1,), bound=True))
+    former = tmp_path / "cells" / "foresight.seed1.load1.sim"
+    former.mkdir(parents=True)
+    content = result("foresight", 1, attainment=0.9, regret_foresight=None).to_json()
+    (former / "result.json").write_text(json.dumps(content), encoding="utf-8")
+    found = bundle.result(Cell(bundle.scenario, ORACLE_SCHEDULE, 1))
+    assert found is not None and found.figures == {"attainment": 0.9, "regret_oracle": None}
+
+
+def test_the_name_of_a_cell_is_unique() -> None:
     cells = [
         Cell(Path("s"), policy, seed, load, driver)
         for policy in ("a", "a.b")

@@ -29,7 +29,7 @@ from skyshore.domain.outcome import Outcome, OutcomeStatus, WorkerOutcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
-from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, SegmentInfo
+from skyshore.domain.video import Classification, EncodedFrame, FrameDetections, LabelScore, SegmentInfo
 from tests.fakes.memory_store import MemoryStore
 
 KINDS = list(TaskKind)
@@ -82,7 +82,7 @@ class FakeFleet:
     ) -> AsyncIterator[FrameDetections | Classification | WorkerOutcome]:
         await self.call(task)
         if task.kind is TaskKind.VIDEO_CLASSIFY:
-            yield Classification(("meet",), (1.0,), 1, 1)
+            yield Classification((LabelScore("meet", 1.0),))
         else:
             yield FrameDetections(0, 0.0, ())
         yield WorkerOutcome(frames=1)

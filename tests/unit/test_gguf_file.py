@@ -73,6 +73,15 @@ def test_a_damaged_header_gives_a_clear_error_or_reads_well(
         assert str(damaged) in str(error)
 
 
+@pytest.mark.parametrize("item", [4, 8], ids=["numbers", "strings"])
+def test_an_array_longer_than_the_file_is_refused(tmp_path: Path, item: int) -> None:
+    path = tmp_path / "long.gguf"
+    entry = struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, item, 2**40)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry + bytes(64))
+    with pytest.raises(CorruptFile, match="ends inside its header"):
+        GgufFile.open(path)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     with pytest.raises(CorruptFile, match="missing or empty"):

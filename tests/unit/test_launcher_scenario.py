@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.launcher.fleet import SystemOptions, SystemPlan, plan_system
 from cli.launcher.process import ProcessSpec
+from cli.launcher.system_plan import SystemOptions, SystemPlan, plan_system
 from services.links.app import read_links
 from skyshore.domain.errors import NotFound
 from skyshore.scenario import InvalidScenario, read_scenario

@@ -107,7 +107,7 @@ def test_a_mask_bars_tokens_at_any_temperature(logits: list[float], allowed: st.
         assert mask[token]
 
 
-def test_a_seed_gives_the_same_tokens_whoever_shares_the_batch() -> None:
+def test_a_seed_gives_the_same_tokens_in_any_batch() -> None:
     rng = np.random.default_rng(5)
     steps = rng.standard_normal((20, 50)).astype(np.float32) * 3
     chosen = Sampling(temperature=0.9, top_p=0.9, top_k=20)

@@ -68,7 +68,7 @@ def test_exact_and_streaming_figures_agree_within_the_error_that_the_histogram_s
         ours, theirs = streaming[name], exact[name]
         if "_p50_" in name or "_p95_" in name or "_p99_" in name:
             assert (ours is None) == (theirs is None)
-            # A TPOT may lie below what the histogram tells apart.
+            # A TPOT may lie below the smallest bin.
             assert ours is None or theirs is None or ours == pytest.approx(theirs, rel=STEP - 1, abs=SMALLEST_S)
         else:
             assert ours == theirs, name

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.codec.fields import fields_of, has_fields, is_enum
@@ -82,6 +82,7 @@ def prompts() -> st.SearchStrategy[LlmInput]:
 
 
 @pytest.mark.parametrize("cls", PAIRS, ids=lambda cls: cls.__name__)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_value_of_every_pair_returns_equal(cls: type[Any], data: st.DataObject) -> None:
     pair = PAIRS[cls]
@@ -91,6 +92,7 @@ def test_a_value_of_every_pair_returns_equal(cls: type[Any], data: st.DataObject
     assert pair.from_proto(message, **given_by_reader) == value
 
 
+@settings(max_examples=40)
 @given(data=st.data(), events=st.sampled_from([LLM_EVENT, SEGMENT_EVENT]))
 def test_an_event_of_every_kind_returns_equal(data: st.DataObject, events: OneOf[Any]) -> None:
     for pair in PAIRS.values():

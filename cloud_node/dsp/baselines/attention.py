@@ -1,4 +1,4 @@
-"""Attention in parts, as the rivals need it: by heads, and by keys with a running softmax."""
+"""Attention in parts, as the baselines need it: by heads, and by keys with a running softmax."""
 
 from __future__ import annotations
 

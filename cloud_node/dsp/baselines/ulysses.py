@@ -20,7 +20,7 @@ from skyshore.domain.errors import InvalidTask
 
 
 def check_heads(block: Block, ranks: int) -> None:
-    """Refuse a model whose heads cannot be shared out.
+    """Refuse a model whose heads cannot be divided among the ranks.
 
     Raises:
         InvalidTask: heads do not divide by the number of ranks.

@@ -1,1 +1,1 @@
-"""Ways for ranks to exchange buffers: one verb, several carriers, and wrappers that count, shape and break."""
+"""Ways for ranks to exchange buffers: one operation, several transports, and wrappers that count, delay and fail."""

@@ -1,4 +1,4 @@
-"""gloo's own all_to_all_single. Kept as the yardstick for `p2p`, which replaces it as default on CPU."""
+"""gloo's own all_to_all_single. Kept as the reference for `p2p`, which replaces it as default on CPU."""
 
 from __future__ import annotations
 

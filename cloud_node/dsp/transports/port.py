@@ -1,4 +1,4 @@
-"""The one verb every carrier offers. All collectives of this package and of the rivals are spelled with it."""
+"""The one operation of every transport. All collectives of this package and of the baselines use it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Done:
 
 
 class SoloTransport:
-    """A group of one: nothing ever travels."""
+    """A group of one rank: nothing is sent."""
 
     rank = 0
     size = 1

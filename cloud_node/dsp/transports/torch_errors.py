@@ -1,4 +1,4 @@
-"""torch.distributed reports every failure as RuntimeError; here they become the house's errors."""
+"""torch.distributed reports every failure as RuntimeError; here they become domain errors."""
 
 from __future__ import annotations
 

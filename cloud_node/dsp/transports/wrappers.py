@@ -1,4 +1,4 @@
-"""Wrappers round any transport: one counts, one slows down like a link, one breaks on purpose."""
+"""Wrappers of any transport: one counts bytes, one adds a link's delay, one fails on purpose."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CountingTransport:
         self.exchanges = 0
 
     def exchange(self, sends: Sequence[Tensor | None], receives: Sequence[Tensor | None]) -> Pending:
-        """Count, then pass on."""
+        """Count, then start the exchange."""
         self.sent += _sent(sends, self.rank)
         self.exchanges += 1
         return self._inner.exchange(sends, receives)
@@ -70,7 +70,7 @@ class ShapedTransport:
         self.rank, self.size = inner.rank, inner.size
 
     def exchange(self, sends: Sequence[Tensor | None], receives: Sequence[Tensor | None]) -> Pending:
-        """Pass on, and note when the slower direction would be through."""
+        """Start the exchange, and compute when the slower direction would be complete."""
         payload_bytes = max(_sent(sends, self.rank).payload_bytes, _sent(receives, self.rank).payload_bytes)
         self._free_s = max(self._now_s(), self._free_s) + self._fabric.exchange_s(payload_bytes)
         return _Delayed(self._inner.exchange(sends, receives), self._free_s, self._now_s, self._sleep)
@@ -93,7 +93,7 @@ class FaultyTransport:
         self.rank, self.size = inner.rank, inner.size
 
     def exchange(self, sends: Sequence[Tensor | None], receives: Sequence[Tensor | None]) -> Pending:
-        """Pass on until it is time to fail."""
+        """Start exchanges until the one that fails."""
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL if self._fault is Fault.DIE else signal.SIGSTOP)
         self._left -= 1

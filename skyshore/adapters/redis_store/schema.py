@@ -1,4 +1,4 @@
-"""Every key the system keeps, how long, how many, and in what format. `docs/state.md` is this file in prose."""
+"""Every key of the store: its format, its time to live and its bound. `docs/state.md` describes the same in prose."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ JOBS = PREFIX + "jobs"
 """Stream of accepted jobs, fields `task` and `body`. Never trimmed: an entry leaves when its job ended."""
 JOBS_GROUP = "workers"
 DEAD_JOBS = PREFIX + "jobs:dead"
-"""Stream of jobs given up, fields `task`, `body` and `reason`."""
+"""Dead letters: stream of jobs that failed too often, fields `task`, `body` and `reason`."""
 OUTCOMES = PREFIX + "outcomes"
 """Stream, field `outcome`."""
 DECISIONS = PREFIX + "decisions"
 """List, newest first."""
 
 STALE_INDEX_S = 60.0
-"""An index entry this long past its lease is swept."""
+"""Index entries this long past their lease are removed."""
 ENDED_TASK_S = 24 * 3600
 OPEN_TASK_S = 7 * 24 * 3600
-"""A task that never ends is forgotten after this long without an update."""
+"""A task that never ends is deleted after this long without an update."""
 MOST_JOBS = 10_000
 MOST_DEAD_JOBS = 1_000
 MOST_OUTCOMES = 100_000
@@ -61,7 +61,7 @@ def policy_key(name: str) -> str:
 
 
 def task_ttl_s(record: TaskRecord) -> int:
-    """How long a record is kept from now."""
+    """Seconds for which the record is kept from now."""
     return ENDED_TASK_S if record.state in ENDED else OPEN_TASK_S
 
 

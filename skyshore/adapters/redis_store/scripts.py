@@ -1,4 +1,4 @@
-"""The two steps that must look and write at once, as Lua; a server runs a script without interruption."""
+"""The two operations that must read and write atomically, as Lua: a server runs a script without interruption."""
 
 ACCEPT_JOB = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -9,7 +9,7 @@ return 1
 """
 """KEYS record, jobs; ARGV task id, record, seconds kept, most jobs, body. 0: accepted before; -1: full; 1: accepted.
 
-Looking first makes a retry after a lost reply harmless.
+The check at the start makes a retry after a lost reply harmless.
 """
 
 RENEW_JOB = """

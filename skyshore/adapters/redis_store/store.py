@@ -29,7 +29,7 @@ LONGEST_BLOCK_S = 2.0
 """A blocking read returns empty after this long at most, well before the socket's own timeout."""
 CONNECTIONS = 16
 RETRIES = 3
-"""Quick tries after a lost connection, about half a second in all; then the caller is told."""
+"""Retries after a lost connection, about half a second in all; then the call raises NodeUnavailable."""
 
 
 class RedisStore:
@@ -61,7 +61,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def _answers(self) -> AsyncIterator[None]:
-        """Turn the client's ways to fail into the port's one, and hear a cancellation that the client overheard."""
+        """Raise NodeUnavailable when the server does not answer, and a cancellation that the client missed."""
         task = asyncio.current_task()
         asked_before = task.cancelling() if task else 0
         try:
@@ -203,7 +203,7 @@ class RedisStore:
         return [_job(entry_id, fields, 1) for entry_id, fields in entries]
 
     async def _claim_left(self, consumer: str, count: int, idle_s: float) -> list[Job]:
-        """Jobs another consumer left lying."""
+        """Jobs that another consumer claimed and did not finish."""
         answer: Any = await self._redis.xautoclaim(
             schema.JOBS, schema.JOBS_GROUP, consumer, int(idle_s * 1000), count=count
         )
@@ -306,7 +306,7 @@ class RedisStore:
 
 
 def _block_ms(block_s: float) -> int | None:
-    """Redis takes 0 for "for ever"; we mean "not at all"."""
+    """Redis reads 0 as "wait without limit"; here it means "do not wait"."""
     return int(min(block_s, LONGEST_BLOCK_S) * 1000) or None
 
 

@@ -1,4 +1,4 @@
-"""The dimensions of a Llama model, read from a GGUF file and checked: what cannot be run exactly is refused by name."""
+"""The dimensions of a Llama model, read from a GGUF file and checked. What cannot run exactly is refused."""
 
 from __future__ import annotations
 

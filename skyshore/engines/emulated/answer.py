@@ -1,4 +1,4 @@
-"""What an emulated language model says: the prompt's own words, over and over, in the right number of tokens."""
+"""The answer of an emulated language model: the words of the prompt, repeated, in the right number of tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNIT = 2**32
 
 @dataclass(frozen=True, slots=True)
 class EmulatedAnswer:
-    """A whole answer, decided before the first token is due."""
+    """A complete answer, computed before the first token is due."""
 
     prompt_tokens: int
     tokens: list[str]
@@ -33,7 +33,7 @@ def draft(task_id: str, request: LlmInput, context_tokens: int, mean_tokens: flo
 
     Raises:
         PromptTooLong: the prompt leaves no room in the context.
-        InvalidTask: log-probabilities or a schema are wanted; invented words have neither.
+        InvalidTask: log-probabilities or a schema are requested; an emulated model has neither.
     """
     sampling = request.sampling
     if sampling.logprobs is not None:

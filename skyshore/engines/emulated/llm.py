@@ -22,7 +22,7 @@ SHORTEST_SLEEP_S = 0.001
 
 @dataclass(slots=True)
 class _Stream:
-    """Tokens that are due and not yet sent: a count, so a slow reader costs no memory."""
+    """Tokens that are due and not yet sent. It is a count, so a slow reader needs no memory."""
 
     due: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,7 +44,7 @@ class EmulatedLlmEngine:
     async def start(
         cls, speed: LlmSpeed, *, time_scale: float = 1.0, mean_answer_tokens: float = 128.0
     ) -> EmulatedLlmEngine:
-        """Begin stepping. `time_scale` model seconds pass in one real second."""
+        """Start the stepping task. `time_scale` model seconds pass in one real second."""
         engine = cls(speed, Pace(time_scale), mean_answer_tokens)
         engine._stepping = asyncio.create_task(engine._step_forever(), name=f"emulated {speed.model}")
         return engine
@@ -93,7 +93,7 @@ class EmulatedLlmEngine:
         return self._speed.busy_watts * self._batch.busy_s
 
     def drift(self, slowdown: float) -> None:
-        """Iterations begun from now on take so many times as long; the arm goes on promising what it did."""
+        """New iterations take `factor` times as long; the arm's stated speed does not change."""
         self._batch.speed = self._speed.slowed(slowdown)
 
     async def close(self) -> None:
@@ -134,7 +134,7 @@ class EmulatedLlmEngine:
                 model_s = pace.now_s()
                 continue
             await pace.until(run.end_s)
-            # The next run begins where this one ended in model time, so late timers do not add up.
+            # The next run starts where this one ended in model time, so timer delays do not add up.
             model_s = run.end_s
             tokens = 0
             for row, count in batch.end():

@@ -33,7 +33,7 @@ class LastSecond:
         self._closed = (0, 0, 0)
 
     def add(self, now_s: float, iterations: int, rows: int, tokens: int) -> None:
-        """Count `iterations` that decoded `rows` rows in all and gave `tokens` tokens."""
+        """Add `iterations` that decoded `rows` rows and produced `tokens` tokens in total."""
         self._roll(int(now_s))
         i, r, t = self._open
         self._open = (i + iterations, r + rows, t + tokens)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 MOST_BOXES = 5
 AT_HAND_S = 0.0005
-"""A frame that took less than this to fetch was waiting; its work begins when the frame before is done."""
+"""A frame fetched faster than this was waiting; its work starts when the frame before is done."""
 
 
 class EmulatedVideoEngine:
@@ -98,14 +98,14 @@ class EmulatedVideoEngine:
     def load(self) -> EngineLoad:
         """See `VideoEngine`."""
         running, queued = len(self._queue.serving), len(self._queue.waiting)
-        return EngineLoad(running, queued, self._speed.slots + self._speed.queue)
+        return EngineLoad(running=running, queued=queued, capacity=self._speed.slots + self._speed.queue)
 
     def busy_joules(self) -> float:
         """Joules above idle so far, in model time."""
         return self._speed.busy_watts * self._busy_s / self._speed.slots
 
     def drift(self, slowdown: float) -> None:
-        """Segments that come from now on take so many times as long; the arm goes on promising what it did."""
+        """New segments take `factor` times as long; the arm's stated speed does not change."""
         self._slowdown = slowdown
 
     async def close(self) -> None:
@@ -134,7 +134,7 @@ class EmulatedVideoEngine:
 
 
 class _Deadline:
-    """Bounds waits; a plain `asyncio.timeout` must not stay open across a yield."""
+    """Bounds single waits: an `asyncio.timeout` must not stay open across a yield."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,4 +1,4 @@
-"""Holds an answer to a JSON schema or a regular expression: which tokens may come next."""
+"""Constrains an answer to a JSON schema or a regular expression: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyshore.domain.errors import Internal, InvalidTask
 from skyshore.domain.llm import Sampling
 
 _BLANKS: Final = r"[ \n]{0,6}"
-"""Bounded, for a small model left to itself may answer with blanks until its tokens run out."""
+"""Bounded, because a small model may emit blanks until its tokens run out."""
 
 
 class Constraint:
@@ -30,10 +30,10 @@ class Constraint:
         return bits[: self._vocab].astype(np.bool_)
 
     def accept(self, token: int) -> bool:
-        """Note the token that was drawn; true when the answer is complete.
+        """Record the sampled token; true when the answer is complete.
 
         Raises:
-            Internal: the matcher gave up, for example because the grammar outgrew its limits.
+            Internal: the matcher failed, for example because the grammar is over its limits.
         """
         self._matcher.consume_token(token)
         if self._matcher.is_error():

@@ -1,4 +1,4 @@
-"""How long runs take on this machine, and from that how much prompt may be computed between two decode runs."""
+"""Measures run times and derives how many prompt tokens may be computed between two decode runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 from skyshore.nodemodel.turns import LEAST_CHUNK_TOKENS
 
 _WEIGHT: Final = 0.2
-"""Of the newest run in the moving averages."""
+"""Weight of the newest run in the moving averages."""
 _LEAST_SLOPE: Final = 0.1
-"""Of the mean price of a token: no run shows that more tokens cost next to nothing."""
+"""Lower bound of a token's time, as a share of the mean: noise must not make tokens look free."""
 
 
 class StepCosts:
@@ -26,15 +26,15 @@ class StepCosts:
         self._prefill = _Line()
 
     def decoded(self, elapsed_s: float) -> None:
-        """Note one decode run."""
+        """Record the seconds of one decode run."""
         self._decode_s = _average(self._decode_s, elapsed_s)
 
     def prefilled(self, tokens: int, elapsed_s: float) -> None:
-        """Note one prefill run."""
+        """Record the seconds of one prefill run."""
         self._prefill.add(tokens, elapsed_s)
 
     def chunk_tokens(self, decoding: int, prompts: int = 1) -> int:
-        """Prompt tokens the next step may compute while `decoding` answers wait for it and `prompts` want to begin.
+        """Prompt tokens the next step may compute while `decoding` answers wait and `prompts` prompts are queued.
 
         Each prompt brings its own share of delay: one after the other they would delay the same answers as long, and
         small chunks cost more a token. `max_chunk_tokens` bounds what they may take together.
@@ -51,7 +51,7 @@ class StepCosts:
 class _Line:
     """Seconds of a run as a fixed part and a part per token, by least squares over a fading past.
 
-    With a mean price per token instead, small chunks would look dear by their fixed part, and so stay small for ever.
+    A mean time per token would make small chunks look expensive by their fixed part, so they would stay small.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class _Line:
         self._products = _average(self._products, tokens * seconds)
 
     def reach(self, seconds: float) -> int:
-        """Tokens that a run of so many seconds can compute."""
+        """Tokens that a run of that many seconds can compute."""
         mean = self._seconds / self._tokens
         spread = self._squares - self._tokens**2
         slope = mean

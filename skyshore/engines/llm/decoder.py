@@ -36,7 +36,7 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    """One shape of run, with the arrays its raw pointers lead to."""
+    """One shape of run, with the arrays that its raw pointers refer to."""
 
     io: Any
     input_ids: NDArray[np.int64]
@@ -104,7 +104,7 @@ class Decoder:
     def _probe(self) -> tuple[int, bool]:
         """(smallest `row_multiple` that makes a row's logits independent of the batch, whether there is one).
 
-        Which rows a matrix kernel computes alike depends on weights and processor, so it is tried, not assumed.
+        Which rows a matrix kernel computes alike depends on weights and processor, so it is measured, not assumed.
         """
         prompt = [index % self.vocab for index in range(1, 7)]
         most = min(3, self._slots)

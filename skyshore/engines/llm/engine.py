@@ -1,4 +1,4 @@
-"""The engine as asyncio sees it: checks requests, feeds the engine thread and streams what comes back."""
+"""The asyncio side of the engine: it checks requests, feeds the engine thread and streams the results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _INLINE_CHARS: Final = 16_384
 """Longer prompts are tokenised off the event loop."""
 _FIRST_GUESS_S: Final = 2.0
 _WEIGHT: Final = 0.1
-"""Of the newest request in the mean duration that `retry_after_s` rests on."""
+"""Weight of the newest request in the mean duration, from which `retry_after_s` is computed."""
 
 
 class OnnxLlmEngine:
@@ -198,7 +198,7 @@ class OnnxLlmEngine:
     # --------------------------------------------------------------------------------------------- reports
 
     def _post(self, report: StepReport) -> None:
-        """Called on the engine thread: one hop to the event loop per step, however many requests it concerns."""
+        """Called on the engine thread: one call into the event loop per step, for all requests."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._receive, report)
 

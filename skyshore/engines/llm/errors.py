@@ -1,4 +1,4 @@
-"""What can be wrong with an engine before it answers anything."""
+"""Errors in an engine's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of one request as it grows: text, log-probabilities, why it ended, and what it cost."""
+"""The answer of one request while it is generated: text, log-probabilities, finish reason and cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skyshore.engines.llm.text import TextStream
 
 @dataclass(slots=True)
 class Timing:
-    """Instants on the engine's clock; 0 until they come."""
+    """Times on the engine's clock, in seconds; 0 until the event."""
 
     arrived_s: float = 0.0
     seated_s: float = 0.0
@@ -26,7 +26,7 @@ class Timing:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """Everything the engine thread knows of a request beside its place in the schedule."""
+    """State of one request on the engine thread, besides its place in the schedule."""
 
     sequence: Sequence
     sampler: RowSampler
@@ -59,7 +59,7 @@ class Generation:
         """Append a token; a chunk comes back when there is text to send or the answer is complete.
 
         Raises:
-            Internal: the JSON constraint broke down.
+            Internal: the constraint on the answer failed.
         """
         self.sequence.tokens.append(token)
         self.sampler.note(token)

@@ -1,7 +1,7 @@
-"""Weights on huge pages: a decode run walks through all of them, and each small page costs it an address look-up.
+"""Weights on huge pages: a decode run reads all weights, and each small page costs an address look-up.
 
-Linux backs memory with huge pages only where asked to (`transparent_hugepage=madvise`, the common setting), and ONNX
-Runtime does not ask. Elsewhere, or where the host refuses, nothing changes but the speed.
+Linux uses huge pages only on request (`transparent_hugepage=madvise`, the common setting), and ONNX
+Runtime does not ask. Without them, only the speed differs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HUGE_PAGE_BYTES: Final = 2 << 20
 _SMAPS: Final = Path("/proc/self/smaps")
 _HEADER: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)")
 _RESIDENT_SHARE: Final = 0.9
-"""Mappings less filled, such as stacks of threads, would only grow."""
+"""Huge pages would only grow mappings that are less full, such as thread stacks."""
 _MADV_HUGEPAGE: Final = 14
 _MADV_COLLAPSE: Final = 25
 

@@ -1,11 +1,11 @@
-"""Who occupies which cache slot and how much cache is promised. Pure: it answers with the moves that make it true.
+"""Which sequence holds which cache slot, and how much cache is reserved. Pure: it returns the moves to carry out.
 
 Slots 0..rows-1 are the rows of the next decode run and have no holes, for one run covers a contiguous range of slots.
-Above them stand prompts being prefilled and retained prefixes. There is one slot more than both can fill, so a move
+Above them are prompts being prefilled and retained prefixes. There is one slot more than both can fill, so a move
 always has somewhere to go.
 
-Memory that a resident leaves stays backed for whoever comes next, because touching a page anew costs more than
-writing it; it is given back only when the budget is needed elsewhere.
+Memory that a resident leaves stays allocated for the next one, because the first write to a new page is slow. It is
+released only when the budget is needed elsewhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CopySlot:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSlot:
-    """Give back the memory of tokens keep..used of a slot."""
+    """Release the memory of tokens keep..used of a slot."""
 
     slot: int
     keep_tokens: int
@@ -41,7 +41,7 @@ Move = CopySlot | ReleaseSlot
 
 @dataclass(frozen=True, slots=True)
 class KvLimits:
-    """How much cache there is."""
+    """Size of the cache."""
 
     running: int
     """Sequences that may occupy slots at the same time."""
@@ -52,7 +52,7 @@ class KvLimits:
     granule_tokens: int
     """Memory is taken in steps of this many tokens."""
     min_prefix_tokens: int = 32
-    """Shorter common prefixes are not worth a copy."""
+    """Shorter common prefixes are not copied."""
 
     @property
     def slots(self) -> int:
@@ -69,14 +69,14 @@ class KvLedger:
         self._retained: list[Resident] = []  # least recently used first
         self._reserved_tokens = 0
         self._backed_tokens = [0] * limits.slots
-        """By slot, the memory that holds or once held something and was not given back; at most the budget in all."""
+        """By slot, the memory that is allocated, in use or not; at most the budget in total."""
         self._moves: list[Move] = []
         self.rows: list[Sequence] = []
         """The decode batch: `rows[i]` occupies slot i."""
 
     @property
     def used_share(self) -> float:
-        """Promised share of the budget, 0..1. Retained prefixes do not count: they make way for any request."""
+        """Reserved share of the budget, 0..1. Retained prefixes do not count: any request may evict them."""
         retained = sum(prefix.reserved_tokens for prefix in self._retained)
         return (self._reserved_tokens - retained) / self._limits.budget_tokens
 
@@ -99,7 +99,7 @@ class KvLedger:
     # ------------------------------------------------------------------------------------------------ memory
 
     def reserve(self, resident: Resident, tokens: int, keep: Resident | None = None) -> bool:
-        """Promise room for `tokens` tokens, dropping retained prefixes (never `keep`) if it takes that."""
+        """Reserve cache for `tokens` tokens; evict retained prefixes (never `keep`) if necessary."""
         granule = self._limits.granule_tokens
         wanted = -(-tokens // granule) * granule
         extra = wanted - resident.reserved_tokens
@@ -116,7 +116,7 @@ class KvLedger:
         return True
 
     def _back(self, resident: Resident) -> None:
-        """Count a slot as backed for its new or grown holder; what others left behind goes where that is too much."""
+        """Count a slot's memory as allocated; release what other slots no longer use if the budget is exceeded."""
         backed = self._backed_tokens
         backed[resident.slot] = max(backed[resident.slot], resident.reserved_tokens)
         excess = sum(backed) - self._limits.budget_tokens

@@ -118,7 +118,7 @@ def _pick(weights: F32, chosen: Sampling, point: float) -> int:
     kept = _filtered(weights, chosen)
     if kept is not None:
         return int(kept[_at(weights[kept], point)])
-    # Summing blocks first spares a running sum over the whole vocabulary, the dearest step of all.
+    # Summing blocks first spares a running sum over the whole vocabulary, the most expensive step.
     blocks = np.add.reduceat(weights, np.arange(0, weights.size, _BLOCK), dtype=np.float64)
     cumulative = np.cumsum(blocks)
     block = _at(blocks, point)

@@ -38,7 +38,7 @@ class Step:
 
 
 class StepScheduler:
-    """Holds the waiting and the running; every change comes in through a method, every decision out of `plan`."""
+    """Holds waiting and running sequences; methods report events, `plan` returns decisions."""
 
     def __init__(self, limits: KvLimits) -> None:
         self._limits = limits
@@ -107,7 +107,7 @@ class StepScheduler:
         self._remove(request_id, retain=True)
 
     def cancel(self, request_id: int) -> None:
-        """Nobody wants the answer any more; unknown ids are those that ended meanwhile."""
+        """Cancel a request; an unknown id has ended meanwhile."""
         if request_id in self._sequences:
             self._remove(request_id, retain=False)
 
@@ -139,7 +139,7 @@ class StepScheduler:
         return Step(self._ledger.take_moves(), rows=rows, spare_length=self._ledger.spare_length)
 
     def _admit(self) -> None:
-        """Seat the first in rank while slots and cache last. Nobody overtakes: a long prompt must not starve."""
+        """Give slots to the first sequences in rank while slots and cache last. No sequence overtakes a long prompt."""
         while self._waiting and self.running < self._limits.running:
             sequence = self._waiting[0]
             source, shared = self._ledger.best_prefix(sequence.tokens[: sequence.prompt_tokens])
@@ -148,7 +148,7 @@ class StepScheduler:
             if not self._ledger.reserve(sequence, room, keep=source):
                 if not self._ledger.reserve(sequence, room):
                     return
-                source, shared = None, 0  # its own prefix had to make way
+                source, shared = None, 0  # its own prefix was evicted
             del self._waiting[0]
             self._ledger.seat(sequence, source, shared)
             if len(sequence.tokens) == sequence.prompt_tokens:
@@ -162,13 +162,13 @@ class StepScheduler:
             yield PrefillChunk(sequence, sequence.computed, sequence.computed + tokens)
 
     def _grow_rows(self) -> None:
-        """Make room for one more token in every row; where there is none, whoever ranks last starts over."""
+        """Reserve one more token for every row; if the cache is full, preempt the sequence of the last rank."""
         for sequence in sorted(self._ledger.rows, key=_rank):
             while sequence.slot >= 0 and not self._ledger.reserve(sequence, sequence.computed + 1):
                 self._preempt(max((*self._ledger.rows, *self._prefilling), key=_rank))
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Give up a sequence's cache; it keeps its tokens, and computes prompt and answer again when seated."""
+        """Release a sequence's cache. It keeps its tokens, and is computed again when it gets a slot."""
         if sequence in self._prefilling:
             self._prefilling.remove(sequence)
         self._ledger.leave(sequence, retain=False)

@@ -27,7 +27,7 @@ class Sequence(Resident):
     priority: int = 0
     """Larger goes first."""
     deadline_s: float = 0.0
-    """Instant on the engine's clock after which the answer is worthless."""
+    """Deadline on the engine's clock, in seconds."""
     arrival: int = 0
     """Order of arrival; breaks ties."""
     cached_tokens: int = field(default=0)

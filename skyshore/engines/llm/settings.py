@@ -1,4 +1,4 @@
-"""What an engine is told at start; nothing is read from the environment here."""
+"""Settings of an engine; nothing is read from the environment here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LlmEngineSettings:
     threads: int = 1
     """Threads of ONNX Runtime, the engine's own included."""
     spin: bool = False
-    """Whether those threads burn a core while they wait: faster by a quarter on a machine that runs nothing else."""
+    """Whether those threads spin while they wait: a quarter faster on a machine that runs nothing else."""
     slots: int = 16
     """Requests decoded together."""
     queue_limit: int = 256

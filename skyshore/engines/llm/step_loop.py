@@ -1,4 +1,4 @@
-"""The engine thread: asks the step scheduler what to run, runs it, draws tokens and hands them over once per step."""
+"""The engine thread: it runs what the step scheduler plans, samples tokens and reports them once per step."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class StepLoop:
         try:
             while self._take_commands():
                 self._step()
-        except Exception as error:  # the last line of defence: nobody may wait for a dead thread
+        except Exception as error:  # no request may wait for a thread that ended
             _log.exception("llm engine failed")
             self._fail_all(Internal, f"the engine failed ({error}); restart the node")
             return
@@ -174,7 +174,7 @@ class StepLoop:
         self._take_tokens(step.rows, output)
 
     def _take_tokens(self, rows: tuple[Sequence, ...], output: StepOutput) -> None:
-        """Draw for the rows whose known tokens are all computed; after a preemption the others only catch up."""
+        """Sample for the rows whose known tokens are all computed; after a preemption the others only recompute."""
         waiting = [(index, self._generations[row.request_id]) for index, row in enumerate(rows) if row.wants_token]
         tokens = _draw(output, waiting)
         for index, generation in waiting:

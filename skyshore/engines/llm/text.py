@@ -1,4 +1,4 @@
-"""From tokens to text as they come: whole UTF-8 characters only, and nothing that may turn out to be a stop string."""
+"""From tokens to text as they arrive: complete UTF-8 characters only, and no text that may become a stop string."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class TextStream:
         """Whether a stop string has appeared; the text ended before it."""
 
     def push(self, piece: bytes) -> str:
-        """Text that `piece` makes certain; it may be empty, or reach back to earlier pieces."""
+        """Text that is final after `piece`; it may be empty, or include earlier pieces."""
         return self._release(self._decoder.decode(piece))
 
     def finish(self) -> str:
-        """What was held back. A character cut short by the end of the answer becomes U+FFFD."""
+        """The rest of the text. An incomplete character at the end becomes U+FFFD."""
         text = self._release(self._decoder.decode(b"", final=True))
         held, self._held = self._held, ""
         return text + ("" if self.stopped else held)

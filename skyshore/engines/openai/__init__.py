@@ -1,1 +1,1 @@
-"""An engine that lets a server the user already runs do the work: anything that speaks OpenAI's HTTP interface."""
+"""An engine over a server that the user already runs, with OpenAI's HTTP interface."""

@@ -1,4 +1,4 @@
-"""Relays a task to an OpenAI-compatible server and times it from outside."""
+"""Sends a task to an OpenAI-compatible server and measures its times from outside."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class OpenAiLlmEngine:
         """Ask for the model list.
 
         Raises:
-            NodeUnavailable: nobody answers there.
+            NodeUnavailable: no server answers there.
         """
         try:
             async with asyncio.timeout(CHECK_S):
@@ -95,7 +95,7 @@ class OpenAiLlmEngine:
 
     def load(self) -> EngineLoad:
         """See `LlmEngine`."""
-        return EngineLoad(self._running, 0, self._slots)
+        return EngineLoad(running=self._running, queued=0, capacity=self._slots)
 
     async def close(self) -> None:
         """See `LlmEngine`."""

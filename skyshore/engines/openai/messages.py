@@ -1,4 +1,4 @@
-"""OpenAI's JSON, both ways: an LlmInput into a request body, streamed chunks and errors back into domain words."""
+"""OpenAI's JSON, both ways: an LlmInput into a request body, streamed chunks and errors into domain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one session for everybody: gathers prepared frames into batches on a thread of its own.
+"""Runs one session for all segments: it collects prepared frames into batches on a thread of its own.
 
 The thread takes whatever waits, up to `max_batch` frames of one size; when fewer wait it gives latecomers `wait_s` at
 most. Post-processing happens on a second thread, so the session computes the next batch meanwhile.
@@ -56,7 +56,7 @@ class FrameRequest:
 
 
 class Batcher:
-    """Owns a session's thread. Callers bound how much they submit; nothing is dropped here but cancelled frames."""
+    """Owns the session's thread. Callers limit how much they submit; only cancelled frames are dropped."""
 
     def __init__(self, session: Session, max_batch: int, wait_s: float) -> None:
         self._session = session
@@ -106,7 +106,7 @@ class Batcher:
             started_at_s = time.monotonic()
             try:
                 answers = self._session.run({"frames": _stacked(batch)})
-            except Exception as error:  # any failure of the runtime belongs to the batch, not to the thread
+            except Exception as error:  # a failure of the runtime fails the batch, not the thread
                 for request in batch:
                     request.result.set_exception(Internal(f"inference failed: {error}"))
                 continue
@@ -144,7 +144,7 @@ class Batcher:
             outputs = {name: answer[index] for name, answer in zip(self._session.outputs, answers, strict=True)}
             try:
                 detections = request.finish(outputs)
-            except Exception as error:  # a decoding fault must reach its caller, not die with this thread
+            except Exception as error:  # an error in decoding goes to the caller, not to this thread
                 request.result.set_exception(Internal(f"post-processing failed: {error}"))
                 continue
             request.result.set_result(Inferred(detections, started_at_s, share_s + time.monotonic() - began_s))

@@ -32,7 +32,7 @@ class Candidates:
     """Index into the model's labels."""
 
     def keep(self, rows: NDArray[np.bool_]) -> Candidates:
-        """Leave the marked rows."""
+        """Keep the marked rows."""
         return Candidates(self.corners[rows], self.scores[rows], self.labels[rows])
 
 

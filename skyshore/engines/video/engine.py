@@ -1,8 +1,8 @@
-"""The ONNX video engine: several segments in flight, one session, every stage beside the others.
+"""The ONNX video engine: several segments in flight, one session, all stages run at the same time.
 
-A frame's way: the segment's feeder pulls it from the sender, decodes and scales it on a pool thread, hands it to the
-batcher and remembers it in a bounded line; the caller's iterator takes the line from the front, so frames come out in
-order. While the line is full the feeder does not pull, and that is the sender's back-pressure.
+The segment's feeder pulls a frame from the sender, decodes and scales it on a pool thread, submits it to the batcher
+and appends it to a bounded queue. The caller's iterator reads that queue, so frames come out in order. While the queue
+is full the feeder does not pull: that is the sender's back-pressure.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class VideoEngineSettings:
 
 @dataclass(slots=True)
 class _Segment:
-    """What one running segment measures and passes along."""
+    """State and figures of one running segment."""
 
     info: SegmentInfo
     size: tuple[int, int]
@@ -125,7 +125,7 @@ class OnnxVideoEngine:
         """
         capacity = self._settings.slots + self._settings.queue
         if self._admitted >= capacity:
-            raise QueueFull(f"{self.model} has {capacity} segments in hand; try again", retry_after_s=1.0)
+            raise QueueFull(f"{self.model} has {capacity} segments already; try again", retry_after_s=1.0)
         arrived_at_s = time.monotonic()
         segment = _Segment(
             info=info,
@@ -172,7 +172,7 @@ class OnnxVideoEngine:
                     entry[1].cancel()
 
     async def _feed(self, segment: _Segment, frames: AsyncIterator[EncodedFrame]) -> None:
-        """Pull, decode, scale and submit; ends by putting the error, or None, into the line."""
+        """Pull, decode, scale and submit; ends by appending the error, or None, to the queue."""
         end: Exception | None = None
         try:
             async for frame in frames:
@@ -181,12 +181,12 @@ class OnnxVideoEngine:
             await self._submit(segment, segment.decoder.flush)
             if segment.undecoded:
                 end = InvalidMedia(f"the last {len(segment.undecoded)} frames of the segment hold no picture")
-        except Exception as error:  # whatever ends the stream is the caller's to see, in its place in the order
+        except Exception as error:  # the caller raises it after the frames before it
             end = error
         await segment.line.put(end)
 
     async def _submit(self, segment: _Segment, decode: Callable[[], list[Picture]]) -> None:
-        """Decode and scale on the pool, then queue the pictures for inference; waits while the line is full."""
+        """Decode and scale on the pool, then queue the pictures for inference; waits while the queue is full."""
         loop = asyncio.get_running_loop()
         prepared, seconds = await loop.run_in_executor(self._decoders, self._prepare, decode, segment.size)
         segment.prefill_s += seconds

@@ -1,4 +1,4 @@
-"""What each family of detectors makes of its heads: one class per family, from raw outputs to candidate boxes.
+"""One class per family of detectors: from raw outputs to candidate boxes.
 
 A head holds logits; thresholds are applied to them before anything else is computed, so the work that follows is
 proportional to what was found. All outputs are of one frame (the batch axis is gone).
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class Family(Protocol):
-    """Decodes the outputs of one kind of network."""
+    """Decodes the outputs of one family of networks."""
 
     overlap: float
     """IoU above which boxes of one class are one object."""

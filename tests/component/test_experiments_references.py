@@ -77,7 +77,7 @@ def met_by(planned, placements) -> int:
 
 
 @pytest.mark.parametrize(("scenario", "load"), [("perllm", 1.0), ("cdio", 1.0)])
-def test_foresight_meets_every_deadline_it_counts_on(papers, scenario, load):
+def test_the_oracle_schedule_meets_every_deadline_that_it_planned(papers, scenario, load):
     """Links hold their rate here or are known by their trace; the little jitter of one is kept in hand."""
     planned = plan(Cell(papers / f"{scenario}.toml", ORACLE_SCHEDULE, 5, load))
     for placements in rules(planned):

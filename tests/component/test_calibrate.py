@@ -107,7 +107,7 @@ def test_the_iteration_times_of_every_batch_are_found_within_four_percent(tmp_pa
     assert "measured" in speed.source
 
 
-def test_nodes_that_hold_each_other_up_are_told_from_slow_ones(tmp_path: Path) -> None:
+def test_nodes_that_hold_each_other_up_differ_from_slow_ones(tmp_path: Path) -> None:
     """Known truth: two engines on one machine, each half as slow again while the other one works."""
     true = replace(TRUE, row_multiple=2)
     profile = NodeProfile("node", "modelled:test", 10.0, (true,))
@@ -122,12 +122,12 @@ def test_nodes_that_hold_each_other_up_are_told_from_slow_ones(tmp_path: Path) -
         assert node.llm[0].iteration_time_s(100, 0) == pytest.approx(true.iteration_time_s(100, 0), rel=0.1)
 
     then, figures = lived(path, seed=2), {}
-    for name, nodes in (("told", found), ("alone", replace(found, contention=0.0))):
+    for name, nodes in (("calibrated", found), ("alone", replace(found, contention=0.0))):
         (tmp_path / f"{name}.json").write_text(json.dumps(calibration_to_document(nodes)))
         figures[name] = run_simulated(Cell(scenario(tmp_path, calibration=f"{name}.json", count=2), "least_loaded", 2))
     p50, p95 = (float(np.quantile([row.latency_s for row in then], share)) for share in (0.5, 0.95))
-    assert figures["told"].figures["latency_p50_s"] == pytest.approx(p50, rel=0.05)
-    assert figures["told"].figures["latency_p95_s"] == pytest.approx(p95, rel=0.1)
+    assert figures["calibrated"].figures["latency_p50_s"] == pytest.approx(p50, rel=0.05)
+    assert figures["calibrated"].figures["latency_p95_s"] == pytest.approx(p95, rel=0.1)
     assert (figures["alone"].figures["latency_p95_s"] or 0.0) < 0.85 * p95, "without contention it is too fast"
 
 
@@ -144,8 +144,8 @@ def test_the_spread_of_the_overheads_reaches_the_tail_of_the_prediction(tmp_path
     ):
         document = calibration_to_document(replace(found, overheads=overheads))
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        told = scenario(tmp_path, engine="emulated", calibration=f"{name}.json")
-        figures = [run_simulated(Cell(told, "least_loaded", 1), chance=draw).figures for draw in range(4)]
+        calibrated = scenario(tmp_path, engine="emulated", calibration=f"{name}.json")
+        figures = [run_simulated(Cell(calibrated, "least_loaded", 1), chance=draw).figures for draw in range(4)]
         tails[name] = sum(each["ttft_p95_s"] or 0.0 for each in figures) / len(figures)
     p95 = float(np.quantile([row.ttft_s or 0.0 for row in rows], 0.95))
     assert tails["drawn"] == pytest.approx(p95, rel=0.15)
@@ -161,14 +161,16 @@ def test_a_simulation_with_the_calibration_predicts_another_run(tmp_path: Path) 
     guessed = replace(TRUE, iteration_s=0.002, row_s=0.0, prefill_token_s=1e-5)
     (tmp_path / "fitted.json").write_text(json.dumps(calibration_to_document(found)))
     plain = run_simulated(Cell(scenario(tmp_path, speed=guessed), "least_loaded", 2)).figures
-    told = run_simulated(Cell(scenario(tmp_path, speed=guessed, calibration="fitted.json"), "least_loaded", 2)).figures
+    calibrated = run_simulated(
+        Cell(scenario(tmp_path, speed=guessed, calibration="fitted.json"), "least_loaded", 2)
+    ).figures
     then = lived(real, seed=2, late_s=0.05)
     p50 = sorted(row.latency_s for row in then)[len(then) // 2]
     ttft = sorted(row.ttft_s or 0.0 for row in then)[len(then) // 2]
     joules = sum(row.joules for row in then)
-    assert told["latency_p50_s"] == pytest.approx(p50, rel=0.05)
-    assert told["ttft_p50_s"] == pytest.approx(ttft, rel=0.05)
-    assert told["joules"] == pytest.approx(joules, rel=0.05)
+    assert calibrated["latency_p50_s"] == pytest.approx(p50, rel=0.05)
+    assert calibrated["ttft_p50_s"] == pytest.approx(ttft, rel=0.05)
+    assert calibrated["joules"] == pytest.approx(joules, rel=0.05)
     assert abs((plain["latency_p50_s"] or 0.0) / p50 - 1) > 0.3, "without it the prediction is far off"
 
 
