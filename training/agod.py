@@ -1,6 +1,6 @@
 """Trains AGOD's diffusion actor by discrete soft actor–critic on simulated fleets (arXiv 2303.13052; digest 3.4).
 
-The actor is `skyshore.policies.agod.DiffusionActor` in torch, trained through all its denoising steps, noise included.
+The actor is `skyshore.policies.papers.agod.DiffusionActor` in torch, trained through all its denoising steps, with noise.
 From the paper: twin critics with slowly following targets, entropy weight 0.05, γ = 0.95, τ = 0.005, five steps. Ours:
 networks shared by all arms, batches of 128 (its 512 takes four times as long for the same figures here), and fleets
 drawn at random, so that the actor is judged on fleets that it was not trained on.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cloud_node.onnx_export import export_onnx
-from skyshore.policies.agod import SHARPNESS, STATE_WIDTH, STEPS, Agod, DiffusionActor, agod_state, schedule
+from skyshore.policies.papers.agod import SHARPNESS, STATE_WIDTH, STEPS, Agod, DiffusionActor, agod_state, schedule
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats, Policy
 from training.agod_fleets import Score, random_fleet, registered, run
 from training.preference_cameras import Report
@@ -254,7 +254,7 @@ def card(settings: AgodSettings, steps: int, figures: dict[str, dict[str, float]
 
 
 def save(actor: TorchActor, path: Path) -> None:
-    """Write the arrays that `skyshore.policies.agod` reads."""
+    """Write the arrays that `skyshore.policies.papers.agod` reads."""
     arrays = {name: value.detach().numpy() for name, value in actor.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)

@@ -14,7 +14,7 @@ import numpy as np
 
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.policies.arm_slots import ArmSlots, engine_names
+from skyshore.policies.learning.arm_slots import ArmSlots, engine_names
 from skyshore.policies.protocol import (
     REFUSED,
     ArmEstimate,

@@ -9,25 +9,25 @@ import numpy as np
 
 from skyshore.domain.errors import NotFound
 from skyshore.domain.node import Tier
-from skyshore.policies.a2 import A2
-from skyshore.policies.agod import Agod
-from skyshore.policies.bad import Busiest, Slowest
-from skyshore.policies.cdio import Cdio
-from skyshore.policies.cs_ucb import CsUcb
-from skyshore.policies.dds import Dds
-from skyshore.policies.fine_infer import FineInfer
-from skyshore.policies.greedy import GreedyEnergy, ShortestExpectedDelay
-from skyshore.policies.jcab import Jcab
-from skyshore.policies.least_loaded import LeastLoaded
-from skyshore.policies.linucb import LinUcb
-from skyshore.policies.one_tier import OneTier
-from skyshore.policies.power_of_two import PowerOfTwo
-from skyshore.policies.primal_dual import PrimalDual
+from skyshore.policies.baselines.bad import Busiest, Slowest
+from skyshore.policies.baselines.greedy import GreedyEnergy, ShortestExpectedDelay
+from skyshore.policies.baselines.least_loaded import LeastLoaded
+from skyshore.policies.baselines.one_tier import OneTier
+from skyshore.policies.baselines.power_of_two import PowerOfTwo
+from skyshore.policies.baselines.random_choice import RandomChoice
+from skyshore.policies.baselines.round_robin import RoundRobin
+from skyshore.policies.own.skyshore import Skyshore
+from skyshore.policies.papers.a2 import A2
+from skyshore.policies.papers.agod import Agod
+from skyshore.policies.papers.cdio import Cdio
+from skyshore.policies.papers.cs_ucb import CsUcb
+from skyshore.policies.papers.dds import Dds
+from skyshore.policies.papers.fine_infer import FineInfer
+from skyshore.policies.papers.jcab import Jcab
+from skyshore.policies.papers.linucb import LinUcb
+from skyshore.policies.papers.primal_dual import PrimalDual
+from skyshore.policies.papers.rewardless_guidance import RewardlessGuidance
 from skyshore.policies.protocol import Policy
-from skyshore.policies.random_choice import RandomChoice
-from skyshore.policies.rewardless_guidance import RewardlessGuidance
-from skyshore.policies.round_robin import RoundRobin
-from skyshore.policies.skyshore import Skyshore
 
 POLICIES: dict[str, Callable[..., Policy]] = {
     "random": RandomChoice,

@@ -1,4 +1,4 @@
-"""The rule of the policy `skyshore` (described in `skyshore.policies.skyshore`): choose an arm, learn from attempts."""
+"""The rule of the policy `skyshore` (see `skyshore.policies.own.skyshore`): choose an arm, learn from attempts."""
 
 from __future__ import annotations
 

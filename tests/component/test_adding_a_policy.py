@@ -29,7 +29,7 @@ def test_the_walk_from_file_to_table(tmp_path: Path) -> None:
         copied = shutil.ignore_patterns("__pycache__", "*.pyc")
         whole = (ROOT / part).is_dir()
         (shutil.copytree(ROOT / part, tmp_path / part, ignore=copied) if whole else shutil.copy(ROOT / part, tmp_path))
-    (tmp_path / "skyshore/policies/nearest.py").write_text(source, encoding="utf-8")
+    (tmp_path / "skyshore/policies/baselines/nearest.py").write_text(source, encoding="utf-8")
     registry = tmp_path / "skyshore/policies/registry.py"
     content = registry.read_text(encoding="utf-8")
     context = "".join(f"{line[1:]}\n" for line in diff.splitlines() if line[0] == " ")

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from skyshore.policies.agod import STATE_WIDTH, DiffusionActor
+from skyshore.policies.papers.agod import STATE_WIDTH, DiffusionActor
 from skyshore.profiling.preference import WIDTH, PreferenceNetwork
 
 PREFERENCE = Path(str(files("skyshore.profiling"))) / "weights" / "preference.onnx"

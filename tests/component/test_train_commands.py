@@ -11,7 +11,7 @@ import pytest
 
 from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import ready
-from skyshore.policies.agod import STATE_WIDTH, DiffusionActor
+from skyshore.policies.papers.agod import STATE_WIDTH, DiffusionActor
 from skyshore.profiling.preference import WIDTH, PreferenceNetwork
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'skyshore[cloud]'")

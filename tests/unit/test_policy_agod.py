@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from skyshore.policies.agod import STEPS, Agod, DiffusionActor, agod_state, schedule
+from skyshore.policies.papers.agod import STEPS, Agod, DiffusionActor, agod_state, schedule
 from tests.fakes.arms import arms_of, context
 
 

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.domain.outcome import OutcomeStatus
-from skyshore.policies.a2 import A2
-from skyshore.policies.dds import Dds
-from skyshore.policies.fine_infer import FineInfer
-from skyshore.policies.jcab import Jcab
+from skyshore.policies.papers.a2 import A2
+from skyshore.policies.papers.dds import Dds
+from skyshore.policies.papers.fine_infer import FineInfer
+from skyshore.policies.papers.jcab import Jcab
+from skyshore.policies.papers.rewardless_guidance import RewardlessGuidance, plan_values
+from skyshore.policies.papers.world_model import WorldModel
 from skyshore.policies.protocol import REFUSED
-from skyshore.policies.rewardless_guidance import RewardlessGuidance, plan_values
-from skyshore.policies.world_model import WorldModel
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback
 from tests.fakes.queue_model import QueueModel, llm_arrivals

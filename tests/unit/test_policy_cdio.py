@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyshore.policies.assignment import NOWHERE, Assignment
-from skyshore.policies.cdio import COMPUTE_BELOW, Cdio
+from skyshore.policies.papers.assignment import NOWHERE, Assignment
+from skyshore.policies.papers.cdio import COMPUTE_BELOW, Cdio
 from skyshore.policies.protocol import Context
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skyshore.policies.constraints import deadline_slack, resource_slack, slack_at_dispatch
 
-from skyshore.policies.class_statistics import MOST_CLASSES, ClassStatistics
-from skyshore.policies.cs_ucb import CsUcb
+from skyshore.policies.learning.class_statistics import MOST_CLASSES, ClassStatistics
+from skyshore.policies.papers.cs_ucb import CsUcb
 from skyshore.policies.protocol import REFUSED
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback, worlds

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
-from skyshore.policies.arm_features import NAMES, WIDTH, arm_features
-from skyshore.policies.linucb import LinUcb
-from skyshore.policies.primal_dual import MOST_CLASSES, PrimalDual
-from skyshore.policies.ridge import RidgeModels
+from skyshore.policies.learning.arm_features import NAMES, WIDTH, arm_features
+from skyshore.policies.learning.ridge import RidgeModels
+from skyshore.policies.papers.linucb import LinUcb
+from skyshore.policies.papers.primal_dual import MOST_CLASSES, PrimalDual
 from tests.fakes.arms import arms_of, context, feedback, worlds
 
 

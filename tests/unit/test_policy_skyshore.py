@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
+from skyshore.policies.own.skyshore import Skyshore
 from skyshore.policies.protocol import REFUSED, Arms
-from skyshore.policies.skyshore import Skyshore
 from skyshore.rules.forecast import pairwise_sum
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback

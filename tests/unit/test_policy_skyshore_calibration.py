@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from skyshore.domain.outcome import OutcomeStatus, WorkerOutcome
+from skyshore.policies.own.skyshore import Skyshore
 from skyshore.policies.protocol import REFUSED
-from skyshore.policies.skyshore import Skyshore
 from skyshore.rules.miss_risk import FORGET
 from tests.fakes.arms import arms_of, context, feedback
 from tests.fakes.skyshore_rules import RiskCurve

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyshore.policies.kernel_policy import demand_values, fill_estimates
+from skyshore.policies.own.skyshore import Skyshore
 from skyshore.policies.protocol import Arms
-from skyshore.policies.skyshore import Skyshore
 from skyshore.rules.choose import decide, learn_attempt
 from skyshore.rules.kernel import can_compile, compiled
 from skyshore.rules.records import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyshore.policies.skyshore import Skyshore
+from skyshore.policies.own.skyshore import Skyshore
 from tests.fakes.arms import arms_of, context
 from tests.fakes.skyshore_rules import FlightTable, Uplink
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from skyshore.policies.arm_slots import ArmSlots, Where
+from skyshore.policies.learning.arm_slots import ArmSlots, Where
+from skyshore.policies.learning.snapshot import pack, unpack
 from skyshore.policies.protocol import Arms, Floats
-from skyshore.policies.snapshot import pack, unpack
 
 MOST_CLASSES = 64
 """Beyond these, classes share one row: a caller must not be able to grow the table without end."""

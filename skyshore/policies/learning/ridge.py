@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from skyshore.policies.arm_slots import ArmSlots, Where
+from skyshore.policies.learning.arm_slots import ArmSlots, Where
+from skyshore.policies.learning.snapshot import pack, unpack
 from skyshore.policies.protocol import Arms, Floats
-from skyshore.policies.snapshot import pack, unpack
 
 FIRST_ROOM = 16
 

@@ -22,10 +22,10 @@ from __future__ import annotations
 import numpy as np
 
 from skyshore.domain.task import TaskKind
-from skyshore.policies.arm_features import MOST_SHARE, WIDTH, arm_features
+from skyshore.policies.learning.arm_features import MOST_SHARE, WIDTH, arm_features
+from skyshore.policies.learning.snapshot import join_parts, split_parts
+from skyshore.policies.papers.world_model import WorldModel
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats, Integers, Policy
-from skyshore.policies.snapshot import join_parts, split_parts
-from skyshore.policies.world_model import WorldModel
 
 FORMAT = "rewardless_guidance/1"
 SHORTEST_S = 0.1

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from skyshore.policies.learning.snapshot import pack, unpack
 from skyshore.policies.protocol import Floats
-from skyshore.policies.snapshot import pack, unpack
 
 BETA_MEAN, BETA_SQUARE, TINY = 0.9, 0.999, 1e-8
 

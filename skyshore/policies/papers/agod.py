@@ -20,7 +20,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from skyshore.policies.arm_features import WIDTH, arm_features
+from skyshore.policies.learning.arm_features import WIDTH, arm_features
 from skyshore.policies.protocol import Arms, Context, Decision, Floats, Policy
 
 STEPS = 5

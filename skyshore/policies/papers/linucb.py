@@ -17,10 +17,10 @@ from __future__ import annotations
 import numpy as np
 
 from skyshore.domain.task import TaskKind
-from skyshore.policies.arm_features import WIDTH, arm_features
+from skyshore.policies.learning.arm_features import WIDTH, arm_features
+from skyshore.policies.learning.ridge import RidgeModels
+from skyshore.policies.learning.snapshot import join_parts, split_parts
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Policy
-from skyshore.policies.ridge import RidgeModels
-from skyshore.policies.snapshot import join_parts, split_parts
 from skyshore.rules.slack import deadline_slack
 
 FORMAT = "linucb/1"

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from skyshore.domain.task import TaskKind
 from skyshore.policies.kernel_policy import KIND_NUMBERS, KernelPolicy
-from skyshore.policies.snapshot import join_parts, pack, split_parts, unpack
+from skyshore.policies.learning.snapshot import join_parts, pack, split_parts, unpack
 from skyshore.rules.arm_model import ARM_FIGURES, ARM_MODEL, SUMS, blank_arm_model
 from skyshore.rules.engine_queue import ENGINE, reset_engine
 from skyshore.rules.in_flight import (

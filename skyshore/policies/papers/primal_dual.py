@@ -22,10 +22,10 @@ import numpy as np
 
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.policies.arm_features import WIDTH, arm_features
+from skyshore.policies.learning.arm_features import WIDTH, arm_features
+from skyshore.policies.learning.ridge import RidgeModels
+from skyshore.policies.learning.snapshot import join_parts, split_parts
 from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats, Policy
-from skyshore.policies.ridge import RidgeModels
-from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "primal_dual/1"
 MOST_CLASSES = 64

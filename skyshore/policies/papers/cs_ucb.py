@@ -23,7 +23,7 @@ import numpy as np
 
 from skyshore.domain.task import TaskKind
 from skyshore.policies.kernel_policy import KernelPolicy
-from skyshore.policies.snapshot import join_parts, pack, split_parts, unpack
+from skyshore.policies.learning.snapshot import join_parts, pack, split_parts, unpack
 from skyshore.rules.choose import learn, score_by_load, select_arm, take_best
 from skyshore.rules.confidence import confidence_index
 from skyshore.rules.kernel import implement, kernel

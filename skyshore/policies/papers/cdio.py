@@ -25,10 +25,10 @@ import numpy as np
 
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.policies.assignment import NOWHERE, Assignment
-from skyshore.policies.class_statistics import ClassStatistics
+from skyshore.policies.learning.class_statistics import ClassStatistics
+from skyshore.policies.learning.snapshot import join_parts, split_parts
+from skyshore.policies.papers.assignment import NOWHERE, Assignment
 from skyshore.policies.protocol import Arms, Booleans, Context, Decision, Feedback, Floats, Policy
-from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "cdio/1"
 COMPLEXITY_EDGES = (0.01, 0.03, 0.06)

@@ -17,9 +17,9 @@ import numpy as np
 
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
-from skyshore.policies.class_statistics import ClassStatistics
+from skyshore.policies.learning.class_statistics import ClassStatistics
+from skyshore.policies.learning.snapshot import join_parts, split_parts
 from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Feedback, Policy
-from skyshore.policies.snapshot import join_parts, split_parts
 
 FORMAT = "a2/1"
 DISCOUNT = 0.98

@@ -1,0 +1,1 @@
+"""Simple rules to compare with, and deliberately bad ones."""
