@@ -49,7 +49,7 @@ def init_task(task: Record, request: Record, number: int, clock: Record) -> None
     task.frames, task.input_bytes, task.down_bytes = request.frames, request.input_bytes, request.down_bytes
     task.gateway_s, task.hop_s = request.gateway_s, request.hop_s
     task.arrived_s = task.asked_s = clock.now_s
-    task.waited_s = 0.0
+    task.waited_s = task.first_token_s = 0.0
     task.holds = 1
     task.over = task.attempt = task.tries = task.up_bytes = task.on_node = task.pays = 0
     task.cancelled = task.generated = 0

@@ -86,6 +86,8 @@ class Simulation:
         self._digest = hashlib.sha256()
         self._lines: dict[tuple[int, float], str] = {}
         self._names: dict[int, str] = {}
+        self._ended_early: list[int] = []
+        """Tasks whose deadline passed before the end of their slot: they are still decided on."""
         self._taken = 0
         self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.outcomes = Outcomes(self.fleet.arms)
@@ -252,10 +254,8 @@ class Simulation:
 
     def _end_slot(self) -> None:
         """Place what the slot gathered, nearest deadline first; each sees the room that the ones before it took."""
-        line = self.run_records.gathered
-        waiting = [int(number) for number in line[1 : int(line[0]) + 1]]
-        line[0] = 0
-        now_s = self.now_s
+        waiting, now_s = self._gathered(), self.now_s
+        self.run_records.gathered[0] = 0
         waiting.sort(key=lambda number: self._remaining_s(number, now_s))
         self.policy.plan(waiting)
         for number in waiting:
@@ -271,6 +271,14 @@ class Simulation:
             self._note_decisions()
             if self.plant.links.low[0]:
                 draw_ahead(self.plant.links, self.fleet.rngs)
+        for number in self._ended_early:
+            self._forget(number)
+        self._ended_early.clear()
+
+    def _gathered(self) -> list[int]:
+        """Tasks that wait for the end of their slot."""
+        line = self.run_records.gathered
+        return [int(number) for number in line[1 : int(line[0]) + 1]]
 
     def _remaining_s(self, number: int, now_s: float) -> float:
         task = self.run_records.tasks[number]
@@ -311,15 +319,15 @@ class Simulation:
     def _taken_back(self, count: int) -> Records:
         put(self.clock, {"ended": 0})
         ended = self.run_records.ended[:count]
-        if self.arrays:
-            ended = ended.copy()
-            for number in ended["number"].tolist():
+        waiting = {get(self.run_records.tasks[number], "number") for number in self._gathered()}
+        for number in ended["number"].tolist() if self.arrays else [end.number for end in ended]:
+            if number in waiting:
+                self._ended_early.append(number)
+            else:
                 self._forget(number)
-            return ended
-        values = [tuple(getattr(end, name) for name in ENDED.names or ()) for end in ended]
-        for end in ended:
-            self._forget(end.number)
-        return values
+        if self.arrays:
+            return ended.copy()
+        return [tuple(getattr(end, name) for name in ENDED.names or ()) for end in ended]
 
     def _forget(self, number: int) -> None:
         del self._names[number]

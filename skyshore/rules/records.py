@@ -28,7 +28,7 @@ LLM, VIDEO_DETECT, VIDEO_CLASSIFY = 0, 1, 2
 """Kinds of task; the order is that of `TaskKind`."""
 KINDS = 3
 OK, FAILED, REJECTED, EXPIRED, CANCELLED = range(5)
-"""How an attempt ended; `STATUSES` in `skyshore.scheduling.attempts` names them."""
+"""How an attempt ended; `STATUSES` in `skyshore.policies.kernel_policy` names them."""
 MOST_GROUPS = 64
 """Service classes kept apart; beyond these they share the last group: a caller must not grow tables without end."""
 MOST_TRIED = 16

@@ -13,10 +13,11 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install -e 
 from experiments.plan.cell import BEST_FIXED_ARM, ORACLE_SCHEDULE, Cell, plan
 from experiments.run.bounds import met_bound, servers_of
 from experiments.run.oracle_schedule import rules
-from experiments.run.references import PlacedBefore, best_placements
+from experiments.run.references import best_placements
 from experiments.run.simulated import run_simulated
 from simulator.build import fleet
-from simulator.timeline import Timeline
+from simulator.policy import PolicyDriver
+from tests.fakes.simulated import outcomes_of
 
 PAPERS = Path(__file__).parents[2] / "scenarios" / "papers"
 
@@ -68,10 +69,8 @@ def papers(tmp_path: Path) -> Path:
 
 
 def met_by(planned, placements) -> int:
-    outcomes, timeline = [], Timeline()
-    cluster = fleet(planned.scenario, planned.folder, timeline, PlacedBefore(placements), outcomes.append)
-    cluster.start(planned.schedule.arrivals)
-    timeline.run()
+    run = fleet(planned.scenario, planned.folder, PolicyDriver(placements))
+    outcomes = outcomes_of(run, planned.schedule.arrivals)
     assert len(outcomes) == len(planned.schedule.arrivals), "every request ends in one outcome"
     return sum(outcome.met_deadline for outcome in outcomes)
 

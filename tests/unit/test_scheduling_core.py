@@ -108,7 +108,7 @@ def test_a_full_fleet_says_when_to_come_back():
     assert 0.5 <= refused.retry_after_s <= 30.0
 
 
-def test_an_ended_task_gives_its_room_back_whatever_its_end():
+def test_an_ended_task_releases_its_slot_whatever_its_end():
     for end in OutcomeStatus:
         if end is OutcomeStatus.REJECTED:
             continue
@@ -128,7 +128,7 @@ def test_a_node_that_turned_a_task_away_is_full_until_it_reports_again():
     assert chosen(place(core, "t3")) == "a"
 
 
-def test_a_duplicate_outcome_gives_room_back_once():
+def test_a_duplicate_outcome_releases_a_slot_once():
     core = core_with("a", capacity=2)
     first = place(core, "t1")
     place(core, "t2")
@@ -147,7 +147,7 @@ def test_a_forgotten_task_expires_after_deadline_and_grace():
     assert chosen(place(core, "t3", at_s=16.1)) == "a"
 
 
-def test_a_second_attempt_avoids_the_node_and_holds_room_once():
+def test_a_second_attempt_avoids_the_node_and_holds_one_slot():
     core = core_with("a", "b", capacity=1)
     first = chosen(place(core, "t1"))
     second = chosen(place(core, "t1", attempt=2, avoid=(first,)))
@@ -160,7 +160,7 @@ def test_a_late_failure_of_a_first_attempt_does_not_free_the_second():
     first = place(core, "t1")
     second = place(core, "t1", attempt=2, avoid=(chosen(first),))
     finish(core, first, status=OutcomeStatus.FAILED)
-    assert core.fleet.in_flight["t1"].arm.node_id == chosen(second)
+    assert core.fleet.in_flight["t1"].estimate.node_id == chosen(second)
 
 
 def test_when_every_capable_node_is_avoided_or_draining_the_fleet_is_unavailable():
@@ -215,7 +215,7 @@ def test_estimates_add_up_from_speed_link_and_queue():
     assert isinstance(third, Dispatch)
     # both slots taken: the first of two ends after 1.2 / 2 s on average
     assert third.placement.estimated_latency_s == pytest.approx(1.8 + 0.6)
-    assert core.fleet.in_flight["t1"].arm.joules == pytest.approx(20.0 * 1.2 + 0.01 * 500)
+    assert core.fleet.in_flight["t1"].estimate.joules == pytest.approx(20.0 * 1.2 + 0.01 * 500)
 
 
 def test_video_estimates_use_stride_and_bytes_per_frame():
@@ -234,7 +234,7 @@ def test_a_link_nobody_measures_is_learned_from_outcomes():
         finish(core, action, latency_s=2.9, up_bytes=1_000_000)
     action = place(core, video_task("last"))
     assert isinstance(action, Dispatch)
-    assert core.fleet.in_flight["last"].arm.up_bytes_per_s == pytest.approx(500_000, rel=0.05)
+    assert core.fleet.in_flight["last"].estimate.up_bytes_per_s == pytest.approx(500_000, rel=0.05)
 
 
 def test_policies_change_without_losing_a_task():
@@ -297,11 +297,11 @@ def test_room_is_never_lost_nor_overdrawn(history):
             case "tick":
                 core.handle(Tick(float(at * 20)))
         for node_id in ("n0", "n1", "n2"):
-            flights = [flight for flight in core.fleet.in_flight.values() if flight.arm.node_id == node_id]
+            placed_here = [each.estimate for each in core.fleet.in_flight.values() if each.estimate.node_id == node_id]
             if core.fleet.node(node_id) is None:
-                assert not flights
+                assert not placed_here
                 continue
-            (number,) = core.fleet.numbers((node_id,))
-            assert core.fleet.columns.block[OWN, number] == len(flights) <= 3
-            work_s = sum(flight.service_s for flight in flights)
-            assert core.fleet.columns.block[BACKLOG_S, number] == pytest.approx(work_s, abs=1e-9)
+            record = core.fleet.record(node_id)
+            assert record.own == len(placed_here) <= 3
+            work_s = sum(estimate.service_s for estimate in placed_here)
+            assert record.backlog_s == pytest.approx(work_s, abs=1e-9)

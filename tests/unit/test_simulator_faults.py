@@ -9,6 +9,7 @@ from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
 from skyshore.scenario import InvalidScenario, read_scenario
 from skyshore.workload.arrival import Arrival
+from tests.fakes.simulated import outcomes_of
 
 SCENARIO = """
 name = "faults"
@@ -30,11 +31,7 @@ rate_per_s = 1
 
 def played(faults: str, arrivals: list[Arrival], policy: str = "least_loaded"):
     scenario = read_scenario(SCENARIO + faults).model_copy(update={"policy": policy})
-    outcomes = []
-    simulation = build(scenario, Path(), outcomes.append)
-    simulation.cluster.start(arrivals)
-    simulation.timeline.run()
-    return outcomes
+    return outcomes_of(build(scenario, Path()), arrivals)
 
 
 def chats(*times: float, output: int = 100) -> list[Arrival]:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from simulator.flight import flight_of
 from simulator.preferences import UNSEEN, SegmentPictures
+from simulator.requests import request_of
 from skyshore.domain.task import TaskKind
 from skyshore.profiling.preference import PreferenceNetwork, PreferencePredictor
 from skyshore.workload.arrival import Arrival
@@ -19,7 +19,7 @@ def test_a_camera_is_told_what_the_profilers_predictor_says_of_its_stream():
     pictures, live = SegmentPictures(), PreferencePredictor(PreferenceNetwork.shipped())
     for segment in range(30):
         arrival = replace(SEGMENT, first_frame=10 * segment)
-        profile = flight_of(arrival, 0.0, pictures).profile
+        profile = request_of(arrival, pictures).profile
         task = video_task(job_id="upload", deadline_s=2.0, min_quality=0.5)
         assert profile.complexity == clip_complexity("vtest", 10 * segment)
         assert profile.compute_preference == live.predict(task, 10, profile.complexity)
@@ -28,7 +28,7 @@ def test_a_camera_is_told_what_the_profilers_predictor_says_of_its_stream():
 def test_demands_and_clips_are_kept_apart():
     pictures = SegmentPictures()
     told = {
-        flight_of(replace(SEGMENT, **change), 0.0, pictures).profile.compute_preference
+        request_of(replace(SEGMENT, **change), pictures).profile.compute_preference
         for change in ({}, {"min_quality": 0.9}, {"deadline_s": 0.2}, {"clip": "bikes"})
     }
     assert len(told) == 4
@@ -38,7 +38,7 @@ def test_text_and_strange_clips_are_unseen():
     pictures = SegmentPictures()
     text = Arrival(1.0, "r", TaskKind.LLM, prompt_tokens=5, output_tokens=5)
     for arrival in (text, replace(SEGMENT, clip="holiday.mp4")):
-        profile = flight_of(arrival, 0.0, pictures).profile
+        profile = request_of(arrival, pictures).profile
         assert (profile.complexity, profile.compute_preference) == UNSEEN
 
 
