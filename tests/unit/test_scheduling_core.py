@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skyshore.scheduling.node_columns import BACKLOG_S, OWN
 
 from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, QueueFull
 from skyshore.domain.node import Link, Tier
