@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from skyshore.links.shaper import Bucket, DelayLine, LinkDirection, capacity_of,
 from skyshore.nodemodel.calibration import Overheads
 from skyshore.policies.protocol import Policy
 from skyshore.policies.registry import create_policy
-from skyshore.profiling.reward import RewardWeights
-from skyshore.rules.reward import blank_rewards
+from skyshore.rules.reward import RewardWeights, blank_rewards
 from skyshore.scenario import Scenario
 from skyshore.scenario.effects import NodeEffect, SlowNode, StartNode, StopNode
 from skyshore.scenario.faults import node_effects
@@ -82,7 +80,7 @@ def fleet(
             for node_id in table.ids
         ]
     settings = settings or settings_of(known.overheads, scenario.seed)
-    rewards = blank_rewards(asdict(RewardWeights()))
+    rewards = blank_rewards(RewardWeights())
     simulation = Simulation(plans, policy, rewards, settings, contention=known.contention, arrays=arrays)
     for at_s, node_id, effect in node_effects(scenario.faults):
         simulation.at(at_s, partial(_apply, simulation, node_id, effect))

@@ -186,7 +186,7 @@ class Feedback(NamedTuple):
     arm: ArmEstimate
     outcome: Outcome
     reward: float
-    """Common reward, see `skyshore.profiling.reward`."""
+    """Common reward, see `skyshore.rules.reward`."""
 
 
 class Policy(Protocol):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from skyshore.rules.kernel import kernel
-from skyshore.rules.records import KINDS, OK, Floats, Record, Records, dtype_of, floats, rows
+from skyshore.rules.records import KINDS, OK, Floats, Record, Records, dtype_of, floats, put, rows
+
+
+@dataclass(frozen=True, slots=True)
+class RewardWeights:
+    """ω of the three energies and λ of the constraint term. The paper's values are not known to us; ours are 1."""
+
+    transmission: float = 1.0
+    inference: float = 1.0
+    idle: float = 1.0
+    constraint: float = 1.0
+    """λ."""
+
 
 WINDOW = 256
 """Joules of so many answers are kept for the reference."""
@@ -26,13 +38,12 @@ class Rewards(NamedTuple):
     """[kinds][WINDOW] joules of the last answers, the oldest overwritten."""
 
 
-def blank_rewards(weights: Mapping[str, float]) -> Rewards:
-    """No answer seen: the reference is 1 J. `weights` by field name of REWARD. Plain rows and lists."""
+def blank_rewards(weights: RewardWeights) -> Rewards:
+    """No answer seen: the reference is 1 J. Plain rows and lists."""
     rewards = rows(REWARD, KINDS, arrays=False)
     for reward in rewards:
         reward.reference_joules = 1.0
-        for name, weight in weights.items():
-            setattr(reward, name, weight)
+        put(reward, asdict(weights))
     return Rewards(rewards, floats(KINDS, WINDOW, arrays=False))
 
 

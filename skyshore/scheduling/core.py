@@ -7,7 +7,7 @@ same actions again (`skyshore.scheduling.log`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,11 +17,10 @@ from skyshore.domain.task import TaskKind
 from skyshore.policies.kernel_policy import KernelPolicy, demand_values
 from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy, SavedPolicy, SlottedPolicy, slot_s
 from skyshore.policies.registry import create_policy
-from skyshore.profiling.reward import RewardWeights
 from skyshore.rules.choose import learn_attempt
 from skyshore.rules.place import list_options, place_task
 from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
-from skyshore.rules.reward import blank_rewards, note_reward
+from skyshore.rules.reward import RewardWeights, blank_rewards, note_reward
 from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
 from skyshore.scheduling.eligibility import why_none
 from skyshore.scheduling.events import (
@@ -69,7 +68,7 @@ class SchedulerCore:
         self.policy_name = self.settings.policy
         self._changes = 0
         self._policy = self._create(self.policy_name)
-        self._rewards = blank_rewards(asdict(self.settings.weights))
+        self._rewards = blank_rewards(self.settings.weights)
         self._demands = rows(DEMAND, 1, arrays=False)
         self._task_room = 0
         self._compiled = False

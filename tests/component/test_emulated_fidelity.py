@@ -20,7 +20,7 @@ from skyshore.links.capacity import Constant
 from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, DelayLine, LinkDirection
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile
-from skyshore.rules.reward import blank_rewards
+from skyshore.rules.reward import RewardWeights, blank_rewards
 from skyshore.workload.arrival import Arrival
 from tests.fakes.virtual_time import run_in_virtual_time
 
@@ -71,7 +71,7 @@ def simulated(sent: list[tuple[float, int]]) -> tuple[list[float], float]:
     ]
     placements = {arrival.request_id: plan.node.arms[0] for arrival in arrivals}
     settings = SimulationSettings(gateway_s=0.0, heartbeat_s=1e6)
-    simulation = Simulation([plan], PolicyDriver(placements), blank_rewards({}), settings)
+    simulation = Simulation([plan], PolicyDriver(placements), blank_rewards(RewardWeights()), settings)
     latencies: list[float] = []
 
     def ended(outcome: Outcome) -> None:

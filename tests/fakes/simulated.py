@@ -1,7 +1,7 @@
 """Small simulated fleets: nodes, links and requests with round numbers, and one run of them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from skyshore.links.settings import Direction
 from skyshore.links.shaper import Bucket, DelayLine, LinkDirection, capacity_of
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
 from skyshore.policies.registry import create_policy
-from skyshore.profiling.reward import RewardWeights
-from skyshore.rules.reward import blank_rewards
+from skyshore.rules.reward import RewardWeights, blank_rewards
 from skyshore.workload.arrival import Arrival
 
 LLM = LlmSpeed("m", "modelled:test", iteration_s=0.02, prefill_token_s=1e-4, row_s=0.001, slots=4, busy_watts=100)
@@ -53,7 +52,7 @@ def simulation(
     arrays: bool = False,
 ) -> Simulation:
     driver = DecidingPolicy(policy, create_policy(policy, np.random.default_rng([seed, 0])), on_decision)
-    rewards = blank_rewards(asdict(RewardWeights()))
+    rewards = blank_rewards(RewardWeights())
     return Simulation(plans, driver, rewards, settings, contention=contention, arrays=arrays)
 
 
