@@ -1,9 +1,9 @@
-"""What a client records of a request while it is in flight."""
+"""What a client notes of one request while it is in flight; becomes a `RequestRecord` when the run ends."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from skyshore.domain.errors import DeadlineExceeded, QueueFull
@@ -16,40 +16,47 @@ STATUS_OF_CODE = {QueueFull.code: OutcomeStatus.REJECTED, DeadlineExceeded.code:
 """For an answer that had begun: its HTTP status was 200, and the failure came as an event."""
 
 
-def begin(arrival: Arrival) -> RequestRecord:
-    """A request in flight. One that is never ended counts as cancelled."""
-    outcome = Outcome(
-        task_id="",
-        arm_id="",
-        node_id="",
-        status=OutcomeStatus.CANCELLED,
-        finished_at_s=math.inf,
-        latency_s=math.inf,
-        deadline_s=arrival.deadline_s,
-        service_class=arrival.service_class,
-        worker=WorkerOutcome(energy_source=""),
-    )
-    return RequestRecord.of(arrival, outcome)
+@dataclass(slots=True)
+class Observation:
+    """Values by field name, noted as they become known: no object is built while requests are sent.
 
+    A request without an end counts as cancelled: it was in flight when the run stopped.
+    """
 
-def note(record: RequestRecord, **known: Any) -> None:
-    """Set fields of the record's outcome."""
-    record.outcome = replace(record.outcome, **known)
+    arrival: Arrival
+    own: dict[str, Any] = field(default_factory=dict)
+    """Fields of `RequestRecord`."""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """Fields of its `Outcome`."""
+    worker: dict[str, Any] = field(default_factory=dict)
+    """Fields of the `WorkerOutcome`."""
+    status: OutcomeStatus = OutcomeStatus.CANCELLED
+    end_s: float = math.inf
+    """Since the start of the schedule."""
 
+    def succeed(self, now_s: float) -> None:
+        """The last byte has come."""
+        self.status, self.end_s = OutcomeStatus.OK, now_s
 
-def note_worker(record: RequestRecord, **known: Any) -> None:
-    """Set fields of what the node measured."""
-    note(record, worker=replace(record.worker, **known))
+    def fail(self, error_code: str, now_s: float, http_status: int = 0) -> None:
+        """There will be no answer."""
+        known = STATUS_OF_HTTP.get(http_status) if http_status else STATUS_OF_CODE.get(error_code)
+        self.status, self.end_s = known or OutcomeStatus.FAILED, now_s
+        self.own["error_code"] = error_code
 
-
-def succeed(record: RequestRecord, now_s: float) -> None:
-    """The last byte has come, `now_s` after the start of the schedule."""
-    note(record, status=OutcomeStatus.OK, finished_at_s=now_s, latency_s=now_s - record.t_intended_s)
-
-
-def fail(record: RequestRecord, error_code: str, now_s: float, http_status: int = 0) -> None:
-    """There will be no answer."""
-    known = STATUS_OF_HTTP.get(http_status) if http_status else STATUS_OF_CODE.get(error_code)
-    status = known or OutcomeStatus.FAILED
-    note(record, status=status, finished_at_s=now_s, latency_s=now_s - record.t_intended_s)
-    record.error_code = error_code
+    def record(self) -> RequestRecord:
+        """The request as it is known now."""
+        known = {"task_id": "", "arm_id": "", "node_id": "", **self.outcome}
+        outcome = Outcome(
+            **known,
+            status=self.status,
+            finished_at_s=self.end_s,
+            latency_s=self.end_s - self.arrival.t_intended_s,
+            deadline_s=self.arrival.deadline_s,
+            service_class=self.arrival.service_class,
+            worker=WorkerOutcome(**{"energy_source": "", **self.worker}),
+        )
+        record = RequestRecord.of(self.arrival, outcome)
+        for name, value in self.own.items():
+            setattr(record, name, value)
+        return record

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from loadgen.observation import begin
+from loadgen.observation import Observation
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.report.request_record import RequestRecord
 from skyshore.workload.arrival import Arrival
@@ -20,8 +21,8 @@ START_DELAY_S = 0.2
 class RequestSender(Protocol):
     """Plays one request against a server."""
 
-    async def send(self, record: RequestRecord, clock: RunClock) -> None:
-        """Fill in the record; failures of the server or the network are noted in it, never raised."""
+    async def send(self, observation: Observation, clock: RunClock) -> None:
+        """Fill in the observation; failures of the server or the network are noted in it, never raised."""
         ...
 
     def close(self) -> None:
@@ -56,7 +57,7 @@ class LoadRun:
 
     def __init__(self, arrivals: Sequence[Arrival], sender: RequestSender) -> None:
         self._arrivals, self._sender = arrivals, sender
-        self._records: list[RequestRecord] = []
+        self._observations: list[Observation] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock: RunClock | None = None
         self._stopped_at_s: float | None = None
@@ -96,22 +97,22 @@ class LoadRun:
 
     def records(self) -> list[RequestRecord]:
         """Every request that was due so far, in order of intended time."""
-        return list(self._records)
+        return [observation.record() for observation in self._observations]
 
     def progress(self) -> Progress:
         """Counts for a progress bar."""
-        ended = [record.status for record in self._records if record.t_done_s is not None]
+        ended = [each.status for each in self._observations if math.isfinite(each.end_s)]
         succeeded = ended.count(OutcomeStatus.OK)
-        count, now_s = len(self._records), self._clock.now_s() if self._clock else -START_DELAY_S
+        count, now_s = len(self._observations), self._clock.now_s() if self._clock else -START_DELAY_S
         return Progress(now_s, count, count - len(ended), succeeded, len(ended) - succeeded)
 
     async def _pace(self, group: asyncio.TaskGroup, clock: RunClock) -> None:
         for arrival in self._arrivals:
             # Even when late, yield: answers must be read while requests are sent.
             await asyncio.sleep(max(0.0, arrival.t_intended_s - clock.now_s()))
-            record = begin(arrival)
-            self._records.append(record)
-            self._own(group.create_task(self._sender.send(record, clock), name=arrival.request_id))
+            observation = Observation(arrival)
+            self._observations.append(observation)
+            self._own(group.create_task(self._sender.send(observation, clock), name=arrival.request_id))
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

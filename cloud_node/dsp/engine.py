@@ -1,4 +1,4 @@
-"""Runs a planned model on one rank: torch branches in, switches between, nothing global."""
+"""Runs a planned model on one rank: torch branches, with switches between them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class PlanRunner:
         return x.like(x.local + back.local)
 
     def _feed(self, x: Sharded, work: Branch, to_dim: int) -> Sharded:
-        """Compute piece by piece along the cut dimension, and switch each piece while the next is computed."""
+        """Compute in pieces along the cut dimension, and switch each piece while the next is computed."""
         flight = SwitchInFlight(x.layout, to_dim, self.transport, self.plan.wire, like=x.local, pieces=self.chunks)
         start = 0
         for size in flight.piece_sizes(self.transport.rank):

@@ -184,7 +184,7 @@ class RankGroup:
             pause_s = min(30.0, 2 * pause_s)
 
     async def _live(self, session: RankSession) -> str:
-        """Wait until the session breaks, and break it when it does not come up or a job stalls."""
+        """Wait until the session ends; end it when the ranks do not start or a job stalls."""
         ended = asyncio.create_task(self._launcher.ended(), name="rank-group-ended")
         ended.add_done_callback(lambda task: None if task.cancelled() else session.fail(task.result()))
         try:

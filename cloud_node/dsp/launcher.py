@@ -26,11 +26,11 @@ class Launcher(Protocol):
     """Whether the ranks are started from outside, with a run name of their own."""
 
     async def start(self, front: str, run: str, token: str) -> None:
-        """Start all ranks. They say `run` and `token` when they connect to `front` (host:port)."""
+        """Start all ranks. They send `run` and `token` when they connect to `front` (host:port)."""
         ...
 
     async def ended(self) -> str:
-        """Return once a process that was started has ended, saying which; one may do so before it ever connects."""
+        """Return once a process that was started has ended, with its name; it may end before it connects."""
         ...
 
     async def stop(self, pids: Iterable[int]) -> None:
@@ -40,7 +40,7 @@ class Launcher(Protocol):
 
 @dataclass(slots=True)
 class RankCommand:
-    """What every rank runs."""
+    """Command line of a rank."""
 
     program: str
     """module:factory of the `RankProgram`."""

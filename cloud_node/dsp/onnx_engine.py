@@ -1,4 +1,4 @@
-"""Stages of ONNX Runtime between switches, bound to the very buffers that travel."""
+"""Stages of ONNX Runtime between switches, bound to the buffers that are exchanged."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Binding:
         self._binding.bind_input(name, *self._place(name, tensor))
 
     def bind_output(self, name: str, tensor: Tensor) -> None:
-        """Write `name` into `tensor` at every run; refuses what `bind_input` refuses."""
+        """Write `name` into `tensor` at every run; raises as `bind_input`."""
         self._binding.bind_output(name, *self._place(name, tensor))
 
     def run(self) -> None:

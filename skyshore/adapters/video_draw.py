@@ -47,7 +47,7 @@ def write_png(path: Path, picture: Picture) -> None:
 
 
 def contact_sheet(pictures: Sequence[Picture], columns: int = 4, tile_width: int = 320) -> Picture:
-    """Lay pictures out in rows, each scaled to the same width; they share the shape of the first.
+    """Arrange pictures in rows, each scaled to the same width. All have the aspect ratio of the first.
 
     Raises:
         InvalidTask: there is nothing to show.
@@ -67,7 +67,7 @@ def contact_sheet(pictures: Sequence[Picture], columns: int = 4, tile_width: int
 
 
 class Mp4Writer:
-    """Writes pictures of one size to an MP4 file: H.264 where this FFmpeg build can, else MPEG-4 part 2.
+    """Writes pictures of one size to an MP4 file: H.264 if this FFmpeg build has it, else MPEG-4 part 2.
 
     Use it as a context manager; the file is complete when the block is left.
     """

@@ -50,13 +50,13 @@ def h264_encoder() -> str | None:
 
 
 class H264Encoder:
-    """Encodes one segment, one access unit per frame, with no frame held back (see `video_decode` for the layout).
+    """Encodes one segment, one access unit per frame, without delay (see `video_decode` for the layout).
 
     `crf` is x264's constant rate factor: 0 lossless, 51 worst.
     """
 
     def __init__(self, width: int, height: int, fps: float, crf: int) -> None:
-        """Open the codec for frames of that size; odd sides lose a pixel, as the codec halves its colour planes.
+        """Open the codec for frames of that size. Odd sides lose a pixel, because the colour planes have half the size.
 
         Raises:
             InvalidTask: an impossible rate factor, or no H.264 encoder in this build.
@@ -92,7 +92,7 @@ class H264Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How one arm wants its frames."""
+    """Encoding of one arm's frames."""
 
     codec: Codec
     quality: int

@@ -1,7 +1,7 @@
 """Live pictures through OpenCV: a camera, a stream's URL, a file played at its own pace, a folder of pictures.
 
-A camera does not wait. A thread reads at the source's pace into a line of bounded length; when the reader of the line
-is late the oldest frame is dropped and counted, so what is looked at is always recent.
+A camera does not wait. A thread reads at the source's pace into a bounded queue. When the reader of the queue is late,
+the oldest frame is dropped and counted, so frames are always recent.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from skyshore.domain.errors import InvalidMedia, NotFound
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 OPEN_MS = 10_000
-"""How long a stream may take to answer, and to send its next frame."""
+"""Milliseconds that a stream may take to answer, and to send its next frame."""
 DEFAULT_FPS = 25.0
 
 
 class PictureSource(Protocol):
-    """Something that gives one picture after the other."""
+    """A source of pictures, one after the other."""
 
     fps: float
     own_pace: bool
@@ -61,13 +61,13 @@ def open_camera(source: str, fps: float = 0.0) -> PictureSource:
 
 
 class LiveFrames:
-    """Iterates over a camera's frames as they come; use it as a context manager. For one reader."""
+    """Iterates over a camera's frames as they arrive. Use it as a context manager, with one reader."""
 
     def __init__(self, camera: PictureSource, room: int) -> None:
-        """`room` frames are kept for a reader that is late."""
+        """`room` is the number of frames kept for a late reader."""
         self.fps = camera.fps
         self.dropped = 0
-        """Frames that came and were never read."""
+        """Frames that were dropped."""
         self._camera = camera
         self._line: deque[ClipFrame] = deque()
         self._room = room
@@ -138,7 +138,7 @@ class _Capture:
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, OPEN_MS]
             self._capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
         if not self._capture.isOpened():
-            raise NotFound(f"'{source}' gives no pictures; check the address, and that nobody else holds the camera")
+            raise NotFound(f"'{source}' gives no pictures; check the address, and that no other program uses it")
         self.fps = fps or self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS
 
     def next(self) -> Picture | None:

@@ -1,4 +1,4 @@
-"""Opens a clip with PyAV: what it is, and its frames one by one, upright and in display order."""
+"""Reads a clip with PyAV: its properties, and its frames one by one, upright and in display order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skyshore.domain.errors import InvalidMedia
 
 @dataclass(frozen=True, slots=True)
 class ClipLimits:
-    """What a clip may ask of this machine."""
+    """Limits for clips."""
 
     pixels_per_frame: int = 4096 * 2304
     frames: int = 200_000
@@ -27,7 +27,7 @@ class ClipLimits:
 
 @dataclass(frozen=True, slots=True)
 class ClipInfo:
-    """What the container says of its video. Sizes are those of the upright picture."""
+    """Properties of a clip's video. Sizes are those of the upright picture."""
 
     width: int
     height: int
@@ -36,7 +36,7 @@ class ClipInfo:
     """Coded frames in the file, counted."""
     codec: str
     rotation: int
-    """Degrees anti-clockwise by which the stored picture is turned to stand upright: 0, 90, 180 or 270."""
+    """Degrees anti-clockwise that turn the stored picture upright: 0, 90, 180 or 270."""
     duration_s: float
 
 
@@ -46,7 +46,7 @@ class ClipFrame:
 
     index: int
     timestamp_s: float
-    """Since the start of the clip."""
+    """Seconds since the start of the clip."""
     picture: Picture
 
 
@@ -127,7 +127,7 @@ def _open(path: Path) -> InputContainer:
         return av.open(str(path), metadata_errors="ignore")
     except av.FileNotFoundError:
         raise
-    except av.FFmpegError as error:  # its own text would show the caller our folders
+    except av.FFmpegError as error:  # its own text contains folders of this machine
         raise InvalidMedia(f"{path.name} is no video file this system can read ({error.strerror})") from error
 
 
@@ -138,7 +138,7 @@ def _video_stream(container: InputContainer, path: Path, limits: ClipLimits) -> 
     if stream.codec_context is None:
         raise InvalidMedia(f"{path.name}: no decoder for its video")
     width, height = stream.codec_context.width, stream.codec_context.height
-    if width <= 0 or height <= 0:  # FFmpeg forgets sizes it will not decode, 20000×20000 for one
+    if width <= 0 or height <= 0:  # FFmpeg drops sizes that it does not decode, such as 20000×20000
         raise InvalidMedia(f"{path.name} states no picture size this system can decode; it may be far too large")
     _check_size(width, height, path, limits)
     stream.thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""The record beside every cached entry: where it came from, how it was built, what must still be in the folder."""
+"""The record beside every cached entry: its source, its converter, and the checksums of its files."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Manifest:
     """What the engine must know: family, input, labels."""
 
     def write(self, folder: Path) -> None:
-        """Put it beside the files it speaks of, replacing an older one in one step."""
+        """Write it beside its files; an older one is replaced atomically."""
         draft = folder / f".{FILE_NAME}"
         draft.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
         draft.replace(folder / FILE_NAME)
 
     def is_current(self, entry: Entry, converter_version: int) -> bool:
-        """Whether building the entry now would start from the same files and do the same."""
+        """Whether a build now would use the same files and the same converter."""
         pinned = {pin.kept_as: pin.sha256 for pin in entry.source.files.values()}
         return dict(self.source_files) == pinned and self.converter_version == converter_version
 
@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         NotFetched: there is none.
-        CorruptFile: it cannot be understood.
+        CorruptFile: it cannot be parsed.
     """
     path = folder / FILE_NAME
     try:

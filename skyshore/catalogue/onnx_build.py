@@ -24,7 +24,7 @@ class OnnxBuilder:
     _serial: int = 0
 
     def name(self, stem: str) -> str:
-        """Make a tensor name nobody has yet."""
+        """Return a tensor name that is not in use."""
         self._serial += 1
         return f"{stem}_{self._serial}"
 

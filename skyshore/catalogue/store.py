@@ -28,7 +28,7 @@ OWN_SOURCE = "model.gguf"
 _OWN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 Progress = Callable[[str], None]
-"""Told in a few words what is being done; called from the thread that fetches."""
+"""Called with a short text on progress, from the thread that fetches."""
 
 
 def cache_dir() -> Path:
@@ -68,7 +68,7 @@ def kind_of(name: str, root: Path | None = None) -> Kind:
 def add_own(gguf: Path, precision: str, root: Path | None = None) -> Path:
     """Build a GGUF file of the user's into the cache under the file's name, lower case; returns the ONNX file.
 
-    The file itself stays where it is; the folder leads to it, so that other precisions can be built later.
+    The file itself stays where it is; the folder links to it, so that other precisions can be built later.
 
     Raises:
         NotFetched: no such file.
@@ -106,7 +106,7 @@ def fetch(
     progress: Progress = lambda _: None,
     root: Path | None = None,
 ) -> Path:
-    """Make an entry ready and return its folder. What is there and current is left alone; so are verified sources.
+    """Build an entry and return its folder. Current files and verified sources are kept.
 
     Raises:
         UnknownEntry: no such entry.
@@ -122,9 +122,7 @@ def fetch(
         if _is_current(folder, wanted):
             return folder
         if wanted.opt_in and not accept_licence:
-            raise LicenceNotAccepted(
-                f"{name} is opt-in: {wanted.opt_in}. Repeat with --accept-licence if that suits your use."
-            )
+            raise LicenceNotAccepted(f"{name} is opt-in: {wanted.opt_in}. Repeat with --accept-licence to accept it.")
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as workshop:
             staged = Path(workshop) / name
             _gather(wanted, folder, staged, progress)

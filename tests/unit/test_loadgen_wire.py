@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.observation import begin, fail
+from loadgen.observation import Observation
 from loadgen.payloads import BOUNDARY, ClipCut, payloads
 from loadgen.sse import EventParser, ServerEvent
 from skyshore.domain.outcome import OutcomeStatus
@@ -72,6 +72,7 @@ def test_an_upload_is_one_file_part_with_the_cut_it_asks_for() -> None:
 def test_a_failure_is_called_what_it_is_before_and_after_the_first_byte(
     code: str, http_status: int, status: OutcomeStatus
 ) -> None:
-    record = begin(Arrival(0.0, "r", TaskKind.LLM, prompt_tokens=10, output_tokens=5, deadline_s=2.0))
-    fail(record, code, 1.0, http_status)
+    observation = Observation(Arrival(0.0, "r", TaskKind.LLM, prompt_tokens=10, output_tokens=5, deadline_s=2.0))
+    observation.fail(code, 1.0, http_status)
+    record = observation.record()
     assert (record.status, record.error_code) == (status, code)

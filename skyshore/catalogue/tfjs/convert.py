@@ -1,10 +1,10 @@
 """Turns the convolutional part of a TensorFlow.js graph model into ONNX. numpy and onnx only.
 
-Layout is bookkeeping here, not work. Every tensor lies channels-first in the ONNX graph, and `Plane.axes` remembers
+Layout changes cost nothing here. Every tensor lies channels-first in the ONNX graph, and `Plane.axes` remembers
 which of those axes each TensorFlow axis is; a TensorFlow `Transpose` only permutes that memory, so a graph that swaps
 layouts around every convolution (as ONNX → TensorFlow exports do) comes out with no transposition at all.
 
-What TensorFlow does differently, and what becomes of it:
+Differences from TensorFlow, and how they are converted:
 - SAME padding puts the odd pixel at the end; explicit ONNX pads are computed from the known input size.
 - half-pixel nearest upsampling picks floor((x + 0.5) * ratio), which for whole factors is floor(x * ratio): ONNX
   `asymmetric` + `floor`. ONNX `half_pixel` + `floor` would shift the picture by half a cell.

@@ -204,7 +204,7 @@ class KvLedger:
         self._retained.append(prefix)
 
     def _prefix_of(self, sequence: Sequence) -> Resident | None:
-        """What of a leaving sequence is worth keeping, after older prefixes made room for it."""
+        """The part of a leaving sequence to keep, after older prefixes were evicted."""
         length = sequence.shareable_tokens
         if length < self._limits.min_prefix_tokens or not self._limits.prefixes:
             return None
@@ -230,13 +230,13 @@ class KvLedger:
         self._back(resident)
 
     def _free_slot(self) -> int:
-        """The lowest free slot above the decode batch: most likely the one a joiner ends up in."""
+        """The lowest free slot above the decode batch: most likely the one that a joining sequence gets."""
         return next(slot for slot in range(len(self.rows), len(self._holders)) if self._holders[slot] is None)
 
     # ---------------------------------------------------------------------------------------------- prefixes
 
     def best_prefix(self, tokens: list[int]) -> tuple[Resident | None, int]:
-        """Whose cache starts most like `tokens`, and how many tokens of it may be copied; one must stay to compute."""
+        """The resident with the longest common prefix, and how many tokens to copy; at least one is computed."""
         best: Resident | None = None
         longest = self._limits.min_prefix_tokens - 1
         for resident, limit in self._sources():

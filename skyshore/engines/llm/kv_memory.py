@@ -1,4 +1,4 @@
-"""Key-value memory: every slot reserves address space for a full context, and the kernel backs only what was written.
+"""Key-value memory: every slot reserves addresses for a full context; the kernel allocates written pages only.
 
 Reserving virtual memory and giving pages back one slot at a time is the idea of vAttention (arXiv 2405.04437), here on
 anonymous mappings of the host: attention kernels keep their contiguous rows and nothing is fragmented.
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 
 def granule_tokens(head_dim: int, item_bytes: int) -> int:
-    """Tokens of one head that share a page: memory is taken and returned in steps of this many."""
+    """Tokens of one head that share a page: memory is allocated and released in steps of this many."""
     return max(1, mmap.PAGESIZE // (head_dim * item_bytes))
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What one token of cache is made of."""
+    """Size and type of one token of cache."""
 
     layers: int
     kv_heads: int
@@ -54,7 +54,7 @@ class KvMemory:
             buffer[target, :, start:stop] = buffer[source, :, start:stop]
 
     def release(self, slot: int, keep_tokens: int, used_tokens: int) -> None:
-        """Give the pages of tokens keep..used back to the host; they read as zeros until written again."""
+        """Release the pages of tokens keep..used; they read as zeros until written again."""
         first = -(-keep_tokens * self._token_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         last = min(self._head_bytes, -(-used_tokens * self._token_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
         if first >= last:

@@ -1,4 +1,4 @@
-"""Draws the next token of each row of a batch from its logits. Pure: randomness comes with each row.
+"""Samples the next token of each row of a batch from its logits. Pure: randomness comes with each row.
 
 A row's token depends on its own logits, settings and generator alone, and a generator is asked exactly once per token,
 so an answer with a seed is the same alone and batched.
@@ -52,7 +52,7 @@ class RowSampler:
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Refuse settings that mean nothing.
+    """Refuse invalid settings.
 
     Raises:
         InvalidTask: naming the field and its range.
@@ -108,7 +108,7 @@ def _draw(logits: F32, rows: Sequence[RowSampler]) -> NDArray[np.int64]:
     temperatures = np.array([row.sampling.temperature for row in rows], np.float32)
     weights = logits - logits.max(axis=1, keepdims=True)
     weights /= temperatures[:, None]
-    np.exp(weights, out=weights)  # relative to the likeliest token, which stands at 1
+    np.exp(weights, out=weights)  # relative to the likeliest token, whose weight is 1
     pairs = zip(weights, rows, strict=True)
     return np.array([_pick(weight, row.sampling, row.generator.random()) for weight, row in pairs], np.int64)
 

@@ -61,7 +61,7 @@ class StepScheduler:
 
     @property
     def prompts(self) -> int:
-        """Prompts not yet computed that a slot is held or free for."""
+        """Prompts not yet computed that have a slot or could get one now."""
         seats = self._limits.running - self.running
         return len(self._prefilling) + min(len(self._waiting), seats)
 
@@ -91,10 +91,10 @@ class StepScheduler:
         insort(self._waiting, sequence, key=_rank)
 
     def advance(self, step: Step) -> None:
-        """Note that `step` was run."""
+        """Record that `step` was run."""
         for chunk in step.chunks:
             chunk.sequence.computed = chunk.stop
-        # Only now, for joining may move any slot, and a move copies as much as is noted as computed.
+        # Only now: a join may move any slot, and a move copies as many tokens as `computed` says.
         for chunk in step.chunks:
             if chunk.sequence.prefilled:
                 self._prefilling.remove(chunk.sequence)
