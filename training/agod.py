@@ -1,6 +1,6 @@
 """Trains AGOD's diffusion actor by discrete soft actor–critic on simulated fleets (arXiv 2303.13052; digest 3.4).
 
-The actor is `skyshore.policies.papers.agod.DiffusionActor` in torch, trained through all its denoising steps, noise too.
+The actor is `skyshore.policies.papers.agod.DiffusionActor` in torch, trained through all denoising steps, with noise.
 From the paper: twin critics with slowly following targets, entropy weight 0.05, γ = 0.95, τ = 0.005, five steps. Ours:
 networks shared by all arms, batches of 128 (its 512 takes four times as long for the same figures here), and fleets
 drawn at random, so that the actor is judged on fleets that it was not trained on.
