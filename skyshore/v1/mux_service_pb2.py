@@ -4,42 +4,45 @@
 # source: skyshore/v1/mux_service.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/mux_service.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/mux_service.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1dskyshore/v1/mux_service.proto\x12\x0bskyshore.v1"8\n\x0e\x43onnectRequest\x12&\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x16.skyshore.v1.CallFrame":\n\x0f\x43onnectResponse\x12\'\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x17.skyshore.v1.ReplyFrame"s\n\tCallFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\'\n\x05start\x18\x02 \x01(\x0b\x32\x16.skyshore.v1.CallStartH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x12\x10\n\x06\x63redit\x18\x04 \x01(\rH\x00\x42\x08\n\x06\x61\x63tion"P\n\tCallStart\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x0e\n\x06\x63redit\x18\x04 \x01(\r"y\n\nReplyFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x12)\n\x06status\x18\x03 \x01(\x0b\x32\x17.skyshore.v1.CallStatusH\x00\x12\x15\n\x0b\x66inal_reply\x18\x04 \x01(\x0cH\x00\x42\x07\n\x05\x65vent"e\n\nCallStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\nerror_code\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\x12\r\n\x05param\x18\x05 \x01(\t2V\n\nMuxService\x12H\n\x07\x43onnect\x12\x1b.skyshore.v1.ConnectRequest\x1a\x1c.skyshore.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dskyshore/v1/mux_service.proto\x12\x0bskyshore.v1\"8\n\x0e\x43onnectRequest\x12&\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x16.skyshore.v1.CallFrame\":\n\x0f\x43onnectResponse\x12\'\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x17.skyshore.v1.ReplyFrame\"s\n\tCallFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\'\n\x05start\x18\x02 \x01(\x0b\x32\x16.skyshore.v1.CallStartH\x00\x12\x10\n\x06\x63\x61ncel\x18\x03 \x01(\x08H\x00\x12\x10\n\x06\x63redit\x18\x04 \x01(\rH\x00\x42\x08\n\x06\x61\x63tion\"P\n\tCallStart\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x0e\n\x06\x63redit\x18\x04 \x01(\r\"y\n\nReplyFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x12)\n\x06status\x18\x03 \x01(\x0b\x32\x17.skyshore.v1.CallStatusH\x00\x12\x15\n\x0b\x66inal_reply\x18\x04 \x01(\x0cH\x00\x42\x07\n\x05\x65vent\"e\n\nCallStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x12\n\nerror_code\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\x12\r\n\x05param\x18\x05 \x01(\t2V\n\nMuxService\x12H\n\x07\x43onnect\x12\x1b.skyshore.v1.ConnectRequest\x1a\x1c.skyshore.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.mux_service_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.mux_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_CONNECTREQUEST"]._serialized_start = 46
-    _globals["_CONNECTREQUEST"]._serialized_end = 102
-    _globals["_CONNECTRESPONSE"]._serialized_start = 104
-    _globals["_CONNECTRESPONSE"]._serialized_end = 162
-    _globals["_CALLFRAME"]._serialized_start = 164
-    _globals["_CALLFRAME"]._serialized_end = 279
-    _globals["_CALLSTART"]._serialized_start = 281
-    _globals["_CALLSTART"]._serialized_end = 361
-    _globals["_REPLYFRAME"]._serialized_start = 363
-    _globals["_REPLYFRAME"]._serialized_end = 484
-    _globals["_CALLSTATUS"]._serialized_start = 486
-    _globals["_CALLSTATUS"]._serialized_end = 587
-    _globals["_MUXSERVICE"]._serialized_start = 589
-    _globals["_MUXSERVICE"]._serialized_end = 675
+  DESCRIPTOR._loaded_options = None
+  _globals['_CONNECTREQUEST']._serialized_start=46
+  _globals['_CONNECTREQUEST']._serialized_end=102
+  _globals['_CONNECTRESPONSE']._serialized_start=104
+  _globals['_CONNECTRESPONSE']._serialized_end=162
+  _globals['_CALLFRAME']._serialized_start=164
+  _globals['_CALLFRAME']._serialized_end=279
+  _globals['_CALLSTART']._serialized_start=281
+  _globals['_CALLSTART']._serialized_end=361
+  _globals['_REPLYFRAME']._serialized_start=363
+  _globals['_REPLYFRAME']._serialized_end=484
+  _globals['_CALLSTATUS']._serialized_start=486
+  _globals['_CALLSTATUS']._serialized_end=587
+  _globals['_MUXSERVICE']._serialized_start=589
+  _globals['_MUXSERVICE']._serialized_end=675
 # @@protoc_insertion_point(module_scope)

@@ -4,14 +4,19 @@
 # source: skyshore/v1/node.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/node.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/node.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
@@ -20,23 +25,21 @@ _sym_db = _symbol_database.Default()
 from skyshore.v1 import task_pb2 as skyshore_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16skyshore/v1/node.proto\x12\x0bskyshore.v1\x1a\x16skyshore/v1/task.proto"\xf0\x02\n\x03\x41rm\x12\x0e\n\x06\x61rm_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.skyshore.v1.TaskKind\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07quality\x18\x05 \x01(\x01\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x1c\n\x14prefill_tokens_per_s\x18\x07 \x01(\x01\x12\x1b\n\x13\x64\x65\x63ode_tokens_per_s\x18\x08 \x01(\x01\x12\x16\n\x0e\x63ontext_tokens\x18\t \x01(\r\x12\x0f\n\x07\x66rame_s\x18\n \x01(\x01\x12\x12\n\ninput_size\x18\x0b \x01(\r\x12!\n\x05\x63odec\x18\x0c \x01(\x0e\x32\x12.skyshore.v1.Codec\x12\x16\n\x0e\x65ncode_quality\x18\r \x01(\r\x12\x14\n\x0c\x66rame_stride\x18\x0e \x01(\r\x12\x17\n\x0f\x62ytes_per_frame\x18\x0f \x01(\x01\x12\x12\n\nbusy_watts\x18\x10 \x01(\x01"\xa2\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x1f\n\x04tier\x18\x02 \x01(\x0e\x32\x11.skyshore.v1.Tier\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x1e\n\x04\x61rms\x18\x04 \x03(\x0b\x32\x10.skyshore.v1.Arm\x12\x12\n\nidle_watts\x18\x05 \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\t"\xb4\x01\n\nNodeStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\r\x12\x0f\n\x07kv_used\x18\x05 \x01(\x01\x12\x14\n\x0c\x64\x65\x63ode_batch\x18\x06 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x07 \x01(\x01\x12\x13\n\x0bpower_watts\x18\x08 \x01(\x01\x12\x10\n\x08\x64raining\x18\t \x01(\x08"V\n\nNodeReport\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Node\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x17.skyshore.v1.NodeStatus*;\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_EDGE\x10\x01\x12\x0e\n\nTIER_CLOUD\x10\x02\x62\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16skyshore/v1/node.proto\x12\x0bskyshore.v1\x1a\x16skyshore/v1/task.proto\"\xf0\x02\n\x03\x41rm\x12\x0e\n\x06\x61rm_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.skyshore.v1.TaskKind\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07quality\x18\x05 \x01(\x01\x12\r\n\x05slots\x18\x06 \x01(\r\x12\x1c\n\x14prefill_tokens_per_s\x18\x07 \x01(\x01\x12\x1b\n\x13\x64\x65\x63ode_tokens_per_s\x18\x08 \x01(\x01\x12\x16\n\x0e\x63ontext_tokens\x18\t \x01(\r\x12\x0f\n\x07\x66rame_s\x18\n \x01(\x01\x12\x12\n\ninput_size\x18\x0b \x01(\r\x12!\n\x05\x63odec\x18\x0c \x01(\x0e\x32\x12.skyshore.v1.Codec\x12\x16\n\x0e\x65ncode_quality\x18\r \x01(\r\x12\x14\n\x0c\x66rame_stride\x18\x0e \x01(\r\x12\x17\n\x0f\x62ytes_per_frame\x18\x0f \x01(\x01\x12\x12\n\nbusy_watts\x18\x10 \x01(\x01\"\xa2\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x1f\n\x04tier\x18\x02 \x01(\x0e\x32\x11.skyshore.v1.Tier\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x1e\n\x04\x61rms\x18\x04 \x03(\x0b\x32\x10.skyshore.v1.Arm\x12\x12\n\nidle_watts\x18\x05 \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\t\"\xb4\x01\n\nNodeStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\r\x12\x0f\n\x07kv_used\x18\x05 \x01(\x01\x12\x14\n\x0c\x64\x65\x63ode_batch\x18\x06 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x07 \x01(\x01\x12\x13\n\x0bpower_watts\x18\x08 \x01(\x01\x12\x10\n\x08\x64raining\x18\t \x01(\x08\"V\n\nNodeReport\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Node\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x17.skyshore.v1.NodeStatus*;\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_EDGE\x10\x01\x12\x0e\n\nTIER_CLOUD\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.node_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_TIER"]._serialized_start = 870
-    _globals["_TIER"]._serialized_end = 929
-    _globals["_ARM"]._serialized_start = 64
-    _globals["_ARM"]._serialized_end = 432
-    _globals["_NODE"]._serialized_start = 435
-    _globals["_NODE"]._serialized_end = 597
-    _globals["_NODESTATUS"]._serialized_start = 600
-    _globals["_NODESTATUS"]._serialized_end = 780
-    _globals["_NODEREPORT"]._serialized_start = 782
-    _globals["_NODEREPORT"]._serialized_end = 868
+  DESCRIPTOR._loaded_options = None
+  _globals['_TIER']._serialized_start=870
+  _globals['_TIER']._serialized_end=929
+  _globals['_ARM']._serialized_start=64
+  _globals['_ARM']._serialized_end=432
+  _globals['_NODE']._serialized_start=435
+  _globals['_NODE']._serialized_end=597
+  _globals['_NODESTATUS']._serialized_start=600
+  _globals['_NODESTATUS']._serialized_end=780
+  _globals['_NODEREPORT']._serialized_start=782
+  _globals['_NODEREPORT']._serialized_end=868
 # @@protoc_insertion_point(module_scope)

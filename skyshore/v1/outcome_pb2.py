@@ -4,36 +4,39 @@
 # source: skyshore/v1/outcome.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/outcome.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/outcome.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x19skyshore/v1/outcome.proto\x12\x0bskyshore.v1"\xe1\x01\n\rWorkerOutcome\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x11\n\tprefill_s\x18\x02 \x01(\x01\x12\x11\n\tcompute_s\x18\x03 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x15\n\rcached_tokens\x18\x05 \x01(\r\x12\x15\n\routput_tokens\x18\x06 \x01(\r\x12\x0e\n\x06\x66rames\x18\x07 \x01(\r\x12\x18\n\x10inference_joules\x18\x08 \x01(\x01\x12\x13\n\x0bidle_joules\x18\t \x01(\x01\x12\x15\n\renergy_source\x18\n \x01(\t"\xee\x02\n\x07Outcome\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61rm_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.skyshore.v1.OutcomeStatus\x12\x15\n\rfinished_at_s\x18\x05 \x01(\x01\x12\x11\n\tlatency_s\x18\x06 \x01(\x01\x12\x12\n\ndeadline_s\x18\x07 \x01(\x01\x12\x0e\n\x06ttft_s\x18\x08 \x01(\x01\x12\x11\n\tgateway_s\x18\t \x01(\x01\x12\x10\n\x08up_bytes\x18\n \x01(\x04\x12\x12\n\ndown_bytes\x18\x0b \x01(\x04\x12\x1b\n\x13transmission_joules\x18\x0c \x01(\x01\x12\x0f\n\x07quality\x18\r \x01(\x01\x12\x15\n\rservice_class\x18\x0e \x01(\t\x12\r\n\x05\x65rror\x18\x0f \x01(\t\x12*\n\x06worker\x18\x10 \x01(\x0b\x32\x1a.skyshore.v1.WorkerOutcome"\xc6\x01\n\x0e\x44\x65\x63isionRecord\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65\x63ided_at_s\x18\x02 \x01(\x01\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x15\n\rservice_class\x18\x04 \x01(\t\x12\x0e\n\x06\x63hosen\x18\x05 \x01(\t\x12\x12\n\npropensity\x18\x06 \x01(\x01\x12\x0f\n\x07\x61rm_ids\x18\x07 \x03(\t\x12\x0e\n\x06scores\x18\x08 \x03(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\x01\x12\x0f\n\x07\x63ontext\x18\n \x01(\t*\xc2\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_STATUS_OK\x10\x01\x12\x19\n\x15OUTCOME_STATUS_FAILED\x10\x02\x12\x1c\n\x18OUTCOME_STATUS_CANCELLED\x10\x03\x12$\n OUTCOME_STATUS_DEADLINE_EXCEEDED\x10\x04\x12\x1b\n\x17OUTCOME_STATUS_REJECTED\x10\x05\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19skyshore/v1/outcome.proto\x12\x0bskyshore.v1\"\xe1\x01\n\rWorkerOutcome\x12\x0f\n\x07queue_s\x18\x01 \x01(\x01\x12\x11\n\tprefill_s\x18\x02 \x01(\x01\x12\x11\n\tcompute_s\x18\x03 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x15\n\rcached_tokens\x18\x05 \x01(\r\x12\x15\n\routput_tokens\x18\x06 \x01(\r\x12\x0e\n\x06\x66rames\x18\x07 \x01(\r\x12\x18\n\x10inference_joules\x18\x08 \x01(\x01\x12\x13\n\x0bidle_joules\x18\t \x01(\x01\x12\x15\n\renergy_source\x18\n \x01(\t\"\xee\x02\n\x07Outcome\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61rm_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.skyshore.v1.OutcomeStatus\x12\x15\n\rfinished_at_s\x18\x05 \x01(\x01\x12\x11\n\tlatency_s\x18\x06 \x01(\x01\x12\x12\n\ndeadline_s\x18\x07 \x01(\x01\x12\x0e\n\x06ttft_s\x18\x08 \x01(\x01\x12\x11\n\tgateway_s\x18\t \x01(\x01\x12\x10\n\x08up_bytes\x18\n \x01(\x04\x12\x12\n\ndown_bytes\x18\x0b \x01(\x04\x12\x1b\n\x13transmission_joules\x18\x0c \x01(\x01\x12\x0f\n\x07quality\x18\r \x01(\x01\x12\x15\n\rservice_class\x18\x0e \x01(\t\x12\r\n\x05\x65rror\x18\x0f \x01(\t\x12*\n\x06worker\x18\x10 \x01(\x0b\x32\x1a.skyshore.v1.WorkerOutcome\"\xc6\x01\n\x0e\x44\x65\x63isionRecord\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65\x63ided_at_s\x18\x02 \x01(\x01\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x15\n\rservice_class\x18\x04 \x01(\t\x12\x0e\n\x06\x63hosen\x18\x05 \x01(\t\x12\x12\n\npropensity\x18\x06 \x01(\x01\x12\x0f\n\x07\x61rm_ids\x18\x07 \x03(\t\x12\x0e\n\x06scores\x18\x08 \x03(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\t \x03(\x01\x12\x0f\n\x07\x63ontext\x18\n \x01(\t*\xc2\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_STATUS_OK\x10\x01\x12\x19\n\x15OUTCOME_STATUS_FAILED\x10\x02\x12\x1c\n\x18OUTCOME_STATUS_CANCELLED\x10\x03\x12$\n OUTCOME_STATUS_DEADLINE_EXCEEDED\x10\x04\x12\x1b\n\x17OUTCOME_STATUS_REJECTED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.outcome_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.outcome_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_OUTCOMESTATUS"]._serialized_start = 841
-    _globals["_OUTCOMESTATUS"]._serialized_end = 1035
-    _globals["_WORKEROUTCOME"]._serialized_start = 43
-    _globals["_WORKEROUTCOME"]._serialized_end = 268
-    _globals["_OUTCOME"]._serialized_start = 271
-    _globals["_OUTCOME"]._serialized_end = 637
-    _globals["_DECISIONRECORD"]._serialized_start = 640
-    _globals["_DECISIONRECORD"]._serialized_end = 838
+  DESCRIPTOR._loaded_options = None
+  _globals['_OUTCOMESTATUS']._serialized_start=841
+  _globals['_OUTCOMESTATUS']._serialized_end=1035
+  _globals['_WORKEROUTCOME']._serialized_start=43
+  _globals['_WORKEROUTCOME']._serialized_end=268
+  _globals['_OUTCOME']._serialized_start=271
+  _globals['_OUTCOME']._serialized_end=637
+  _globals['_DECISIONRECORD']._serialized_start=640
+  _globals['_DECISIONRECORD']._serialized_end=838
 # @@protoc_insertion_point(module_scope)

@@ -4,30 +4,33 @@
 # source: skyshore/v1/profile.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/profile.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/profile.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x19skyshore/v1/profile.proto\x12\x0bskyshore.v1"\xca\x01\n\x0bTaskProfile\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x1e\n\x16\x65xpected_output_tokens\x18\x02 \x01(\x01\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0b\n\x03\x66ps\x18\x06 \x01(\x01\x12\x13\n\x0binput_bytes\x18\x07 \x01(\x04\x12\x12\n\ncomplexity\x18\x08 \x03(\x01\x12\x1a\n\x12\x63ompute_preference\x18\t \x01(\x01\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19skyshore/v1/profile.proto\x12\x0bskyshore.v1\"\xca\x01\n\x0bTaskProfile\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x1e\n\x16\x65xpected_output_tokens\x18\x02 \x01(\x01\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0b\n\x03\x66ps\x18\x06 \x01(\x01\x12\x13\n\x0binput_bytes\x18\x07 \x01(\x04\x12\x12\n\ncomplexity\x18\x08 \x03(\x01\x12\x1a\n\x12\x63ompute_preference\x18\t \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.profile_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_TASKPROFILE"]._serialized_start = 43
-    _globals["_TASKPROFILE"]._serialized_end = 245
+  DESCRIPTOR._loaded_options = None
+  _globals['_TASKPROFILE']._serialized_start=43
+  _globals['_TASKPROFILE']._serialized_end=245
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,18 @@
 # source: skyshore/v1/profiler_service.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/profiler_service.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/profiler_service.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,21 +26,19 @@ from skyshore.v1 import profile_pb2 as skyshore_dot_v1_dot_profile__pb2
 from skyshore.v1 import task_pb2 as skyshore_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n"skyshore/v1/profiler_service.proto\x12\x0bskyshore.v1\x1a\x19skyshore/v1/profile.proto\x1a\x16skyshore/v1/task.proto"\x90\x01\n\x12ProfileTaskRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12$\n\x03llm\x18\x02 \x01(\x0b\x32\x15.skyshore.v1.LlmInputH\x00\x12(\n\x05video\x18\x03 \x01(\x0b\x32\x17.skyshore.v1.VideoProbeH\x00\x42\t\n\x07payload"l\n\nVideoProbe\x12\'\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x18.skyshore.v1.TaskProfile\x12\x12\n\nluma_width\x18\x02 \x01(\r\x12\x13\n\x0bluma_height\x18\x03 \x01(\r\x12\x0c\n\x04luma\x18\x04 \x01(\x0c"@\n\x13ProfileTaskResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.skyshore.v1.TaskProfile2c\n\x0fProfilerService\x12P\n\x0bProfileTask\x12\x1f.skyshore.v1.ProfileTaskRequest\x1a .skyshore.v1.ProfileTaskResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"skyshore/v1/profiler_service.proto\x12\x0bskyshore.v1\x1a\x19skyshore/v1/profile.proto\x1a\x16skyshore/v1/task.proto\"\x90\x01\n\x12ProfileTaskRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12$\n\x03llm\x18\x02 \x01(\x0b\x32\x15.skyshore.v1.LlmInputH\x00\x12(\n\x05video\x18\x03 \x01(\x0b\x32\x17.skyshore.v1.VideoProbeH\x00\x42\t\n\x07payload\"l\n\nVideoProbe\x12\'\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x18.skyshore.v1.TaskProfile\x12\x12\n\nluma_width\x18\x02 \x01(\r\x12\x13\n\x0bluma_height\x18\x03 \x01(\r\x12\x0c\n\x04luma\x18\x04 \x01(\x0c\"@\n\x13ProfileTaskResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.skyshore.v1.TaskProfile2c\n\x0fProfilerService\x12P\n\x0bProfileTask\x12\x1f.skyshore.v1.ProfileTaskRequest\x1a .skyshore.v1.ProfileTaskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.profiler_service_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.profiler_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_PROFILETASKREQUEST"]._serialized_start = 103
-    _globals["_PROFILETASKREQUEST"]._serialized_end = 247
-    _globals["_VIDEOPROBE"]._serialized_start = 249
-    _globals["_VIDEOPROBE"]._serialized_end = 357
-    _globals["_PROFILETASKRESPONSE"]._serialized_start = 359
-    _globals["_PROFILETASKRESPONSE"]._serialized_end = 423
-    _globals["_PROFILERSERVICE"]._serialized_start = 425
-    _globals["_PROFILERSERVICE"]._serialized_end = 524
+  DESCRIPTOR._loaded_options = None
+  _globals['_PROFILETASKREQUEST']._serialized_start=103
+  _globals['_PROFILETASKREQUEST']._serialized_end=247
+  _globals['_VIDEOPROBE']._serialized_start=249
+  _globals['_VIDEOPROBE']._serialized_end=357
+  _globals['_PROFILETASKRESPONSE']._serialized_start=359
+  _globals['_PROFILETASKRESPONSE']._serialized_end=423
+  _globals['_PROFILERSERVICE']._serialized_start=425
+  _globals['_PROFILERSERVICE']._serialized_end=524
 # @@protoc_insertion_point(module_scope)

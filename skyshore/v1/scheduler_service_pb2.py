@@ -4,15 +4,18 @@
 # source: skyshore/v1/scheduler_service.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/scheduler_service.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/scheduler_service.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -25,35 +28,33 @@ from skyshore.v1 import profile_pb2 as skyshore_dot_v1_dot_profile__pb2
 from skyshore.v1 import task_pb2 as skyshore_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n#skyshore/v1/scheduler_service.proto\x12\x0bskyshore.v1\x1a\x16skyshore/v1/node.proto\x1a\x19skyshore/v1/outcome.proto\x1a\x19skyshore/v1/profile.proto\x1a\x16skyshore/v1/task.proto"\x83\x01\n\x0cPlaceRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12)\n\x07profile\x18\x02 \x01(\x0b\x32\x18.skyshore.v1.TaskProfile\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x16\n\x0e\x61void_node_ids\x18\x04 \x03(\t"\xb7\x01\n\rPlaceResponse\x12\x1d\n\x03\x61rm\x18\x01 \x01(\x0b\x32\x10.skyshore.v1.Arm\x12\x1f\n\x04tier\x18\x02 \x01(\x0e\x32\x11.skyshore.v1.Tier\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x12\n\npropensity\x18\x05 \x01(\x01\x12\x14\n\x0c\x64\x65\x63ided_at_s\x18\x06 \x01(\x01\x12\x1b\n\x13\x65stimated_latency_s\x18\x07 \x01(\x01"=\n\x14ReportOutcomeRequest\x12%\n\x07outcome\x18\x01 \x01(\x0b\x32\x14.skyshore.v1.Outcome"\x17\n\x15ReportOutcomeResponse"(\n\x15WatchDecisionsRequest\x12\x0f\n\x07\x62\x61\x63klog\x18\x01 \x01(\r"G\n\x16WatchDecisionsResponse\x12-\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1b.skyshore.v1.DecisionRecord"\x12\n\x10GetPolicyRequest"6\n\x11GetPolicyResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x03(\t""\n\x10SetPolicyRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t"#\n\x11SetPolicyResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t2\x9f\x03\n\x10SchedulerService\x12>\n\x05Place\x12\x19.skyshore.v1.PlaceRequest\x1a\x1a.skyshore.v1.PlaceResponse\x12V\n\rReportOutcome\x12!.skyshore.v1.ReportOutcomeRequest\x1a".skyshore.v1.ReportOutcomeResponse\x12[\n\x0eWatchDecisions\x12".skyshore.v1.WatchDecisionsRequest\x1a#.skyshore.v1.WatchDecisionsResponse0\x01\x12J\n\tGetPolicy\x12\x1d.skyshore.v1.GetPolicyRequest\x1a\x1e.skyshore.v1.GetPolicyResponse\x12J\n\tSetPolicy\x12\x1d.skyshore.v1.SetPolicyRequest\x1a\x1e.skyshore.v1.SetPolicyResponseb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#skyshore/v1/scheduler_service.proto\x12\x0bskyshore.v1\x1a\x16skyshore/v1/node.proto\x1a\x19skyshore/v1/outcome.proto\x1a\x19skyshore/v1/profile.proto\x1a\x16skyshore/v1/task.proto\"\x83\x01\n\x0cPlaceRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12)\n\x07profile\x18\x02 \x01(\x0b\x32\x18.skyshore.v1.TaskProfile\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x16\n\x0e\x61void_node_ids\x18\x04 \x03(\t\"\xb7\x01\n\rPlaceResponse\x12\x1d\n\x03\x61rm\x18\x01 \x01(\x0b\x32\x10.skyshore.v1.Arm\x12\x1f\n\x04tier\x18\x02 \x01(\x0e\x32\x11.skyshore.v1.Tier\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x12\n\npropensity\x18\x05 \x01(\x01\x12\x14\n\x0c\x64\x65\x63ided_at_s\x18\x06 \x01(\x01\x12\x1b\n\x13\x65stimated_latency_s\x18\x07 \x01(\x01\"=\n\x14ReportOutcomeRequest\x12%\n\x07outcome\x18\x01 \x01(\x0b\x32\x14.skyshore.v1.Outcome\"\x17\n\x15ReportOutcomeResponse\"(\n\x15WatchDecisionsRequest\x12\x0f\n\x07\x62\x61\x63klog\x18\x01 \x01(\r\"G\n\x16WatchDecisionsResponse\x12-\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1b.skyshore.v1.DecisionRecord\"\x12\n\x10GetPolicyRequest\"6\n\x11GetPolicyResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x03(\t\"\"\n\x10SetPolicyRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\"#\n\x11SetPolicyResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t2\x9f\x03\n\x10SchedulerService\x12>\n\x05Place\x12\x19.skyshore.v1.PlaceRequest\x1a\x1a.skyshore.v1.PlaceResponse\x12V\n\rReportOutcome\x12!.skyshore.v1.ReportOutcomeRequest\x1a\".skyshore.v1.ReportOutcomeResponse\x12[\n\x0eWatchDecisions\x12\".skyshore.v1.WatchDecisionsRequest\x1a#.skyshore.v1.WatchDecisionsResponse0\x01\x12J\n\tGetPolicy\x12\x1d.skyshore.v1.GetPolicyRequest\x1a\x1e.skyshore.v1.GetPolicyResponse\x12J\n\tSetPolicy\x12\x1d.skyshore.v1.SetPolicyRequest\x1a\x1e.skyshore.v1.SetPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.scheduler_service_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.scheduler_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_PLACEREQUEST"]._serialized_start = 155
-    _globals["_PLACEREQUEST"]._serialized_end = 286
-    _globals["_PLACERESPONSE"]._serialized_start = 289
-    _globals["_PLACERESPONSE"]._serialized_end = 472
-    _globals["_REPORTOUTCOMEREQUEST"]._serialized_start = 474
-    _globals["_REPORTOUTCOMEREQUEST"]._serialized_end = 535
-    _globals["_REPORTOUTCOMERESPONSE"]._serialized_start = 537
-    _globals["_REPORTOUTCOMERESPONSE"]._serialized_end = 560
-    _globals["_WATCHDECISIONSREQUEST"]._serialized_start = 562
-    _globals["_WATCHDECISIONSREQUEST"]._serialized_end = 602
-    _globals["_WATCHDECISIONSRESPONSE"]._serialized_start = 604
-    _globals["_WATCHDECISIONSRESPONSE"]._serialized_end = 675
-    _globals["_GETPOLICYREQUEST"]._serialized_start = 677
-    _globals["_GETPOLICYREQUEST"]._serialized_end = 695
-    _globals["_GETPOLICYRESPONSE"]._serialized_start = 697
-    _globals["_GETPOLICYRESPONSE"]._serialized_end = 751
-    _globals["_SETPOLICYREQUEST"]._serialized_start = 753
-    _globals["_SETPOLICYREQUEST"]._serialized_end = 787
-    _globals["_SETPOLICYRESPONSE"]._serialized_start = 789
-    _globals["_SETPOLICYRESPONSE"]._serialized_end = 824
-    _globals["_SCHEDULERSERVICE"]._serialized_start = 827
-    _globals["_SCHEDULERSERVICE"]._serialized_end = 1242
+  DESCRIPTOR._loaded_options = None
+  _globals['_PLACEREQUEST']._serialized_start=155
+  _globals['_PLACEREQUEST']._serialized_end=286
+  _globals['_PLACERESPONSE']._serialized_start=289
+  _globals['_PLACERESPONSE']._serialized_end=472
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=474
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=535
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=537
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=560
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=562
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=602
+  _globals['_WATCHDECISIONSRESPONSE']._serialized_start=604
+  _globals['_WATCHDECISIONSRESPONSE']._serialized_end=675
+  _globals['_GETPOLICYREQUEST']._serialized_start=677
+  _globals['_GETPOLICYREQUEST']._serialized_end=695
+  _globals['_GETPOLICYRESPONSE']._serialized_start=697
+  _globals['_GETPOLICYRESPONSE']._serialized_end=751
+  _globals['_SETPOLICYREQUEST']._serialized_start=753
+  _globals['_SETPOLICYREQUEST']._serialized_end=787
+  _globals['_SETPOLICYRESPONSE']._serialized_start=789
+  _globals['_SETPOLICYRESPONSE']._serialized_end=824
+  _globals['_SCHEDULERSERVICE']._serialized_start=827
+  _globals['_SCHEDULERSERVICE']._serialized_end=1242
 # @@protoc_insertion_point(module_scope)

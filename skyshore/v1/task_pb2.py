@@ -4,46 +4,51 @@
 # source: skyshore/v1/task.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/task.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/task.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16skyshore/v1/task.proto\x12\x0bskyshore.v1"\xc0\x01\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.skyshore.v1.TaskKind\x12\x15\n\rservice_class\x18\x03 \x01(\t\x12\x12\n\ndeadline_s\x18\x04 \x01(\x01\x12\x13\n\x0bmin_quality\x18\x05 \x01(\x01\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0e\n\x06origin\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t"\xb7\x02\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\r\n\x05min_p\x18\x05 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x08 \x01(\x02\x12\x11\n\x04seed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x12\n\nignore_eos\x18\x0b \x01(\x08\x12\x15\n\x08logprobs\x18\x0c \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0bjson_schema\x18\r \x01(\t\x12\r\n\x05regex\x18\x0e \x01(\tB\x07\n\x05_seedB\x0b\n\t_logprobs"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r":\n\x0c\x43hatMessages\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.skyshore.v1.ChatMessage"\xab\x01\n\x08LlmInput\x12)\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x19.skyshore.v1.ChatMessagesH\x00\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x15.skyshore.v1.TokenIdsH\x00\x12\'\n\x08sampling\x18\x04 \x01(\x0b\x32\x15.skyshore.v1.SamplingB\r\n\x0bprompt_form"\xad\x01\n\x0bSegmentInfo\x12\x15\n\rsegment_index\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\r\x12\x14\n\x0csource_width\x18\x03 \x01(\r\x12\x15\n\rsource_height\x18\x04 \x01(\r\x12!\n\x05\x63odec\x18\x05 \x01(\x0e\x32\x12.skyshore.v1.Codec\x12\x0f\n\x07\x63lasses\x18\x06 \x03(\t\x12\x11\n\tmin_score\x18\x07 \x01(\x02"F\n\x0c\x45ncodedFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12\x13\n\x0btimestamp_s\x18\x02 \x01(\x01\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*r\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_KIND_LLM\x10\x01\x12\x1a\n\x16TASK_KIND_VIDEO_DETECT\x10\x02\x12\x1c\n\x18TASK_KIND_VIDEO_CLASSIFY\x10\x03*>\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_JPEG\x10\x01\x12\x0e\n\nCODEC_H264\x10\x02\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16skyshore/v1/task.proto\x12\x0bskyshore.v1\"\xc0\x01\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.skyshore.v1.TaskKind\x12\x15\n\rservice_class\x18\x03 \x01(\t\x12\x12\n\ndeadline_s\x18\x04 \x01(\x01\x12\x13\n\x0bmin_quality\x18\x05 \x01(\x01\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0e\n\x06origin\x18\x07 \x01(\t\x12\x0e\n\x06job_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xb7\x02\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\r\n\x05min_p\x18\x05 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x08 \x01(\x02\x12\x11\n\x04seed\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x12\n\nignore_eos\x18\x0b \x01(\x08\x12\x15\n\x08logprobs\x18\x0c \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0bjson_schema\x18\r \x01(\t\x12\r\n\x05regex\x18\x0e \x01(\tB\x07\n\x05_seedB\x0b\n\t_logprobs\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\":\n\x0c\x43hatMessages\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.skyshore.v1.ChatMessage\"\xab\x01\n\x08LlmInput\x12)\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x19.skyshore.v1.ChatMessagesH\x00\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x15.skyshore.v1.TokenIdsH\x00\x12\'\n\x08sampling\x18\x04 \x01(\x0b\x32\x15.skyshore.v1.SamplingB\r\n\x0bprompt_form\"\xad\x01\n\x0bSegmentInfo\x12\x15\n\rsegment_index\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\r\x12\x14\n\x0csource_width\x18\x03 \x01(\r\x12\x15\n\rsource_height\x18\x04 \x01(\r\x12!\n\x05\x63odec\x18\x05 \x01(\x0e\x32\x12.skyshore.v1.Codec\x12\x0f\n\x07\x63lasses\x18\x06 \x03(\t\x12\x11\n\tmin_score\x18\x07 \x01(\x02\"F\n\x0c\x45ncodedFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12\x13\n\x0btimestamp_s\x18\x02 \x01(\x01\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*r\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_KIND_LLM\x10\x01\x12\x1a\n\x16TASK_KIND_VIDEO_DETECT\x10\x02\x12\x1c\n\x18TASK_KIND_VIDEO_CLASSIFY\x10\x03*>\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_JPEG\x10\x01\x12\x0e\n\nCODEC_H264\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.task_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_TASKKIND"]._serialized_start = 1101
-    _globals["_TASKKIND"]._serialized_end = 1215
-    _globals["_CODEC"]._serialized_start = 1217
-    _globals["_CODEC"]._serialized_end = 1279
-    _globals["_TASK"]._serialized_start = 40
-    _globals["_TASK"]._serialized_end = 232
-    _globals["_CHATMESSAGE"]._serialized_start = 234
-    _globals["_CHATMESSAGE"]._serialized_end = 278
-    _globals["_SAMPLING"]._serialized_start = 281
-    _globals["_SAMPLING"]._serialized_end = 592
-    _globals["_TOKENIDS"]._serialized_start = 594
-    _globals["_TOKENIDS"]._serialized_end = 617
-    _globals["_CHATMESSAGES"]._serialized_start = 619
-    _globals["_CHATMESSAGES"]._serialized_end = 677
-    _globals["_LLMINPUT"]._serialized_start = 680
-    _globals["_LLMINPUT"]._serialized_end = 851
-    _globals["_SEGMENTINFO"]._serialized_start = 854
-    _globals["_SEGMENTINFO"]._serialized_end = 1027
-    _globals["_ENCODEDFRAME"]._serialized_start = 1029
-    _globals["_ENCODEDFRAME"]._serialized_end = 1099
+  DESCRIPTOR._loaded_options = None
+  _globals['_TASKKIND']._serialized_start=1101
+  _globals['_TASKKIND']._serialized_end=1215
+  _globals['_CODEC']._serialized_start=1217
+  _globals['_CODEC']._serialized_end=1279
+  _globals['_TASK']._serialized_start=40
+  _globals['_TASK']._serialized_end=232
+  _globals['_CHATMESSAGE']._serialized_start=234
+  _globals['_CHATMESSAGE']._serialized_end=278
+  _globals['_SAMPLING']._serialized_start=281
+  _globals['_SAMPLING']._serialized_end=592
+  _globals['_TOKENIDS']._serialized_start=594
+  _globals['_TOKENIDS']._serialized_end=617
+  _globals['_CHATMESSAGES']._serialized_start=619
+  _globals['_CHATMESSAGES']._serialized_end=677
+  _globals['_LLMINPUT']._serialized_start=680
+  _globals['_LLMINPUT']._serialized_end=851
+  _globals['_SEGMENTINFO']._serialized_start=854
+  _globals['_SEGMENTINFO']._serialized_end=1027
+  _globals['_ENCODEDFRAME']._serialized_start=1029
+  _globals['_ENCODEDFRAME']._serialized_end=1099
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,18 @@
 # source: skyshore/v1/worker_service.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "skyshore/v1/worker_service.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'skyshore/v1/worker_service.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,41 +26,39 @@ from skyshore.v1 import outcome_pb2 as skyshore_dot_v1_dot_outcome__pb2
 from skyshore.v1 import task_pb2 as skyshore_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n skyshore/v1/worker_service.proto\x12\x0bskyshore.v1\x1a\x19skyshore/v1/outcome.proto\x1a\x16skyshore/v1/task.proto"e\n\x0e\x45xecuteRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12\x0e\n\x06\x61rm_id\x18\x02 \x01(\t\x12"\n\x03llm\x18\x03 \x01(\x0b\x32\x15.skyshore.v1.LlmInput"s\n\x0f\x45xecuteResponse\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.skyshore.v1.TokenChunkH\x00\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x1a.skyshore.v1.WorkerOutcomeH\x00\x42\x07\n\x05\x65vent",\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02"T\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12$\n\x03top\x18\x03 \x03(\x0b\x32\x17.skyshore.v1.TopLogprob"\xbc\x01\n\nTokenChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12+\n\x08logprobs\x18\x03 \x03(\x0b\x32\x19.skyshore.v1.TokenLogprob\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.skyshore.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x15\n\rcached_tokens\x18\x06 \x01(\r"y\n\x15\x45xecuteSegmentRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.skyshore.v1.SegmentHeaderH\x00\x12*\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x19.skyshore.v1.EncodedFrameH\x00\x42\x06\n\x04part"h\n\rSegmentHeader\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12\x0e\n\x06\x61rm_id\x18\x02 \x01(\t\x12&\n\x04info\x18\x03 \x01(\x0b\x32\x18.skyshore.v1.SegmentInfo"\xbb\x01\n\x16\x45xecuteSegmentResponse\x12\x32\n\ndetections\x18\x01 \x01(\x0b\x32\x1c.skyshore.v1.FrameDetectionsH\x00\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x1a.skyshore.v1.WorkerOutcomeH\x00\x12\x35\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x1b.skyshore.v1.ClassificationH\x00\x42\x07\n\x05\x65vent"W\n\x0e\x43lassification\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.skyshore.v1.LabelScore\x12\r\n\x05ranks\x18\x02 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\r"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01"Y\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\x12\n\n\x02x2\x18\x05 \x01(\x02\x12\n\n\x02y2\x18\x06 \x01(\x02"g\n\x0f\x46rameDetections\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12\x13\n\x0btimestamp_s\x18\x02 \x01(\x01\x12*\n\ndetections\x18\x03 \x03(\x0b\x32\x16.skyshore.v1.Detection*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb6\x01\n\rWorkerService\x12\x46\n\x07\x45xecute\x12\x1b.skyshore.v1.ExecuteRequest\x1a\x1c.skyshore.v1.ExecuteResponse0\x01\x12]\n\x0e\x45xecuteSegment\x12".skyshore.v1.ExecuteSegmentRequest\x1a#.skyshore.v1.ExecuteSegmentResponse(\x01\x30\x01\x62\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyshore/v1/worker_service.proto\x12\x0bskyshore.v1\x1a\x19skyshore/v1/outcome.proto\x1a\x16skyshore/v1/task.proto\"e\n\x0e\x45xecuteRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12\x0e\n\x06\x61rm_id\x18\x02 \x01(\t\x12\"\n\x03llm\x18\x03 \x01(\x0b\x32\x15.skyshore.v1.LlmInput\"s\n\x0f\x45xecuteResponse\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.skyshore.v1.TokenChunkH\x00\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x1a.skyshore.v1.WorkerOutcomeH\x00\x42\x07\n\x05\x65vent\",\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"T\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12$\n\x03top\x18\x03 \x03(\x0b\x32\x17.skyshore.v1.TopLogprob\"\xbc\x01\n\nTokenChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12+\n\x08logprobs\x18\x03 \x03(\x0b\x32\x19.skyshore.v1.TokenLogprob\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.skyshore.v1.FinishReason\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\"y\n\x15\x45xecuteSegmentRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.skyshore.v1.SegmentHeaderH\x00\x12*\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x19.skyshore.v1.EncodedFrameH\x00\x42\x06\n\x04part\"h\n\rSegmentHeader\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.skyshore.v1.Task\x12\x0e\n\x06\x61rm_id\x18\x02 \x01(\t\x12&\n\x04info\x18\x03 \x01(\x0b\x32\x18.skyshore.v1.SegmentInfo\"\xbb\x01\n\x16\x45xecuteSegmentResponse\x12\x32\n\ndetections\x18\x01 \x01(\x0b\x32\x1c.skyshore.v1.FrameDetectionsH\x00\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x1a.skyshore.v1.WorkerOutcomeH\x00\x12\x35\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x1b.skyshore.v1.ClassificationH\x00\x42\x07\n\x05\x65vent\"W\n\x0e\x43lassification\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.skyshore.v1.LabelScore\x12\r\n\x05ranks\x18\x02 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\r\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"Y\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\x12\n\n\x02x2\x18\x05 \x01(\x02\x12\n\n\x02y2\x18\x06 \x01(\x02\"g\n\x0f\x46rameDetections\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12\x13\n\x0btimestamp_s\x18\x02 \x01(\x01\x12*\n\ndetections\x18\x03 \x03(\x0b\x32\x16.skyshore.v1.Detection*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb6\x01\n\rWorkerService\x12\x46\n\x07\x45xecute\x12\x1b.skyshore.v1.ExecuteRequest\x1a\x1c.skyshore.v1.ExecuteResponse0\x01\x12]\n\x0e\x45xecuteSegment\x12\".skyshore.v1.ExecuteSegmentRequest\x1a#.skyshore.v1.ExecuteSegmentResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "skyshore.v1.worker_service_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyshore.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_FINISHREASON"]._serialized_start = 1391
-    _globals["_FINISHREASON"]._serialized_end = 1486
-    _globals["_EXECUTEREQUEST"]._serialized_start = 100
-    _globals["_EXECUTEREQUEST"]._serialized_end = 201
-    _globals["_EXECUTERESPONSE"]._serialized_start = 203
-    _globals["_EXECUTERESPONSE"]._serialized_end = 318
-    _globals["_TOPLOGPROB"]._serialized_start = 320
-    _globals["_TOPLOGPROB"]._serialized_end = 364
-    _globals["_TOKENLOGPROB"]._serialized_start = 366
-    _globals["_TOKENLOGPROB"]._serialized_end = 450
-    _globals["_TOKENCHUNK"]._serialized_start = 453
-    _globals["_TOKENCHUNK"]._serialized_end = 641
-    _globals["_EXECUTESEGMENTREQUEST"]._serialized_start = 643
-    _globals["_EXECUTESEGMENTREQUEST"]._serialized_end = 764
-    _globals["_SEGMENTHEADER"]._serialized_start = 766
-    _globals["_SEGMENTHEADER"]._serialized_end = 870
-    _globals["_EXECUTESEGMENTRESPONSE"]._serialized_start = 873
-    _globals["_EXECUTESEGMENTRESPONSE"]._serialized_end = 1060
-    _globals["_CLASSIFICATION"]._serialized_start = 1062
-    _globals["_CLASSIFICATION"]._serialized_end = 1149
-    _globals["_LABELSCORE"]._serialized_start = 1151
-    _globals["_LABELSCORE"]._serialized_end = 1193
-    _globals["_DETECTION"]._serialized_start = 1195
-    _globals["_DETECTION"]._serialized_end = 1284
-    _globals["_FRAMEDETECTIONS"]._serialized_start = 1286
-    _globals["_FRAMEDETECTIONS"]._serialized_end = 1389
-    _globals["_WORKERSERVICE"]._serialized_start = 1489
-    _globals["_WORKERSERVICE"]._serialized_end = 1671
+  DESCRIPTOR._loaded_options = None
+  _globals['_FINISHREASON']._serialized_start=1391
+  _globals['_FINISHREASON']._serialized_end=1486
+  _globals['_EXECUTEREQUEST']._serialized_start=100
+  _globals['_EXECUTEREQUEST']._serialized_end=201
+  _globals['_EXECUTERESPONSE']._serialized_start=203
+  _globals['_EXECUTERESPONSE']._serialized_end=318
+  _globals['_TOPLOGPROB']._serialized_start=320
+  _globals['_TOPLOGPROB']._serialized_end=364
+  _globals['_TOKENLOGPROB']._serialized_start=366
+  _globals['_TOKENLOGPROB']._serialized_end=450
+  _globals['_TOKENCHUNK']._serialized_start=453
+  _globals['_TOKENCHUNK']._serialized_end=641
+  _globals['_EXECUTESEGMENTREQUEST']._serialized_start=643
+  _globals['_EXECUTESEGMENTREQUEST']._serialized_end=764
+  _globals['_SEGMENTHEADER']._serialized_start=766
+  _globals['_SEGMENTHEADER']._serialized_end=870
+  _globals['_EXECUTESEGMENTRESPONSE']._serialized_start=873
+  _globals['_EXECUTESEGMENTRESPONSE']._serialized_end=1060
+  _globals['_CLASSIFICATION']._serialized_start=1062
+  _globals['_CLASSIFICATION']._serialized_end=1149
+  _globals['_LABELSCORE']._serialized_start=1151
+  _globals['_LABELSCORE']._serialized_end=1193
+  _globals['_DETECTION']._serialized_start=1195
+  _globals['_DETECTION']._serialized_end=1284
+  _globals['_FRAMEDETECTIONS']._serialized_start=1286
+  _globals['_FRAMEDETECTIONS']._serialized_end=1389
+  _globals['_WORKERSERVICE']._serialized_start=1489
+  _globals['_WORKERSERVICE']._serialized_end=1671
 # @@protoc_insertion_point(module_scope)
