@@ -10,6 +10,7 @@ from time import perf_counter
 import structlog
 
 from services.scheduler.journal import Journal
+from services.scheduler.machine_code import MachineCode
 from services.scheduler.watchers import DecisionWatchers
 from skyshore.domain.errors import Internal, NodeUnavailable, SkyshoreError
 from skyshore.domain.node import Link, NodeReport, Tier
@@ -49,6 +50,7 @@ class SchedulerLoop:
     def __init__(self, core: SchedulerCore, store: StateStore, journal: Journal, now_s: Callable[[], float]) -> None:
         self.watchers = DecisionWatchers()
         self._core, self._store, self._journal, self._now_s = core, store, journal, now_s
+        self._machine_code = MachineCode(core)
         self._waiting: dict[str, asyncio.Future[Placement]] = {}
         """Tasks that wait for the core's answer."""
         self._alive: dict[str, Tier] = {}
@@ -93,6 +95,7 @@ class SchedulerLoop:
             self._handle(PolicyChanged(self._now_s(), name))  # raises the error that names the known ones
         await self._journal.flush()  # it may have been in force a moment ago
         snapshot = await self._store.load_policy(name) or b""
+        await self._machine_code.before_change(name)
         self._restore(name, snapshot)
         log.info("policy changed", policy=name, snapshot_bytes=len(snapshot))
 
@@ -123,6 +126,7 @@ class SchedulerLoop:
                 group.create_task(self._read_outcomes())
                 group.create_task(self._tick())
                 group.create_task(self._flush())
+                group.create_task(self._machine_code.run())
         finally:
             self._handle(Tick(self._now_s(), save=True))
             await self._journal.flush()

@@ -6,6 +6,7 @@ same actions again (`skyshore.scheduling.log`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,8 +38,8 @@ from skyshore.scheduling.events import (
 from skyshore.scheduling.fleet import Fleet, OpenAttempt
 from skyshore.scheduling.tables import KindTable
 
-MANY_ARMS = 32
-"""From so many arms on, machine code is faster than plain Python, calls into it included."""
+MANY_ARMS = 200
+"""From so many arms on, machine code is worth its memory (about 100 MB). It is faster from about 20 on."""
 MOST_IN_SLOT = 10_000
 
 
@@ -71,7 +72,7 @@ class SchedulerCore:
         self._rewards = blank_rewards(self.settings.weights)
         self._demands = rows(DEMAND, 1, arrays=False)
         self._task_room = 0
-        self._compiled = False
+        self._many_arms: float = math.inf
         self._learned = False
         self._saved_at_s = self._expired_at_s = -np.inf
         self._slot: list[TaskArrived] = []
@@ -200,7 +201,7 @@ class SchedulerCore:
     def _table(self, kind: TaskKind) -> KindTable | None:
         fleet = self.fleet
         if fleet.changed:
-            fleet.refresh(self._policy, arrays=self._compiled and fleet.arm_count >= MANY_ARMS)
+            fleet.refresh(self._policy, arrays=fleet.arm_count >= self._many_arms)
             self._demands = rows(DEMAND, 1, arrays=fleet.arrays)
             self._rewards = in_form(self._rewards, arrays=fleet.arrays)
         return fleet.tables.get(kind)
@@ -283,9 +284,12 @@ class SchedulerCore:
         self.fleet.changed = True  # arms get the numbers of this policy
         return saved
 
-    def use_compiled(self) -> None:
-        """Let large fleets run on machine code from the next decision on. Compile it first (`compile_kernels`)."""
-        self._compiled = self.fleet.changed = True
+    def use_compiled(self, many_arms: int = MANY_ARMS) -> None:
+        """Use machine code from the next decision on while there are so many arms.
+
+        It is made at the first call of each kernel; `skyshore.scheduling.compile` makes it ahead.
+        """
+        self._many_arms, self.fleet.changed = many_arms, True
 
     def _create(self, name: str) -> Policy:
         rng = np.random.default_rng([self.settings.seed, self._changes])

@@ -4,7 +4,6 @@ import pytest
 
 from skyshore.policies.kernel_policy import KernelPolicy
 from skyshore.policies.registry import POLICIES
-from skyshore.scheduling import core as module
 from skyshore.scheduling.actions import Dispatch
 from skyshore.scheduling.core import SchedulerCore
 from skyshore.scheduling.log import decode_log, encode_dispatch
@@ -18,12 +17,11 @@ CHOSEN = ("least_loaded", "cs_ucb", "cs_ucb.slotted", "skyshore", "linucb")
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("policy", CHOSEN)
-def test_machine_code_gives_the_recorded_decisions(policy, monkeypatch):
+def test_machine_code_gives_the_recorded_decisions(policy):
     assert policy in POLICIES
-    monkeypatch.setattr(module, "MANY_ARMS", 0)
     settings, events = decode_log((GOLDEN / f"{policy}.events.jsonl").read_text(encoding="utf-8").splitlines())
     core = SchedulerCore(settings)
-    core.use_compiled()
+    core.use_compiled(many_arms=1)
     actions = [action for event in events for action in core.handle(event)]
     found = [encode_dispatch(action) for action in actions if isinstance(action, Dispatch)]
     assert found == (GOLDEN / f"{policy}.decisions.jsonl").read_text(encoding="utf-8").splitlines()

@@ -18,6 +18,7 @@ from skyshore.domain.errors import NodeUnavailable, NoFeasibleArm, NotFound, Que
 from skyshore.domain.node import Link, Tier
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.mux.client import MuxChannel
+from skyshore.scheduling.core import SchedulerCore
 from skyshore.scheduling.log import replay
 from skyshore.v1 import scheduler_service_pb2 as pb
 from skyshore.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
@@ -283,3 +284,22 @@ async def test_plain_unary_callers_see_the_status_of_the_table(valkey_url):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await SchedulerServiceStub(channel).Place(request)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.timeout(600)
+async def test_a_large_fleet_is_decided_on_by_machine_code_and_nothing_waits_for_it(valkey_url, monkeypatch):
+    pytest.importorskip("numba", reason="numba is not installed: pip install 'skyshore[sim]'")
+    monkeypatch.setattr("services.scheduler.machine_code.MANY_ARMS", 2)
+    monkeypatch.setattr(SchedulerCore.use_compiled, "__defaults__", (2,))
+    compiled = asyncio.Event()
+    monkeypatch.setattr(
+        "services.scheduler.machine_code.log.info",
+        lambda event, **_: compiled.set() if "machine code" in event else None,
+    )
+    async with live(valkey_url) as (client, store, _):
+        for name in ("a", "b"):
+            await store.register_node(node(name), status(name, capacity=64), lease_s=3600.0)
+        await until(lambda: placed(client, "before"))
+        async with asyncio.timeout(500.0):
+            await compiled.wait()
+        assert await placed(client, "after")
