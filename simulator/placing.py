@@ -8,8 +8,8 @@ from skyshore.links.delivery import deliver
 from skyshore.links.framing import FRAME_BYTES, REQUEST_BYTES
 from skyshore.nodemodel.clips import strided
 from skyshore.rules.kernel import kernel
-from skyshore.rules.place import list_options
-from skyshore.rules.records import FAILED, LLM, NONE, REJECTED, Record, Records
+from skyshore.rules.place import list_options, offer_task, plan_tasks
+from skyshore.rules.records import FAILED, LLM, NONE, REJECTED, Integers, Record, Records
 from skyshore.rules.reserve import release as release_reservation
 from skyshore.rules.reserve import reserve, start_attempt
 
@@ -97,6 +97,15 @@ def list_gathered(run: Run, view: View, number: int) -> None:
     """The arms that a task of a slot may take, for a policy that plans the slot."""
     note_slot(run, number)
     list_options(run.tasks[number], view.nodes, view.arms, view.order, view.options)
+
+
+@kernel
+def plan_gathered(run: Run, view: View, state: object, waiting: Integers) -> None:
+    """Let a policy whose rule is a kernel plan the tasks of a slot, in this order."""
+    for number in waiting:
+        note_slot(run, number)
+        offer_task(state, run.tasks[number], view.nodes, view.arms, view.order, view.options)
+    plan_tasks(state)
 
 
 @kernel

@@ -64,9 +64,9 @@ class PolicyDriver:
         self.simulation = simulation
         self._numbers = {arm.arm_id: number for number, arm in enumerate(simulation.fleet.arms)}
 
-    def group(self, service_class: str) -> int:
-        """The number of a service class."""
-        return self._groups.setdefault(service_class, len(self._groups))
+    def group(self, arrival: Arrival) -> int:
+        """The number of the group in which the policy learns from a request: its service class, if it says no other."""
+        return self._groups.setdefault(arrival.service_class, len(self._groups))
 
     def taken(self, number: int, arrival: Arrival) -> None:
         """A request will be handed over."""
@@ -125,9 +125,14 @@ class DecidingPolicy(PolicyDriver):
             return self.policy.state
         return AskPolicy(self.simulation.run_records.clock)
 
-    def group(self, service_class: str) -> int:
+    def group(self, arrival: Arrival) -> int:
         """See PolicyDriver."""
-        return self.policy.group(service_class) if isinstance(self.policy, KernelPolicy) else 0
+        if not isinstance(self.policy, KernelPolicy):
+            return 0
+        if not self.policy.groups_by_profile:
+            return self.policy.group(arrival.service_class)
+        request = request_of(arrival, self._pictures)
+        return self.policy.group_of(request.task, request.profile)
 
     def taken(self, number: int, arrival: Arrival) -> None:
         """See PolicyDriver."""
@@ -178,8 +183,21 @@ class DecidingPolicy(PolicyDriver):
 
     def plan(self, waiting: Sequence[int]) -> None:
         """See PolicyDriver."""
-        if not isinstance(self.policy, SlottedPolicy):
-            return
+        if isinstance(self.policy, KernelPolicy):
+            self._plan_in_kernel(waiting)
+        elif isinstance(self.policy, SlottedPolicy):
+            self._plan_in_python(self.policy, waiting)
+
+    def _plan_in_kernel(self, waiting: Sequence[int]) -> None:
+        assert isinstance(self.policy, KernelPolicy)
+        if self.policy.plans_slots:
+            self.policy.make_slot_room(len(waiting))
+            simulation = self.simulation
+            plan = compiled(placing.plan_gathered) if simulation.arrays else placing.plan_gathered
+            numbers = np.array(waiting) if simulation.arrays else waiting
+            plan(simulation.run_records, simulation.view, self.policy.state, numbers)
+
+    def _plan_in_python(self, policy: SlottedPolicy, waiting: Sequence[int]) -> None:
         simulation, contexts, options = self.simulation, [], []
         listed = compiled(placing.list_gathered) if simulation.arrays else placing.list_gathered
         for number in waiting:
@@ -188,7 +206,7 @@ class DecidingPolicy(PolicyDriver):
                 task = fields_of(simulation.run_records.tasks[number])
                 contexts.append(self._context(task))
                 options.append(self._arms_shown(task["kind"]).copy())
-        self.policy.plan(contexts, options)
+        policy.plan(contexts, options)
 
     def show_decision(self, number: int) -> None:
         """See PolicyDriver."""

@@ -182,7 +182,7 @@ class Simulation:
             values = []
             for arrival in some:
                 overhead = next(settings.overheads) if settings.overheads else (settings.gateway_s, settings.hop_s)
-                values.append(record_values(arrival, self.policy.group(arrival.service_class), *overhead))
+                values.append(record_values(arrival, self.policy.group(arrival), *overhead))
                 if taken is not None:
                     taken(number, arrival)
                 self.policy.taken(number, arrival)

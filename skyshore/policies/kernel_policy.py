@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from skyshore.domain.outcome import Outcome, OutcomeStatus
-from skyshore.domain.task import TaskKind
+from skyshore.domain.profile import TaskProfile
+from skyshore.domain.task import Task, TaskKind
 from skyshore.policies.learning.arm_slots import ArmSlots, engine_names
 from skyshore.policies.protocol import (
     REFUSED,
@@ -63,6 +64,10 @@ class KernelPolicy:
 
     state: Any
     """A named tuple: its type says which kernels decide."""
+    groups_by_profile = False
+    """Whether `group_of` needs the profile of a task."""
+    plans_slots = False
+    """Whether `note_task` and `plan_slot` are to be called at the end of a slot."""
 
     def __init__(self) -> None:
         self.arrays = False
@@ -72,6 +77,7 @@ class KernelPolicy:
             kind: ArmSlots(partial(self.prepare_engine, KIND_NUMBERS[kind]), engine_names) for kind in TaskKind
         }
         self._tasks: dict[str, int] = {}
+        self._slot_room = 1
 
     # ------------------------------------------- for a policy to fill in; the state is in lists when they are called
 
@@ -86,6 +92,16 @@ class KernelPolicy:
 
     def prepare_nodes(self, count: int) -> None:
         """Make room for node numbers below `count`."""
+
+    def prepare_slot(self, count: int) -> None:
+        """Make room for `count` tasks in a slot."""
+
+    def group_of(self, task: Task, profile: TaskProfile) -> int:
+        """The number of the group in which a task is learned from: by default that of its service class.
+
+        A policy that looks at the profile sets `groups_by_profile`.
+        """
+        return self.group(task.service_class)
 
     def reason(self, features: tuple[float, ...]) -> str:
         """Why a task was refused, in words, from the features of the decision."""
@@ -106,6 +122,15 @@ class KernelPolicy:
         self.prepare_nodes(nodes)
         self.prepare_tasks(tasks)
         self.use(arrays=arrays)
+
+    def make_slot_room(self, count: int) -> None:
+        """Let the state take `count` tasks in a slot; the room doubles."""
+        if count > self._slot_room:
+            self._slot_room = max(count, 2 * self._slot_room)
+            arrays = self.arrays
+            self.use(arrays=False)
+            self.prepare_slot(self._slot_room)
+            self.use(arrays=arrays)
 
     def number_arms(self, table: ArmTable) -> tuple[list[int], list[int]]:
         """The numbers of a table's arms and of their engines, row by row; they stay while the arms do.
@@ -168,7 +193,7 @@ class KernelPolicy:
     def _demand(self, context: Context) -> Record:
         demand = rows(DEMAND, 1, arrays=False)[0]
         put(demand, demand_values(context))
-        demand.group = self.group(context.task.service_class)
+        demand.group = self.group_of(context.task, context.profile)
         demand.task, demand.serial = self._task(context.task.task_id)
         return demand
 
@@ -184,7 +209,7 @@ class KernelPolicy:
         put(attempt, {name: float(getattr(arm, name)) for name in COPIED})
         attempt.decided_s, attempt.waited_s = context.now_s, context.waited_s
         attempt.remaining_s, attempt.min_quality = context.remaining_s, context.task.min_quality
-        attempt.kind, attempt.group = KIND_NUMBERS[context.task.kind], self.group(context.task.service_class)
+        attempt.kind, attempt.group = KIND_NUMBERS[context.task.kind], self.group_of(context.task, context.profile)
         attempt.slot = self.arm_number(context.task.kind, arm.arm_id)
         attempt.task, attempt.serial = self._task(context.task.task_id)
         attempt.is_cloud, attempt.reward = int(arm.is_cloud), feedback.reward

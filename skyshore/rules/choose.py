@@ -20,6 +20,16 @@ def learn(state: object, attempt: Record, now_s: float) -> None:
     """Learn from an attempt that ended; its outcome and reward are filled in. Without an implementation: nothing."""
 
 
+@generic
+def note_task(state: object, demand: Record, options: Options) -> None:
+    """See a task of a slot that has ended, and the arms that it may take, before any task of the slot is placed."""
+
+
+@generic
+def plan_slot(state: object) -> None:
+    """Plan the tasks noted; `select_arm` is then called for each. Without an implementation: nothing."""
+
+
 @kernel
 def decide(state: object, demand: Record, options: Options) -> None:
     """`select_arm` on a fresh decision."""

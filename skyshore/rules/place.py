@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skyshore.rules.choose import decide
+from skyshore.rules.choose import decide, note_task, plan_slot
 from skyshore.rules.eligible import list_arms
 from skyshore.rules.estimate import estimate_arms
 from skyshore.rules.kernel import generic, kernel
@@ -28,3 +28,17 @@ def place(state: object, demand: Record, nodes: Records, arms: Records, order: I
 def place_task(state: object, demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:  # noqa: PLR0917 (numba takes arguments by position)
     """`place`, to be called from Python."""
     place(state, demand, nodes, arms, order, options)
+
+
+@kernel
+def offer_task(state: object, demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:  # noqa: PLR0917 (numba takes arguments by position)
+    """`list_options` of a task of a slot, then the policy's `note_task`, if there is anything to choose from."""
+    list_options(demand, nodes, arms, order, options)
+    if options.decision[0].count > 0:
+        note_task(state, demand, options)
+
+
+@kernel
+def plan_tasks(state: object) -> None:
+    """`plan_slot`, to be called from Python."""
+    plan_slot(state)

@@ -19,7 +19,7 @@ from skyshore.policies.kernel_policy import KernelPolicy, demand_values
 from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy, SavedPolicy, SlottedPolicy, slot_s
 from skyshore.policies.registry import create_policy
 from skyshore.rules.choose import learn_attempt
-from skyshore.rules.place import list_options, place_task
+from skyshore.rules.place import list_options, offer_task, place_task, plan_tasks
 from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
 from skyshore.rules.reward import RewardWeights, blank_rewards, note_reward
 from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
@@ -139,10 +139,24 @@ class SchedulerCore:
         ]
         self._slot.clear()
         waiting.sort(key=lambda pair: pair[1].remaining_s)
-        if isinstance(self._policy, SlottedPolicy):
+        if isinstance(self._policy, KernelPolicy):
+            self._plan_in_kernel(self._policy, waiting)
+        elif isinstance(self._policy, SlottedPolicy):
             options = [(context, arms) for event, context in waiting if (arms := self._options(event, context))]
             self._policy.plan([context for context, _ in options], [arms for _, arms in options])
         return [self._place(event, context) for event, context in waiting]
+
+    def _plan_in_kernel(self, policy: KernelPolicy, waiting: list[tuple[TaskArrived, Context]]) -> None:
+        if not policy.plans_slots:
+            return
+        policy.make_slot_room(len(waiting))
+        fleet = self.fleet
+        for event, context in waiting:
+            table = self._table(event.task.kind)
+            if table is not None:
+                demand = self._demand(event, context, table)
+                fleet.kernel(offer_task)(policy.state, demand, fleet.nodes, fleet.arms, fleet.order, fleet.options)
+        fleet.kernel(plan_tasks)(policy.state)
 
     def _options(self, event: TaskArrived, context: Context) -> Arms | None:
         table = self._table(event.task.kind)
@@ -212,7 +226,7 @@ class SchedulerCore:
         number, serial = fleet.task_number(context, self.settings.grace_s)
         group = 0
         if isinstance(self._policy, KernelPolicy):
-            group = self._policy.group(context.task.service_class)
+            group = self._policy.group_of(context.task, context.profile)
             if fleet.task_room != self._task_room:
                 self._task_room = fleet.task_room
                 self._policy.make_room(nodes=len(fleet.nodes), tasks=fleet.task_room)

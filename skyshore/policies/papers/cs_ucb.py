@@ -17,17 +17,19 @@ paper's super-arm with reservations. The core does that batching.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from skyshore.domain.task import TaskKind
-from skyshore.policies.kernel_policy import KernelPolicy
-from skyshore.policies.learning.snapshot import join_parts, pack, split_parts, unpack
+from skyshore.policies.kernel_policy import KIND_NUMBERS, KernelPolicy
+from skyshore.policies.learning.class_statistics import fill_statistics, pack_statistics
+from skyshore.policies.learning.snapshot import join_parts, split_parts, unpack
 from skyshore.rules.choose import learn, score_by_load, select_arm, take_best
 from skyshore.rules.confidence import confidence_index
 from skyshore.rules.kernel import implement, kernel
-from skyshore.rules.records import NONE, Options, Record, Records, dtype_of, in_form, rows
+from skyshore.rules.records import NONE, Options, Record, Records, dtype_of, rows
 from skyshore.rules.slack import least_slack
 from skyshore.rules.statistics import Statistics, blank_statistics, forget_arm, learn_reward, mean_reward, with_slots
 
@@ -145,35 +147,21 @@ class CsUcb(KernelPolicy):
 
     def snapshot(self) -> bytes:
         """Counts and sums of every kind."""
-        return join_parts([self._part(number, kind) for number, kind in enumerate(TaskKind)])
+        statistics, groups = self.state.statistics, self.known_groups()
+        return join_parts(
+            [
+                pack_statistics(FORMAT, statistics, number, groups, self.known_arms(kind))
+                for kind, number in KIND_NUMBERS.items()
+            ]
+        )
 
     def restore(self, snapshot: bytes) -> None:
-        """See Policy."""
+        """See SavedPolicy."""
         parts = [unpack(FORMAT, part) for part in split_parts(snapshot, len(TaskKind))]
+        arrays = self.arrays
         self.use(arrays=False)
-        self.state = self.state._replace(statistics=blank_statistics(FIRST_ARMS))
-        for number, (kind, part) in enumerate(zip(TaskKind, parts, strict=True)):
-            for row, service_class in enumerate(part["classes"].tolist()):
-                group = self.group(service_class)
-                for column, arm_id in enumerate(part["arms"].tolist()):
-                    slot = self.arm_number(kind, arm_id)
-                    statistics = self.state.statistics
-                    statistics.counts[number][group][slot] = float(part["count"][row, column])
-                    statistics.sums[number][group][slot] = float(part["sum"][row, column])
-                statistics = self.state.statistics
-                statistics.totals[number][group] = float(np.array(statistics.counts[number][group]).sum())
-
-    def _part(self, number: int, kind: TaskKind) -> bytes:
-        arms, groups = self.known_arms(kind), self.known_groups()
-        statistics = in_form(self.state.statistics, arrays=True)
-        where = np.array(list(arms.values()), dtype=np.intp)
-        classes = list(groups.values())
-        return pack(
-            FORMAT,
-            {
-                "arms": np.array(list(arms), dtype=np.str_),
-                "classes": np.array(list(groups), dtype=np.str_),
-                "count": statistics.counts[number][classes][:, where],
-                "sum": statistics.sums[number][classes][:, where],
-            },
-        )
+        statistics = blank_statistics(len(self.state.statistics.counts[0][0]))
+        self.state = self.state._replace(statistics=statistics)
+        for (kind, number), part in zip(KIND_NUMBERS.items(), parts, strict=True):
+            fill_statistics(statistics, number, part, self.group, partial(self.arm_number, kind))
+        self.use(arrays=arrays)
