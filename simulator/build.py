@@ -63,7 +63,7 @@ def fleet(
     settings: SimulationSettings | None = None,
     arrays: bool = False,
 ) -> Simulation:
-    """A scenario's nodes, links and faults, whoever decides. Raises InvalidScenario like `build`."""
+    """A scenario's nodes, links and faults, under any policy driver. Raises InvalidScenario like `build`."""
     links = _Links(scenario, folder)
     known = calibration_of(scenario, folder)
     plans = []
@@ -128,7 +128,7 @@ class _Links:
     def _buckets(self, word: str, directions: list[Direction]) -> tuple[Bucket, Bucket]:
         if word in self._shared:
             return self._shared[word]
-        up, down = (Bucket(capacity_of(way, self._trace(way.trace))) for way in directions)
+        up, down = (Bucket(capacity_of(each, self._trace(each.trace))) for each in directions)
         if word:
             self._shared[word] = (up, down)
         return up, down
@@ -140,9 +140,9 @@ class _Links:
             self._traces[name] = read_trace(self._folder, name)
         return self._traces[name]
 
-    def _rng(self, node_id: str, way: int) -> np.random.Generator:
+    def _rng(self, node_id: str, direction: int) -> np.random.Generator:
         # By name, so that a node's jitter does not change when another node is added.
-        return np.random.default_rng([self._scenario.seed, way, *node_id.encode()])
+        return np.random.default_rng([self._scenario.seed, direction, *node_id.encode()])
 
 
 def _apply(simulation: Simulation, node_id: str, effect: NodeEffect) -> None:

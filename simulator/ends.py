@@ -1,4 +1,4 @@
-"""From a node back: a task is taken or turned away, served, ended, and its outcome told to the policy."""
+"""At the node and back: a task is accepted or refused, served and ended, and the policy gets its outcome."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from simulator.timeline import (
     DEADLINE,
     ENGINES,
     REACH,
+    REPORTED,
     SERVED,
-    TOLD,
     cancel_event,
     hold,
     plan,
@@ -190,7 +190,7 @@ def attempt_failed(run: Run, plant: Plant, view: View, number: int, status: int)
         end(run, plant, view, number, status)
         return
     write_outcome(run, plant, view, number, status)
-    tell(run, plant, number)
+    report_outcome(run, plant, number)
     task.tried[task.tries] = view.arms[task.arm].node
     task.tries += 1
     place_soon(run, number)
@@ -206,7 +206,7 @@ def end(run: Run, plant: Plant, view: View, number: int, status: int) -> None:
     clock.open_tasks -= 1
     write_outcome(run, plant, view, number, status)
     if task.arm != NONE:
-        tell(run, plant, number)
+        report_outcome(run, plant, number)
     note = run.ended[clock.ended]
     note.finished_s, note.latency_s, note.ttft_s, note.gateway_s = (
         clock.now_s,
@@ -251,15 +251,15 @@ def write_outcome(run: Run, plant: Plant, view: View, number: int, status: int) 
 
 
 @kernel
-def tell(run: Run, plant: Plant, number: int) -> None:
-    """The policy will be told of this attempt's end."""
+def report_outcome(run: Run, plant: Plant, number: int) -> None:
+    """The policy gets the outcome of this attempt after `outcome_s`."""
     hold(run, number)
-    which = TOLD + run.tasks[number].attempt - 1
+    which = REPORTED + run.tasks[number].attempt - 1
     plan(run, task_event(len(plant.engines), number, which), run.clock[0].now_s + run.clock[0].outcome_s)
 
 
 @kernel
-def told(run: Run, view: View, state: object, number: int, attempt_index: int) -> None:
+def receive_outcome(run: Run, view: View, state: object, number: int, attempt_index: int) -> None:
     """The end of an attempt became known to the scheduler."""
     attempt = run.attempts[number * ATTEMPTS + attempt_index]
     if attempt.forgotten:

@@ -18,11 +18,11 @@ from skyshore.rules.reserve import release as release_reservation
 
 @kernel
 def beat(run: Run, plant: Plant, view: View) -> None:
-    """All nodes report, and the links that were measured are told."""
+    """All nodes report their state and what was measured of their links."""
     for node in range(len(plant.states)):
         if plant.states[node].alive:
             report(plant, view, node)
-            tell_link(plant, view, node)
+            report_link(plant, view, node)
 
 
 @kernel
@@ -39,8 +39,8 @@ def report(plant: Plant, view: View, node: int) -> None:
 
 
 @kernel
-def tell_link(plant: Plant, view: View, node: int) -> None:
-    """What the bytes of a link say of it; nothing before any went both ways."""
+def report_link(plant: Plant, view: View, node: int) -> None:
+    """What was measured on the bytes of a link; nothing until bytes went in both directions."""
     state = plant.states[node]
     up, down = plant.links.directions[state.up], plant.links.directions[state.down]
     if up.metered and down.metered and up.mean_delay_s != 0.0 and down.mean_delay_s != 0.0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.ends import end, engine_done, expire, reach, segment_done, tell, told
+from simulator.ends import end, engine_done, expire, reach, receive_outcome, report_outcome, segment_done
 from simulator.fleet import beat, boot
 from simulator.placing import ASK, arrive, gather, note_slot, note_wait, settle
 from simulator.records import Plant, Run, View
@@ -16,9 +16,9 @@ from simulator.timeline import (
     ENGINES,
     PER_TASK,
     REACH,
+    REPORTED,
     SERVED,
     SLOT,
-    TOLD,
     is_low,
     next_event,
     plan,
@@ -51,9 +51,9 @@ def advance(run: Run, plant: Plant, view: View, state: object, requests: Records
     """Go on until the run is over, which is True, or until the driver must act, which is False.
 
     What a Python policy answered (`clock.answered`) is carried out first. The driver must act when a Python policy is
-    asked or told, a call is due, a slot has ended, or something is used up: room for tasks or notes, deviates drawn
-    ahead, or requests. Of requests one is always kept, because the next arrival is planned as the one before it comes.
-    `last`: no others follow.
+    asked or gets an outcome, a call is due, a slot has ended, or something is used up: room for tasks or notes,
+    deviates drawn ahead, or requests. One request is always kept, because the next arrival is planned as the one
+    before it comes. `last`: no others follow.
     """
     clock = run.clock[0]
     if clock.answered != NONE:
@@ -72,7 +72,7 @@ def advance(run: Run, plant: Plant, view: View, state: object, requests: Records
         if plant.links.low[0] or clock.ended >= MOST_NOTES or is_low(run.heap):
             return False
         dispatch_event(run, plant, view, state, requests, next_event(run))
-        if clock.told != NONE or clock.called or clock.slot_over:
+        if clock.reported != NONE or clock.called or clock.slot_over:
             return False
     return bool(clock.stopped and clock.placed == NONE)
 
@@ -112,7 +112,7 @@ def task_happens(run: Run, plant: Plant, view: View, state: object, event: int) 
     elif which == DEADLINE:
         expire(run, plant, view, number)
     else:
-        told(run, view, state, number, which - TOLD)
+        receive_outcome(run, view, state, number, which - REPORTED)
         release(run, number)
 
 
@@ -156,7 +156,7 @@ def carry_out(run: Run, plant: Plant, view: View, number: int) -> None:
         end(run, plant, view, number, task.status)
     elif placed and task.over:  # its deadline came before its slot's end
         run.attempts[task.attempt_number].status = CANCELLED
-        tell(run, plant, number)
+        report_outcome(run, plant, number)
 
 
 @kernel

@@ -36,7 +36,7 @@ class Outcomes:
         return _outcome(end, arrival, arm)
 
     def of_attempt(self, attempt: Mapping[str, Any], arrival: Arrival) -> Outcome:
-        """Of an attempt, as the policy is told of it; `attempt` are the fields of its ATTEMPT."""
+        """Of an attempt, as the policy gets it; `attempt` are the fields of its ATTEMPT."""
         end = {
             **attempt,
             "latency_s": attempt["measured_s"],

@@ -71,7 +71,9 @@ class FleetRecords:
         self.largest_bytes = largest_bytes
         engines = [(number, model, speed) for number, plan in enumerate(plans) for model, speed in plan.engines]
         places = {(number, model): place for place, (number, model, _) in enumerate(engines)}
-        directions = list({id(way): (way, chunk) for plan in plans for way, chunk in _ways(plan.path)}.values())
+        directions = list(
+            {id(each): (each, chunk) for plan in plans for each, chunk in _directions(plan.path)}.values()
+        )
         self.rngs = [direction.line.rng for direction, _ in directions]
         self._directions = directions
         hosts = list(dict.fromkeys(plan.host for plan in plans if plan.host))
@@ -97,8 +99,8 @@ class FleetRecords:
 
     def plant(self, room: int, *, arrays: bool) -> Plant:
         """Nodes, engines and links as they are before the first event, with room for so many tasks."""
-        ways = [direction for direction, _ in self._directions]
-        links = make_links(ways, [chunk for _, chunk in self._directions], self.largest_bytes, arrays=arrays)
+        directions = [direction for direction, _ in self._directions]
+        links = make_links(directions, [chunk for _, chunk in self._directions], self.largest_bytes, arrays=arrays)
         return Plant(
             states=in_form(self.states, arrays=arrays),
             engines=in_form(self.engine_records, arrays=arrays),
@@ -131,7 +133,7 @@ class FleetRecords:
             put(self._arms[first + row], {"slot": slot, "engine": engine})
 
 
-def _ways(path: LinkPath) -> list[tuple[LinkDirection, int | None]]:
+def _directions(path: LinkPath) -> list[tuple[LinkDirection, int | None]]:
     return [(path.up, path.up_chunk_bytes), (path.down, path.down_chunk_bytes)]
 
 

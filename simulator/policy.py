@@ -39,7 +39,7 @@ KINDS = tuple(TaskKind)
 
 
 class PolicyDriver:
-    """What the simulation needs of whoever decides. This one decides nothing: placements are given by task."""
+    """What the simulation needs of a policy. This driver decides nothing: placements are given by task."""
 
     slot_s = 0.0
     shows_decisions = False
@@ -82,7 +82,7 @@ class PolicyDriver:
     def decide(self, number: int) -> None:
         """Write the arm of a task into the decision."""
 
-    def tell(self, number: int) -> None:
+    def update(self, number: int) -> None:
         """The outcome of an attempt is known."""
 
     def plan(self, waiting: Sequence[int]) -> None:
@@ -168,7 +168,7 @@ class DecidingPolicy(PolicyDriver):
         )
         self._decision = decision
 
-    def tell(self, number: int) -> None:
+    def update(self, number: int) -> None:
         """See PolicyDriver."""
         simulation = self.simulation
         attempt = fields_of(simulation.run_records.attempts[number])
@@ -254,7 +254,7 @@ class DecidingPolicy(PolicyDriver):
 LOGGED_ARMS = 32
 """As `CoreSettings.logged_arms`."""
 MOST_ENDED = 20_000
-"""Requests whose outcome may still have to be told are remembered up to this many."""
+"""Ended requests that are kept because an outcome of theirs may still reach the policy."""
 
 
 def _table_of_rows(table: KindTable, rows: Sequence[int]) -> KindTable:

@@ -16,7 +16,7 @@ UNSEEN: Seen = ((), 0.5)
 class SegmentPictures:
     """Runs the profiler's own predictor over the clips' measured complexity.
 
-    Cameras that show the same clip under the same demands are told the same, so each answer is worked out once.
+    Cameras that show the same clip under the same demands get the same answer, so each is computed once.
     """
 
     def __init__(self) -> None:

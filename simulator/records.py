@@ -1,4 +1,4 @@
-"""Records of a simulation: the clock and its events, tasks under way, the nodes as they are, and what is to be told."""
+"""Records of a simulation: clock and events, tasks under way, nodes as they are, and what the driver reads back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ ATTEMPTS = 3
 
 CLOCK = dtype_of(
     "now_s gateway_s hop_s outcome_s heartbeat_s lease_s slot_s grace_s slot_end_s",
-    "turns events attempts open_tasks free arrived more next_request stopped decided ended asked answered placed told "
-    "called "
-    "slot_over stepping",
+    "turns events attempts open_tasks free arrived more next_request stopped decided ended asked answered placed "
+    "reported called slot_over stepping",
 )
 """Settings of the run, its time and its counters. `asked` and `answered`: the tasks whose arm a Python policy must
-choose and has chosen, or NONE. `told`: the attempt whose outcome it must be given, or NONE. `placed`: the task just
+choose and has chosen, or NONE. `reported`: the attempt whose outcome it must be given, or NONE. `placed`: the task just
 placed, where each decision is shown. `called`, `slot_over`: a call of the driver is due, a slot has ended."""
 TASK = dtype_of(
     f"{DEMAND_FIELDS} {ROW_FLOATS} {ACCOUNT_FLOATS} arrived_s asked_s gateway_s hop_s sent_s offered_s "

@@ -12,26 +12,26 @@ from typing import Any
 import numpy as np
 
 from simulator import fleet as fleet_kernels
-from simulator import kernel, placing
+from simulator import kernel, room
 from simulator.garbage import rare_collections
 from simulator.outcomes import Outcomes
 from simulator.plant import FleetRecords, NodePlan
 from simulator.policy import PolicyDriver
-from simulator.records import ATTEMPTS, CLOCK, DECIDED, ENDED, REQUEST, TASK, Run
+from simulator.records import ATTEMPTS, ENDED
 from simulator.requests import record_values
-from simulator.timeline import CALL, ENGINES, MOST_EVENTS, PER_TASK, ArrayHeap, ListHeap, is_low, plan_at_turn
+from simulator.timeline import CALL, plan_at_turn
 from simulator.timeline import release as timeline_release
 from skyshore.domain.outcome import Outcome
 from skyshore.links.delivery import draw_ahead
 from skyshore.rules.kernel import entry
-from skyshore.rules.records import ATTEMPT, NONE, Records, fields_of, get, in_form, integers, put, rows, with_room
+from skyshore.rules.records import NONE, Records, fields_of, get, put
 from skyshore.rules.reward import Rewards
 from skyshore.workload.arrival import Arrival
 
 BATCH = 8192
 """Requests handed over, and ends taken back, at a time."""
-NOTES_OF_ONE_EVENT = 4096
-"""Decisions and ends that one event brings at most: those of a node that crashes."""
+CONSTANTS = ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "lease_s", "attempts", "grace_s")
+"""Settings that the kernel needs."""
 FIRST_ROOM = 256
 """Tasks under way for which there is room at first; it doubles when they are more."""
 
@@ -81,7 +81,10 @@ class Simulation:
         policy.attach(self)
         self.plant = self.fleet.plant(0, arrays=arrays)
         self.view = self.fleet.view(arrays=arrays)
-        self.run_records = self._blank_run()
+        constants = {name: getattr(self.settings, name) for name in CONSTANTS}
+        constants |= {"slot_s": policy.slot_s, "stepping": int(policy.shows_decisions)}
+        engines = len(self.fleet.engine_records)
+        self.run_records = room.blank_run(constants, engines, self.fleet.most_slots, arrays=arrays)
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         self._digest = hashlib.sha256()
         self._lines: dict[tuple[int, float], str] = {}
@@ -187,11 +190,11 @@ class Simulation:
                     taken(number, arrival)
                 self.policy.taken(number, arrival)
                 number += 1
-            yield self._request_records(values), [arrival.request_id for arrival in some]
+            yield room.request_records(values, arrays=self.arrays), [arrival.request_id for arrival in some]
 
     def run_batches(self, batches: Iterator[tuple[Records, list[str]]]) -> Iterator[Records]:
         """Run to the end; yields the ends of tasks (`ENDED`) as they come."""
-        todo, last = self._more(self._request_records([]), batches)
+        todo, last = self._more(room.request_records([], arrays=self.arrays), batches)
         with rare_collections():
             self._kernel(kernel.start)(self.run_records, self.plant, self.view, todo)
             self.policy.fleet_changed()
@@ -220,9 +223,9 @@ class Simulation:
         if clock["placed"] != NONE:
             put(self.clock, {"placed": NONE})
             self.policy.show_decision(clock["placed"])
-        if clock["told"] != NONE:
-            put(self.clock, {"told": NONE})
-            self.policy.tell(clock["told"])
+        if clock["reported"] != NONE:
+            put(self.clock, {"reported": NONE})
+            self.policy.update(clock["reported"])
         if clock["called"]:
             put(self.clock, {"called": 0})
             self._make_calls()
@@ -233,24 +236,7 @@ class Simulation:
             self._grow(len(self.run_records.tasks))
         if self.plant.links.low[0]:
             draw_ahead(self.plant.links, self.fleet.rngs)
-        self._tidy_heap()
-
-    def _tidy_heap(self) -> None:
-        """Take out events that were cancelled; make more room where that does not suffice."""
-        heap = self.run_records.heap
-        if isinstance(heap, ListHeap) or not is_low(heap):
-            return
-        size = int(heap.size[0])
-        times, turns, events = heap.times[:size], heap.turns[:size], heap.events[:size]
-        kept = np.flatnonzero(self.run_records.turns[events] == turns)
-        order = kept[np.lexsort((turns[kept], times[kept]))]  # sorted events are a heap
-        room = max(len(heap.times), 2 * (len(order) + MOST_EVENTS))
-        blank = ArrayHeap(
-            np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.array([len(order)], np.int64)
-        )
-        for fresh, old in zip(blank[:3], (times, turns, events), strict=True):
-            fresh[: len(order)] = old[order]
-        self.run_records = self.run_records._replace(heap=blank)
+        self.run_records = room.with_heap_room(self.run_records)
 
     def _end_slot(self) -> None:
         """Place what the slot gathered, nearest deadline first; each sees the room that the ones before it took."""
@@ -351,68 +337,8 @@ class Simulation:
             self._lines[arm, propensity] = text
         return text
 
-    # --------------------------------------------------------------------------------------------- records
-
-    def _request_records(self, values: list[tuple[float | int, ...]]) -> Records:
-        if self.arrays:
-            return np.array(values, dtype=REQUEST)
-        records = rows(REQUEST, len(values), arrays=False)
-        for record, numbers in zip(records, values, strict=True):
-            put(record, dict(zip(REQUEST.names or (), numbers, strict=True)))
-        return records
-
-    def _blank_run(self) -> Run:
-        arrays, events = self.arrays, ENGINES + len(self.fleet.engine_records)
-        clock = rows(CLOCK, 1, arrays=arrays)
-        settings = self.settings
-        for name in ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "lease_s", "attempts", "grace_s"):
-            put(clock[0], {name: getattr(settings, name)})
-        put(clock[0], {"asked": NONE, "answered": NONE, "told": NONE, "placed": NONE, "slot_s": self.policy.slot_s})
-        put(clock[0], {"stepping": int(self.policy.shows_decisions)})
-        return Run(
-            clock=clock,
-            heap=_blank_heap(arrays=arrays),
-            turns=integers(events, arrays=arrays),
-            tasks=rows(TASK, 0, arrays=arrays),
-            after=integers(0, arrays=arrays),
-            free=integers(0, arrays=arrays),
-            placing=integers(1, arrays=arrays),
-            gathered=integers(placing.MOST_IN_SLOT + 1 if self.policy.slot_s else 1, arrays=arrays),
-            attempts=rows(ATTEMPT, 0, arrays=arrays),
-            leaving=integers(2 * self.fleet.most_slots + 2, arrays=arrays),
-            decided=rows(DECIDED, kernel.MOST_NOTES + NOTES_OF_ONE_EVENT, arrays=arrays),
-            ended=rows(ENDED, kernel.MOST_NOTES + NOTES_OF_ONE_EVENT, arrays=arrays),
-        )
-
     def _grow(self, more: int) -> None:
         """Make room for so many more tasks."""
-        run = self.run_records
-        had, room = len(run.tasks), len(run.tasks) + more
-        clock = run.clock[0]
-        free, count = [int(each) for each in run.free[: get(clock, "free")]], get(clock, "free")
-        free += range(room - 1, had - 1, -1)
-        put(clock, {"free": count + more})
-        self.run_records = run._replace(
-            turns=_extended(run.turns, more * PER_TASK),
-            tasks=with_room(run.tasks, TASK, room),
-            after=_extended(run.after, more),
-            free=in_form([*free, *[0] * (room - len(free))], arrays=self.arrays),
-            placing=_extended(run.placing, more),
-            attempts=with_room(run.attempts, ATTEMPT, room * ATTEMPTS),
-        )
-        self.plant = self.plant._replace(unpaid_after=_extended(self.plant.unpaid_after, more))
-        self.policy.make_room(room)
-
-
-def _blank_heap(*, arrays: bool) -> ArrayHeap | ListHeap:
-    if not arrays:
-        return ListHeap([])
-    room = 4 * MOST_EVENTS
-    return ArrayHeap(np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(1, np.int64))
-
-
-def _extended(values: Any, more: int) -> Any:
-    if isinstance(values, np.ndarray):
-        return np.concatenate([values, np.zeros(more, dtype=values.dtype)])
-    values.extend([0] * more)
-    return values
+        self.run_records = room.with_tasks(self.run_records, more)
+        self.plant = self.plant._replace(unpaid_after=room.extended(self.plant.unpaid_after, more))
+        self.policy.make_room(len(self.run_records.tasks))

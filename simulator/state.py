@@ -33,9 +33,9 @@ def ask(state: AskPolicy, demand: Record, options: Options) -> None:
 
 
 @implement(learn, AskPolicy)
-def tell_policy(state: AskPolicy, attempt: Record, now_s: float) -> None:
+def report_to_policy(state: AskPolicy, attempt: Record, now_s: float) -> None:
     """Leave the outcome to the driver."""
-    state.clock[0].told = attempt.task * ATTEMPTS + attempt.attempt - 1
+    state.clock[0].reported = attempt.task * ATTEMPTS + attempt.attempt - 1
 
 
 @implement(place, GivenPlacements)

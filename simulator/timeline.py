@@ -11,9 +11,9 @@ from skyshore.rules.records import Floats, Integers
 
 # Events of the run, then the end of each engine's run of iterations, then those of each task.
 ARRIVE, BEAT, CLOSE, SLOT, CALL, ENGINES = range(6)
-DEADLINE, REACH, SERVED, BACK, TOLD = range(5)
-"""Of one task, in this order; one TOLD an attempt."""
-PER_TASK = TOLD + ATTEMPTS
+DEADLINE, REACH, SERVED, BACK, REPORTED = range(5)
+"""Of one task, in this order; one REPORTED an attempt."""
+PER_TASK = REPORTED + ATTEMPTS
 MOST_EVENTS = 4096
 """Events that one event plans at most."""
 

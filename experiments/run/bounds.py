@@ -99,7 +99,7 @@ def met_bound(plan: PlannedCell) -> float:
         arrival_s=np.array([request.arrival.t_intended_s for request in requests]),
         deadline_s=deadline_s,
         work_s=work_s,
-        way_s=np.where(possible, alone_s, work_s) - work_s,
+        link_s=np.where(possible, alone_s, work_s) - work_s,
         joules=np.zeros_like(work_s),
         node=np.array([server.number for server in servers]),
         slots=_slots(servers),

@@ -95,7 +95,7 @@ def make_links(
 
 
 def draw_ahead(links: Links, rngs: Sequence[np.random.Generator]) -> None:
-    """Draw anew what was used of the deviates, in each direction's own order; at first, all. One generator each."""
+    """Draw again what was used of the deviates, in each direction's own order; at first, all. One generator each."""
     links.low[0] = 0
     directions = links.directions
     if isinstance(directions, np.ndarray):

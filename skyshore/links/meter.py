@@ -16,7 +16,7 @@ MEMORY_S = 1.0
 LEAST_WAIT_S = 1e-3
 """A piece that waited less than this behind another did not meet the link's limit."""
 SMALL_BYTES = 1500
-"""One packet: what is no larger tells the delay."""
+"""One packet: what is no larger shows the delay."""
 DELAY_WEIGHT = 0.1
 """Of the newest small piece in the mean delay."""
 LEAST_BUSY_S = 1e-3
@@ -42,7 +42,7 @@ def observe(meter: Record, entered_s: float, left_s: float, arrived_s: float, si
         meter.mean_delay_s = mean_delay_s(meter.mean_delay_s, arrived_s - entered_s)
     before_s = meter.last_left_s
     meter.last_left_s = left_s
-    # Only a piece that waited behind another tells the rate: the first after a rest may ride on saved-up tokens.
+    # Only a piece that waited behind another shows the rate: the first after a rest may ride on saved-up tokens.
     if entered_s + LEAST_WAIT_S < before_s < left_s:
         weight = fade(left_s - meter.counted_s)
         meter.kept_bytes = weight * meter.kept_bytes + size_bytes

@@ -18,7 +18,7 @@ BUCKET = dtype_of("tokens at_s seen_bytes")
 what the capacity could have carried by then."""
 METER_FIELDS = "mean_delay_s kept_bytes kept_busy_s last_left_s counted_s"
 METER = dtype_of(METER_FIELDS)
-"""What was measured of one direction: mean delay of small pieces, and bytes and seconds that tell the rate."""
+"""What was measured of one direction: mean delay of small pieces, and bytes and seconds that give the rate."""
 DIRECTION = dtype_of(
     f"delay_s jitter_s loss retransmit_s last_s chunk_bytes {METER_FIELDS}", "bucket metered draw_row drawn"
 )

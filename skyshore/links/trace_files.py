@@ -76,7 +76,7 @@ def parse_rate_table(text: str) -> Trace:
 
 
 def parse_trace(text: str) -> Trace:
-    """Either form, told apart by the first line that holds a number: one whole number is Mahimahi's.
+    """Either form, recognised by the first line that holds a number: one whole number is Mahimahi's.
 
     Raises:
         TraceError: it is neither.

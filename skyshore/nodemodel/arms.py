@@ -19,7 +19,7 @@ INSTANT_PER_S = 1e9
 
 
 def llm_arm(node_id: str, speed: LlmSpeed) -> Arm:
-    """The one arm of a language model. `model` drops the precision, so that a caller may insist on either."""
+    """The one arm of a language model. `model` drops the precision, so that a caller may name either form."""
     return Arm(
         arm_id=f"{node_id}/{speed.model}",
         node_id=node_id,

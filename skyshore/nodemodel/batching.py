@@ -80,7 +80,7 @@ def _plan_together(engine: Record, rows: Records, after: Integers) -> None:
 
 @kernel
 def _plan_turn(engine: Record, rows: Records, after: Integers) -> None:
-    """A chunk of the prompts, or tokens for the rows, whoever's turn it is."""
+    """A chunk of the prompts, or tokens for the rows, by turns."""
     prompts, decoding, shortest, number = 0, 0, 0, engine.working[FIRST]
     for _ in range(engine.working[COUNT]):
         row = rows[number]

@@ -71,7 +71,7 @@ def profile_from_document(document: object) -> NodeProfile:
         raise ProfileError("a node profile is a JSON object with name, source, idle_watts, llm, video")
     if document.get("version", VERSION) != VERSION:
         raise ProfileError(
-            f"version {document['version']!r} is not the version {VERSION} this build reads; make it anew"
+            f"version {document['version']!r} is not the version {VERSION} this build reads; make it again"
         )
     unknown = set(document) - {field.name for field in fields(NodeProfile)} - {"version"}
     if unknown:

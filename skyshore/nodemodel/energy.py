@@ -42,7 +42,7 @@ def modelled_joules(  # noqa: PLR0917 (numba takes arguments by position)
 
 @kernel
 def open_ledger(ledger: Record, now_s: float, joules: float) -> None:
-    """Start afresh with nobody at work; `joules` is the meter's reading."""
+    """Start with no task at work; `joules` is the meter's reading."""
     ledger.seen_s, ledger.seen_joules, ledger.paying = now_s, joules, 0
     ledger.inference_share = ledger.idle_share = ledger.unassigned_joules = 0.0
 

@@ -35,7 +35,7 @@ def set_pace(engine: Record, speed: LlmSpeed) -> None:
 
 @kernel
 def clear(engine: Record) -> None:
-    """Forget all tasks and all work: the engine of a node that starts anew. Its pace stays."""
+    """Forget all tasks and all work: the engine of a node that restarts. Its pace stays."""
     engine.waiting[COUNT] = engine.working[COUNT] = engine.unpaid[COUNT] = 0
     engine.kv_reserved = engine.run_open = engine.run_count = engine.prefilled_last = engine.paying = 0
     engine.cancelled = engine.dropped = 0

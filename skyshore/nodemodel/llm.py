@@ -56,7 +56,7 @@ class Iterations:
 
 
 class LlmBatch:
-    """The batch of one engine. One tells it of offers and asks it to `begin`, then `end`, a run of iterations."""
+    """The batch of one engine. Call `offer` for each request; `begin` and `end` a run of iterations."""
 
     def __init__(self, speed: LlmSpeed) -> None:
         self._speed = speed

@@ -170,8 +170,8 @@ class NodeProfile:
     llm: tuple[LlmSpeed, ...] = ()
     video: tuple[VideoSpeed, ...] = ()
 
-    def hurried(self, scale: float) -> NodeProfile:
-        """The same node when `scale` of its seconds pass in one of ours: faster and hungrier, a task's joules alike."""
+    def time_scaled(self, scale: float) -> NodeProfile:
+        """The same node, `scale` times as fast and with `scale` times the power: a task takes the same joules."""
         if scale == 1.0:
             return self
         return replace(

@@ -22,7 +22,7 @@ Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 
 
-# What is made anew for every decision is a named tuple: frozen too, and made in a third of the time of a dataclass.
+# What is made for every decision is a named tuple: frozen too, and made in a third of the time of a dataclass.
 
 
 class Context(NamedTuple):

@@ -171,7 +171,7 @@ def move(problem: Assignment, task: int, arms: int) -> bool:
 
 @kernel
 def swap(problem: Assignment, one: int, two: int, arms: int) -> bool:
-    """Assign two tasks anew, one before the other, if the sum of their scores grows."""
+    """Assign two tasks again, one before the other, if the sum of their scores grows."""
     was_one, was_two = take_off(problem, one), take_off(problem, two)
     before = score_of(problem, one, was_one) + score_of(problem, two, was_two)
     if assign_pair(problem, one, two, before, arms) or assign_pair(problem, two, one, before, arms):

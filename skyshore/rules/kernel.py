@@ -130,7 +130,7 @@ def _numba() -> Any:
 
     find_tuple_type, tuple_types = typeof_impl.dispatch(tuple), {}
 
-    # numba would look at every field of every record anew at each call: half a millisecond for the state of a policy.
+    # numba would look at every field of every record at each call: half a millisecond for the state of a policy.
     @typeof_impl.register(tuple)
     def _type_of_tuple(value: tuple[Any, ...], context: object) -> Any:
         form = _form(value)
@@ -144,7 +144,7 @@ def _numba() -> Any:
 
 
 def _form(value: Any) -> Any:
-    """What tells the machine types of two tuples apart: classes, and form and type of arrays."""
+    """What makes the machine types of two tuples different: classes, and form and type of arrays."""
     if isinstance(value, tuple):
         return (type(value), *map(_form, value))
     if isinstance(value, np.ndarray):
@@ -168,7 +168,7 @@ def _choice(implementations: dict[type, FunctionType], default: FunctionType) ->
 def _cache_folder() -> Path | None:
     """One folder per version of the kernels' sources: numba looks only at the file of the function that is called.
 
-    None where numba is told its folder by `NUMBA_CACHE_DIR`.
+    None where `NUMBA_CACHE_DIR` gives numba its folder.
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return None

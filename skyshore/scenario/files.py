@@ -76,7 +76,7 @@ def profile_of(table: NodeTable, folder: Path) -> NodeProfile:
     except (OSError, ProfileError, json.JSONDecodeError) as error:
         known = ", ".join([INSTANT, *HARDWARE])
         raise InvalidScenario(f"node '{table.id}': {error}; give a profile file, or one of {known}") from error
-    return profile.slowed(table.slowdown).hurried(table.time_scale)
+    return profile.slowed(table.slowdown).time_scaled(table.time_scale)
 
 
 def read_trace(folder: Path, name: str) -> Trace:

@@ -85,7 +85,7 @@ class Dispatch(NamedTuple):
 
     @property
     def placement(self) -> Placement:
-        """The answer to whoever asked."""
+        """The answer to the caller."""
         return Placement(
             task_id=self.task_id,
             arm=self.arm,
@@ -123,7 +123,7 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Migrate:
-    """The task's node is gone: whoever drives the task should ask for another placement, avoiding that node."""
+    """The task's node is gone: its caller should ask for another placement and avoid that node."""
 
     task_id: str
     node_id: str

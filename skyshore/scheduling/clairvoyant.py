@@ -21,8 +21,8 @@ class History:
     """[T], from arrival."""
     work_s: Floats
     """[T, A]: true seconds of one slot."""
-    way_s: Floats
-    """[T, A]: true seconds on the link, both ways."""
+    link_s: Floats
+    """[T, A]: true seconds on the link, both directions."""
     joules: Floats
     """[T, A]: true joules above idle."""
     node: Integers
@@ -33,7 +33,7 @@ class History:
     @property
     def possible(self) -> Booleans:
         """[T, A]: whether the arm would have kept the deadline on an idle node."""
-        found: Booleans = self.work_s + self.way_s <= self.deadline_s[:, None]
+        found: Booleans = self.work_s + self.link_s <= self.deadline_s[:, None]
         return found
 
 

@@ -1,4 +1,4 @@
-"""What the scheduler is told. `at_s` is the driver's clock, in seconds; events come in its order."""
+"""What the scheduler gets. `at_s` is the driver's clock, in seconds; events come in its order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NodeReported:
 
 @dataclass(frozen=True, slots=True)
 class NodeLost:
-    """A node's lease ran out or it said goodbye."""
+    """A node's lease ran out or it left."""
 
     at_s: float
     node_id: str
@@ -57,7 +57,7 @@ class TaskFinished:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """A task ended in any other way; `outcome.status` says which."""
+    """A task ended in any other way; `outcome.status` names it."""
 
     at_s: float
     outcome: Outcome
@@ -70,12 +70,12 @@ class PolicyChanged:
     at_s: float
     policy: str
     snapshot: bytes = b""
-    """What it learned earlier; empty to start afresh."""
+    """What it learned earlier; empty to start without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed. Expires what was never heard of again and saves what was learned."""
+    """Time passed. Drops attempts whose end was never reported, and saves what was learned."""
 
     at_s: float
     save: bool = False

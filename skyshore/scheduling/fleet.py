@@ -142,7 +142,7 @@ class Fleet:
     # ----------------------------------------------------------------------------------------------- nodes
 
     def report(self, node: Node, status: NodeStatus) -> list[str]:
-        """Take in a heartbeat. Returns the tasks lost because the node was started anew since the last one."""
+        """Take in a heartbeat. Returns the tasks lost because the node was restarted since the last one."""
         member = self._members.get(node.node_id)
         lost: list[str] = []
         if member is not None and member.node.incarnation != node.incarnation:
@@ -226,7 +226,7 @@ class Fleet:
         member.attempts.add(task_id)
 
     def supersede(self, task_id: str) -> OpenAttempt | None:
-        """The task is placed anew: release its slot, but remember the attempt, for its outcome may still come."""
+        """The task is placed again: release its slot, but remember the attempt, for its outcome may still come."""
         attempt = self._release(task_id)
         if attempt is not None:
             self._superseded[task_id, attempt.estimate.arm_id] = attempt

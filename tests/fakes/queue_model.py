@@ -94,8 +94,8 @@ class QueueModel:
 
     def play(self, arrivals: Iterable[QueueArrival]) -> QueueRun:
         for name, true in self._nodes.items():
-            self._tell(NodeReported(0.0, true.node, self._status(name)))
-            self._tell(LinkChanged(0.0, name, true.link))
+            self._handle(NodeReported(0.0, true.node, self._status(name)))
+            self._handle(LinkChanged(0.0, name, true.link))
         for arrival in arrivals:
             self._at(arrival.at_s, arrival)
             self._open[arrival.task.task_id] = arrival
@@ -110,29 +110,29 @@ class QueueModel:
     def _step(self, at_s: float, what: object) -> None:
         self.run.end_s = at_s
         if isinstance(what, QueueArrival):
-            self._tell(TaskArrived(at_s, what.task, what.profile))
+            self._handle(TaskArrived(at_s, what.task, what.profile))
         elif what == "beat":
             self._beat(at_s)
         elif what == "tick":
-            self._tell(Tick(at_s))
+            self._handle(Tick(at_s))
             if self._open:
                 self._at(at_s + self.core.tick_every_s, "tick")
         elif isinstance(what, Outcome):
             self.run.outcomes.append(what)
             end = TaskFinished if what.status is OutcomeStatus.OK else TaskFailed
-            self._tell(end(at_s, what))
+            self._handle(end(at_s, what))
         elif isinstance(what, tuple):
             verb, *details = what
             getattr(self, verb)(at_s, *details)
 
     def _beat(self, at_s: float) -> None:
         for name, true in self._nodes.items():
-            self._tell(NodeReported(at_s, true.node, self._status(name)))
-        self._tell(Tick(at_s))
+            self._handle(NodeReported(at_s, true.node, self._status(name)))
+        self._handle(Tick(at_s))
         if self._open:
             self._at(at_s + 1.0, "beat")
 
-    def _tell(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         self.run.events.append(event)
         for action in self.core.handle(event):
             if isinstance(action, Dispatch):
@@ -140,8 +140,8 @@ class QueueModel:
                 task_id = action.placement.task_id
                 arrival = self._open[task_id]
                 link = self._nodes[action.placement.arm.node_id].link
-                way_s = link.rtt_s / 2 + self._bytes(arrival, action) / link.up_bytes_per_s
-                self._at(event.at_s + way_s, ("_join", arrival, action))
+                link_s = link.rtt_s / 2 + self._bytes(arrival, action) / link.up_bytes_per_s
+                self._at(event.at_s + link_s, ("_join", arrival, action))
             elif isinstance(action, Reject):
                 self.run.rejected.append(action)
                 del self._open[action.task_id]

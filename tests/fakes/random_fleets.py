@@ -97,7 +97,7 @@ requests = st.tuples(
 def path(index: int, link: tuple[Direction, Direction, str], shared: list[Bucket], seed: int) -> LinkPath:
     up, down, word = link
 
-    def way(side: int, direction: Direction) -> LinkDirection:
+    def make_direction(side: int, direction: Direction) -> LinkDirection:
         bucket = Bucket(capacity_of(direction, TRACE if direction.trace else None))
         if word == "shared":
             shared.append(bucket)
@@ -105,10 +105,10 @@ def path(index: int, link: tuple[Direction, Direction, str], shared: list[Bucket
         return LinkDirection(bucket, DelayLine(direction, 0.02, np.random.default_rng([seed, index, side])))
 
     if word == "free":
-        free = way(0, Direction())
+        free = make_direction(0, Direction())
         return LinkPath(free, free)
-    pieces = [None if word == "unmeasured" else chunk_bytes(way, TRACE if way.trace else None) for way in (up, down)]
-    return LinkPath(way(0, up), way(1, down), *pieces, joules_per_byte=1e-6)
+    pieces = [None if word == "unmeasured" else chunk_bytes(each, TRACE if each.trace else None) for each in (up, down)]
+    return LinkPath(make_direction(0, up), make_direction(1, down), *pieces, joules_per_byte=1e-6)
 
 
 Fleet = Sequence[tuple[NodeProfile, tuple[Direction, Direction, str]]]

@@ -29,9 +29,9 @@ LINK = Direction(rate_bytes_per_s=1e6, delay_s=0.01)
 def path(direction: Direction = LINK, seed: int = 0) -> LinkPath:
     up, down = (
         LinkDirection(
-            Bucket(capacity_of(direction, None)), DelayLine(direction, 0.02, np.random.default_rng([seed, way]))
+            Bucket(capacity_of(direction, None)), DelayLine(direction, 0.02, np.random.default_rng([seed, number]))
         )
-        for way in (0, 1)
+        for number in (0, 1)
     )
     return LinkPath(up, down, joules_per_byte=1e-6)
 
