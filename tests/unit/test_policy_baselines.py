@@ -46,7 +46,7 @@ def test_fine_infer_fills_a_batch_before_it_opens_another():
 def test_cloud_baselines_refuse_for_the_moment_without_a_cloud(policy):
     decision = policy.select(context(), arms_of(1))
     assert decision.index == REFUSED
-    assert decision.passing
+    assert decision.transient
 
 
 # --------------------------------------------------------------------------------------- RewardlessGuidance
