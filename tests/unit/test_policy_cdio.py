@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyshore.policies.papers.assignment import NOWHERE, Assignment
+from skyshore.policies.kernel_policy import KIND_NUMBERS
 from skyshore.policies.papers.cdio import COMPUTE_BELOW, Cdio
 from skyshore.policies.protocol import Context
+from skyshore.rules.assignment import assign, blank_assignment
+from skyshore.rules.records import NONE
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback
 from tests.fakes.queue_model import QueueModel, digest_fleet, llm_arrivals
@@ -26,6 +28,10 @@ def video(preference: float, complexity: tuple[float, ...] = (), **task: float) 
 
 def policy(**changes: object) -> Cdio:
     return Cdio(np.random.default_rng(0), **changes)
+
+
+def group(cdio: Cdio, ctx: Context) -> int:
+    return cdio.group_of(ctx.task, ctx.profile)
 
 
 def test_compute_goes_to_the_cloud_first_and_bandwidth_to_the_edge():
@@ -63,11 +69,12 @@ def test_complexity_keeps_the_statistics_apart():
     cdio, world = policy(preference=False), arms_of(2)
     for _ in range(50):
         cdio.update(feedback(video(0.5, busy), world, 0, deadline_s=2.0))
-    assert cdio._key(video(0.5, flat)) != cdio._key(video(0.5, busy))
+    assert group(cdio, video(0.5, flat)) != group(cdio, video(0.5, busy))
     blind = policy(complexity=False)
-    assert blind._key(video(0.5, flat)) == blind._key(video(0.5, busy))
-    count, _, _ = cdio._cost[video(0.5).task.kind].read(cdio._key(video(0.5, flat)), world)
-    assert count.sum() == 0
+    assert group(blind, video(0.5, flat)) == group(blind, video(0.5, busy))
+    totals = cdio.state.cost.totals[KIND_NUMBERS[video(0.5).task.kind]]
+    assert totals[group(cdio, video(0.5, flat))] == 0
+    assert totals[group(cdio, video(0.5, busy))] > 0
 
 
 def test_violations_narrow_what_may_be_planned_for_and_successes_widen_it_again():
@@ -76,11 +83,11 @@ def test_violations_narrow_what_may_be_planned_for_and_successes_widen_it_again(
     assert cdio.select(ctx, world).index == 0
     for _ in range(8):
         cdio.update(feedback(ctx, world, 1, latency_s=9.0, deadline_s=4.8))
-    assert cdio._share[cdio._key(ctx)] == pytest.approx(0.95**8)
+    assert cdio.state.share[group(cdio, ctx)] == pytest.approx(0.95**8)
     assert cdio.select(ctx, world).index == 1
     for _ in range(400):
         cdio.update(feedback(ctx, world, 1, latency_s=2.5, deadline_s=4.8))
-    assert cdio._share[cdio._key(ctx)] == 1.0
+    assert cdio.state.share[group(cdio, ctx)] == 1.0
 
 
 def test_regret_of_the_index_grows_slower_than_time():
@@ -112,14 +119,28 @@ def problem(seed: int, *, unit: bool) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return scores, needs, room, node
 
 
+def solve(scores: np.ndarray, needs: np.ndarray, room: np.ndarray, node: np.ndarray) -> list[int]:
+    tasks, arms = scores.shape
+    given = blank_assignment(tasks, arms, len(room))._replace(
+        scores=scores.tolist(),
+        rates=needs[:, :, 1].tolist(),
+        node=node.tolist(),
+        task_room=room[:, 0].tolist(),
+        rate_room=room[:, 1].tolist(),
+        order=list(range(tasks)),
+    )
+    assign(given, tasks, arms)
+    return given.choice
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=problems)
 def test_an_assignment_keeps_within_the_room(seed):
     scores, needs, room, node = problem(seed, unit=False)
-    choice = Assignment(scores, needs, room, node).solve()
+    choice = solve(scores, needs, room, node)
     used = np.zeros_like(room)
     for task, arm in enumerate(choice):
-        if arm != NOWHERE:
+        if arm != NONE:
             assert scores[task, arm] > -np.inf
             used[node[arm]] += needs[task, arm]
     assert (used <= room + 1e-9).all()
@@ -154,13 +175,14 @@ def test_the_exact_optimum_is_never_beaten_and_nearly_reached():
     for seed in range(60):
         scores, needs, room, node = problem(seed, unit=seed % 2 == 0)
         best = exact(scores, needs, room, node)
-        mine = Assignment(scores, needs, room, node)
-        placed = int((mine.solve() != NOWHERE).sum())
-        value = mine.value + 1e3 * placed
+        choice = solve(scores, needs, room, node)
+        placed = sum(arm != NONE for arm in choice)
+        total = sum(scores[task, arm] for task, arm in enumerate(choice) if arm != NONE)
+        value = total + 1e3 * placed
         assert value <= best + 1e-6
         best_placed = int(best // 1e3)
         if placed == best_placed and best_placed:
-            shares.append(mine.value / (best - 1e3 * best_placed))
+            shares.append(total / (best - 1e3 * best_placed))
     assert len(shares) >= 50  # as many tasks placed as possible, nearly always
     assert np.mean(shares) > 0.98
 
