@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from skyshore.rules.choose import decide, learn, learn_attempt, score_by_load, take_best, take_first_best
 from skyshore.rules.confidence import confidence_index
 from skyshore.rules.records import ATTEMPT, DECISION, DEMAND, ESTIMATE, EXPIRED, KINDS, NONE, OK, Options, put, rows
-from skyshore.rules.reward import STRIDE, WINDOW, blank_rewards, measured_slack, note_reward, quantile
+from skyshore.rules.reward import STRIDE, WINDOW, RewardWeights, blank_rewards, measured_slack, note_reward, quantile
 from skyshore.rules.statistics import blank_statistics, forget_arm, learn_reward, mean_reward, with_slots
 
-WEIGHTS = {"transmission": 1.0, "inference": 2.0, "idle": 0.5, "constraint": 1.5}
+WEIGHTS = RewardWeights(transmission=1.0, inference=2.0, idle=0.5, constraint=1.5)
 
 
 def options_of(*scores: float) -> Options:

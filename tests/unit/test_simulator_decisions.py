@@ -14,6 +14,7 @@ from simulator.simulation import Simulation
 from skyshore.domain.node import Link, NodeStatus
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.placement import DecisionRecord
+from skyshore.rules.records import fields_of
 from skyshore.scheduling.actions import Dispatch, Reject
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
 from skyshore.scheduling.events import (
@@ -84,8 +85,8 @@ class Listener:
         self.events.append(TaskArrived(self.run.now_s, request.task, request.profile, task.attempt, avoid))
 
     def _end(self, run: Any, _view: Any, _state: Any, number: int, index: int) -> None:
-        attempt = run.attempts[number * ATTEMPTS + index]
-        request = self.run.policy._request(attempt.serial - 1)
+        attempt = fields_of(run.attempts[number * ATTEMPTS + index])
+        request = self.run.policy._request(attempt["serial"] - 1)
         outcome = self.run.outcomes.of_attempt(attempt, request.arrival)
         kind = TaskFinished if outcome.status is OutcomeStatus.OK else TaskFailed
         self.events.append(kind(self.run.now_s, outcome))
