@@ -1,14 +1,18 @@
 """CS-UCB: the filter, the index, the statistics and the regret, each against something computed another way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyshore.policies.learning.class_statistics import MOST_CLASSES, ClassStatistics
+from skyshore.domain.task import TaskKind
 from skyshore.policies.papers.cs_ucb import CsUcb
 from skyshore.policies.protocol import REFUSED, Arms, Context
+from skyshore.rules.records import MOST_GROUPS
 from skyshore.rules.slack import deadline_slack, spare_share
+from skyshore.rules.statistics import blank_statistics, learn_reward, mean_reward
 from skyshore.scheduling.core import CoreSettings
 from tests.fakes.arms import arms_of, context, feedback, worlds
 from tests.fakes.queue_model import QueueModel, llm_arrivals
@@ -88,41 +92,37 @@ def test_settings_out_of_range_are_refused(bad):
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_statistics_equal_a_recomputation_from_the_log(discount):
-    rng, statistics = np.random.default_rng(4), ClassStatistics(discount)
-    log = [(f"c{rng.integers(3)}", int(rng.integers(4)), float(rng.normal())) for _ in range(200)]
-    for service_class, arm, reward in log:
-        statistics.learn(service_class, f"n{arm}/m", reward)
-    for service_class in ("c0", "c1", "c2"):
-        count, mean, total = statistics.read(service_class, arms_of(4))
-        mine = [(arm, reward) for name, arm, reward in log if name == service_class]
+    rng, statistics = np.random.default_rng(4), blank_statistics(4)
+    log = [(int(rng.integers(3)), int(rng.integers(4)), float(rng.normal())) for _ in range(200)]
+    for group, arm, reward in log:
+        learn_reward(statistics, 0, group, arm, reward, discount)
+    for group in range(3):
+        mine = [(arm, reward) for name, arm, reward in log if name == group]
         weights = discount ** np.arange(len(mine) - 1, -1, -1)
+        rewards = np.array([reward for _, reward in mine])
         for arm in range(4):
             picked = np.array([entry[0] == arm for entry in mine])
-            rewards = np.array([entry[1] for entry in mine])
-            assert count[arm] == pytest.approx(weights[picked].sum())
-            assert mean[arm] == pytest.approx((weights * rewards)[picked].sum() / weights[picked].sum())
-        assert total == pytest.approx(weights.sum())
+            count, total = statistics.counts[0][group][arm], statistics.sums[0][group][arm]
+            assert count == pytest.approx(weights[picked].sum())
+            assert mean_reward(total, count) == pytest.approx((weights * rewards)[picked].sum() / weights[picked].sum())
+        assert statistics.totals[0][group] == pytest.approx(weights.sum())
 
 
 def test_memory_stays_bounded_however_many_classes_and_arms_come_and_go():
-    statistics = ClassStatistics(1.0)
+    policy = CsUcb(np.random.default_rng(0))
     for generation in range(60):
-        for row in range(50):
-            statistics.learn(f"class-{generation}-{row}", f"gen{generation}-n{row}/m", 1.0)
         table = arms_of(50).table
-        renamed = type(table)(
-            table.kind,
-            tuple(f"gen{generation}-n{row}/m" for row in range(50)),
-            table.node_ids,
-            table.node,
-            table.is_cloud,
-            table.quality,
-            table.slots,
-        )
-        statistics.read("c", arms_of(50, table=renamed))
-    assert len(statistics.slots.known()) < 600
-    assert statistics._count.shape[0] <= MOST_CLASSES + 1
-    assert statistics._count.shape[1] <= 1024
+        renamed = replace(table, arm_ids=tuple(f"gen{generation}-n{row}/m" for row in range(50)))
+        world = arms_of(50, table=renamed)
+        ctx = context(service_class=f"class-{generation}-a")
+        policy.select(ctx, world)
+        for row in range(50):
+            policy.update(feedback(context(service_class=f"class-{generation}-{row}"), world, row, 1.0))
+    assert len(policy.known_arms(TaskKind.LLM)) < 600
+    assert len(policy.known_groups()) < MOST_GROUPS
+    statistics = policy.state.statistics
+    assert len(statistics.counts[0]) == MOST_GROUPS
+    assert len(statistics.counts[0][0]) <= 1024
 
 
 def bandit_regret(policy: CsUcb, means: np.ndarray, draws: np.ndarray) -> np.ndarray:
