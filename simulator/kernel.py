@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulator.ends import end, engine_done, expire, reach, receive_outcome, report_outcome, segment_done
 from simulator.fleet import beat, boot
-from simulator.placing import ASK, arrive, gather, note_slot, note_wait, settle
+from simulator.placing import ASK, arrive, gather, note_slot, note_wait, plan_gathered, settle, time_left_s
 from simulator.records import Plant, Run, View
 from simulator.timeline import (
     ARRIVE,
@@ -28,6 +28,8 @@ from skyshore.rules.kernel import kernel
 from skyshore.rules.place import place
 from skyshore.rules.records import CANCELLED, NONE, OK, Records
 
+SMALL_SLOT = 8
+"""Tasks of a slot that is ended without a return to the driver, which draws ahead for links between two tasks."""
 MOST_NOTES = 8192
 """Decisions and ends of tasks after which the driver takes them back."""
 
@@ -72,6 +74,8 @@ def advance(run: Run, plant: Plant, view: View, state: object, requests: Records
         if plant.links.low[0] or clock.ended >= MOST_NOTES or is_low(run.heap):
             return False
         dispatch_event(run, plant, view, state, requests, next_event(run))
+        if clock.slot_over and run.gathered[0] <= clock.slot_room:
+            end_slot(run, plant, view, state)
         if clock.reported != NONE or clock.called or clock.slot_over:
             return False
     return bool(clock.stopped and clock.placed == NONE)
@@ -157,6 +161,25 @@ def carry_out(run: Run, plant: Plant, view: View, number: int) -> None:
     elif placed and task.over:  # its deadline came before its slot's end
         run.attempts[task.attempt_number].status = CANCELLED
         report_outcome(run, plant, number)
+
+
+@kernel
+def end_slot(run: Run, plant: Plant, view: View, state: object) -> None:
+    """Place what the slot gathered, nearest deadline first; each sees the room that the ones before it took."""
+    line, clock = run.gathered, run.clock[0]
+    count = line[0]
+    for unsorted in range(2, count + 1):  # an insertion sort: slots are small, and equal ones keep their order
+        number, place = line[unsorted], unsorted
+        while place > 1 and time_left_s(run, line[place - 1]) > time_left_s(run, number):
+            line[place] = line[place - 1]
+            place -= 1
+        line[place] = number
+    if clock.plans_slots:
+        plan_gathered(run, view, state, line)
+    clock.slot_over = line[0] = 0
+    for place in range(1, count + 1):
+        decide_gathered(run, plant, view, state, line[place])
+        release(run, line[place])
 
 
 @kernel

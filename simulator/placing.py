@@ -100,12 +100,19 @@ def list_gathered(run: Run, view: View, number: int) -> None:
 
 
 @kernel
-def plan_gathered(run: Run, view: View, state: object, waiting: Integers) -> None:
-    """Let a policy whose rule is a kernel plan the tasks of a slot, in this order."""
-    for number in waiting:
-        note_slot(run, number)
-        offer_task(state, run.tasks[number], view.nodes, view.arms, view.order, view.options)
+def plan_gathered(run: Run, view: View, state: object, line: Integers) -> None:
+    """Let a policy whose rule is a kernel plan the tasks of a slot: `line[0]` of them, in the order that follows."""
+    for place in range(1, line[0] + 1):
+        note_slot(run, line[place])
+        offer_task(state, run.tasks[line[place]], view.nodes, view.arms, view.order, view.options)
     plan_tasks(state)
+
+
+@kernel
+def time_left_s(run: Run, number: int) -> float:
+    """Seconds until the deadline of a task that waits in a slot."""
+    task = run.tasks[number]
+    return float(task.deadline_s - max(run.clock[0].now_s - task.asked_s, 0.0))
 
 
 @kernel

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 import numpy as np
 
-from simulator import placing
+from simulator import kernel, placing
 from simulator.preferences import SegmentPictures
 from simulator.requests import TaskRequest, request_of
 from simulator.state import AskPolicy, GivenPlacements
@@ -43,6 +44,10 @@ class PolicyDriver:
 
     slot_s = 0.0
     shows_decisions = False
+    ends_slots = False
+    """Whether the kernel ends small slots by itself."""
+    plans_slots = False
+    """Whether the kernel lets the policy plan them."""
 
     def __init__(self, placements: Mapping[str, Arm]) -> None:
         """A task that has no arm is refused."""
@@ -61,7 +66,7 @@ class PolicyDriver:
 
     def attach(self, simulation: Simulation) -> None:
         """Learn of the fleet, before its records are made."""
-        self.simulation = simulation
+        self.simulation = proxy(simulation)  # no cycle: a run's records are freed as it is dropped
         self._numbers = {arm.arm_id: number for number, arm in enumerate(simulation.fleet.arms)}
 
     def group(self, arrival: Arrival) -> int:
@@ -108,14 +113,17 @@ class DecidingPolicy(PolicyDriver):
         self._ended: set[int] = set()
         self._tables: dict[TaskKind, KindTable] = {}
         self._in_kernel = isinstance(policy, KernelPolicy)
+        self.ends_slots = self._in_kernel and not self.shows_decisions
+        self.plans_slots = isinstance(policy, KernelPolicy) and policy.plans_slots
 
     def attach(self, simulation: Simulation) -> None:
         """See PolicyDriver."""
-        self.simulation = simulation
+        self.simulation = proxy(simulation)
         if isinstance(self.policy, KernelPolicy):
             for kind, table in simulation.fleet.tables.items():
                 simulation.fleet.number_arms(kind, *self.policy.number_arms(table.shown))
             self.policy.make_room(nodes=len(simulation.fleet.nodes), tasks=0)
+            self.policy.make_slot_room(kernel.SMALL_SLOT)
             self.policy.use(arrays=simulation.arrays)
 
     @property
@@ -194,7 +202,8 @@ class DecidingPolicy(PolicyDriver):
             self.policy.make_slot_room(len(waiting))
             simulation = self.simulation
             plan = compiled(placing.plan_gathered) if simulation.arrays else placing.plan_gathered
-            numbers = np.array(waiting) if simulation.arrays else waiting
+            line = [len(waiting), *waiting]
+            numbers = np.array(line) if simulation.arrays else line
             plan(simulation.run_records, simulation.view, self.policy.state, numbers)
 
     def _plan_in_python(self, policy: SlottedPolicy, waiting: Sequence[int]) -> None:

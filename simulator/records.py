@@ -15,11 +15,12 @@ ATTEMPTS = 3
 CLOCK = dtype_of(
     "now_s gateway_s hop_s outcome_s heartbeat_s lease_s slot_s grace_s slot_end_s",
     "turns events attempts open_tasks free arrived more next_request stopped decided ended asked answered placed "
-    "reported called slot_over stepping",
+    "reported called slot_over slot_room plans_slots stepping",
 )
 """Settings of the run, its time and its counters. `asked` and `answered`: the tasks whose arm a Python policy must
 choose and has chosen, or NONE. `reported`: the attempt whose outcome it must be given, or NONE. `placed`: the task just
-placed, where each decision is shown. `called`, `slot_over`: a call of the driver is due, a slot has ended."""
+placed, where each decision is shown. `called`, `slot_over`: a call of the driver is due, a slot has ended. Slots of
+at most `slot_room` tasks are ended in the kernel; `plans_slots`: the policy plans them first."""
 TASK = dtype_of(
     f"{DEMAND_FIELDS} {ROW_FLOATS} {ACCOUNT_FLOATS} arrived_s asked_s gateway_s hop_s sent_s offered_s "
     "latency_s ttft_s transmission_joules queued_s prefill_s compute_s",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from simulator import fleet as fleet_kernels
-from simulator import kernel, room
+from simulator import kernel, placing, room
 from simulator.garbage import rare_collections
 from simulator.outcomes import Outcomes
 from simulator.plant import FleetRecords, NodePlan
@@ -83,6 +83,7 @@ class Simulation:
         self.view = self.fleet.view(arrays=arrays)
         constants = {name: getattr(self.settings, name) for name in CONSTANTS}
         constants |= {"slot_s": policy.slot_s, "stepping": int(policy.shows_decisions)}
+        constants |= {"slot_room": kernel.SMALL_SLOT * policy.ends_slots, "plans_slots": int(policy.plans_slots)}
         engines = len(self.fleet.engine_records)
         self.run_records = room.blank_run(constants, engines, self.fleet.most_slots, arrays=arrays)
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
@@ -211,6 +212,7 @@ class Simulation:
                     if not last and clock["next_request"] >= len(todo) - 1:
                         todo, last = self._more(todo[clock["next_request"] :], batches)
                         put(self.clock, {"next_request": 0})
+        self._calls.clear()  # they hold this run
 
     # --------------------------------------------------------------------------------------------- inside
 
@@ -240,9 +242,9 @@ class Simulation:
 
     def _end_slot(self) -> None:
         """Place what the slot gathered, nearest deadline first; each sees the room that the ones before it took."""
-        waiting, now_s = self._gathered(), self.now_s
+        waiting, time_left_s = self._gathered(), self._kernel(placing.time_left_s)
         self.run_records.gathered[0] = 0
-        waiting.sort(key=lambda number: self._remaining_s(number, now_s))
+        waiting.sort(key=lambda number: float(time_left_s(self.run_records, number)))
         self.policy.plan(waiting)
         for number in waiting:
             self._kernel(kernel.decide_gathered)(self.run_records, self.plant, self.view, self.policy.state, number)
@@ -265,10 +267,6 @@ class Simulation:
         """Tasks that wait for the end of their slot."""
         line = self.run_records.gathered
         return [int(number) for number in line[1 : int(line[0]) + 1]]
-
-    def _remaining_s(self, number: int, now_s: float) -> float:
-        task = self.run_records.tasks[number]
-        return float(get(task, "deadline_s") - max(now_s - get(task, "asked_s"), 0.0))
 
     def _make_calls(self) -> None:
         while self._calls and self._calls[0][0] <= self.now_s:
