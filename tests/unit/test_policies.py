@@ -37,11 +37,6 @@ def test_every_policy_that_learns_for_long_is_saved():
     assert not {"random", "round_robin", "least_loaded", "busiest"} & set(SAVED)
 
 
-def test_every_policy_that_learns_for_long_is_saved():
-    assert {"a2", "cdio", "cs_ucb", "linucb", "primal_dual", "rewardless_guidance", "skyshore"} <= set(SAVED)
-    assert not {"random", "round_robin", "least_loaded", "busiest"} & set(SAVED)
-
-
 @pytest.mark.parametrize("name", SAVED)
 def test_a_restored_policy_decides_as_the_one_it_was_saved_from(name):
     rng = np.random.default_rng(1)
