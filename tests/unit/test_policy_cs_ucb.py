@@ -92,12 +92,12 @@ def test_settings_out_of_range_are_refused(bad):
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_statistics_equal_a_recomputation_from_the_log(discount):
-    rng, statistics = np.random.default_rng(4), blank_statistics(4)
+    rng, statistics = np.random.default_rng(4), blank_statistics(4, 3)
     log = [(int(rng.integers(3)), int(rng.integers(4)), float(rng.normal())) for _ in range(200)]
     for group, arm, reward in log:
         learn_reward(statistics, 0, group, arm, reward, discount)
     for group in range(3):
-        mine = [(arm, reward) for name, arm, reward in log if name == group]
+        mine = [(arm, reward) for number, arm, reward in log if number == group]
         weights = discount ** np.arange(len(mine) - 1, -1, -1)
         rewards = np.array([reward for _, reward in mine])
         for arm in range(4):
@@ -109,20 +109,18 @@ def test_statistics_equal_a_recomputation_from_the_log(discount):
 
 
 def test_memory_stays_bounded_however_many_classes_and_arms_come_and_go():
-    policy = CsUcb(np.random.default_rng(0))
+    policy, old = CsUcb(np.random.default_rng(0)), arms_of(50).table
     for generation in range(60):
-        table = arms_of(50).table
-        renamed = replace(table, arm_ids=tuple(f"gen{generation}-n{row}/m" for row in range(50)))
-        world = arms_of(50, table=renamed)
-        ctx = context(service_class=f"class-{generation}-a")
-        policy.select(ctx, world)
+        table = replace(old, arm_ids=tuple(f"gen{generation}-n{row}/m" for row in range(50)))
+        world = arms_of(50, table=table)
         for row in range(50):
-            policy.update(feedback(context(service_class=f"class-{generation}-{row}"), world, row, 1.0))
+            ctx = context(task_id="t", service_class=f"class-{generation}-{row}")
+            policy.update(feedback(ctx, world, row, reward=1.0))
+        policy.select(context(task_id="t"), world)
     assert len(policy.known_arms(TaskKind.LLM)) < 600
     assert len(policy.known_groups()) < MOST_GROUPS
-    statistics = policy.state.statistics
-    assert len(statistics.counts[0]) == MOST_GROUPS
-    assert len(statistics.counts[0][0]) <= 1024
+    assert len(policy.state.statistics.counts[0]) == MOST_GROUPS
+    assert len(policy.state.statistics.counts[0][0]) <= 1024
 
 
 def bandit_regret(policy: CsUcb, means: np.ndarray, draws: np.ndarray) -> np.ndarray:
