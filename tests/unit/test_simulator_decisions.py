@@ -51,7 +51,7 @@ class Listener:
         self._listen(patch, fleet_kernels, "measured_link", self._measure)
         self._listen(patch, fleet_kernels, "leave", self._leave)
         self._listen(patch, kernels, "note_wait", self._arrive)
-        self._listen(patch, kernels, "on_outcome", self._end)
+        self._listen(patch, kernels, "told", self._end)
 
     @staticmethod
     def _listen(patch: pytest.MonkeyPatch, module: Any, name: str, note: Callable[..., None]) -> None:
@@ -125,4 +125,4 @@ def test_the_log_of_a_simulation_replays_its_placements():
     replayed = list(replay(lines))
     assert [action.record for action in replayed] == [record for record in simulated if record.chosen]
     assert {record.chosen for record in simulated} == {"a/m", "bb/m"}
-    assert len([encode_dispatch(action) for action in replayed]) > 100, "some were placed again"
+    assert len([encode_dispatch(action) for action in replayed]) > 100, "some were placed anew"
