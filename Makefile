@@ -40,7 +40,7 @@ check: .venv/.dev ## style, types, layers, protos, stubs, sizes, names, words, d
 	  else echo "SKIPPED proto lint: npm is not installed"; fi
 	$(BIN)/python scripts/gen_protos.py --check
 	$(BIN)/python -m scripts.check_sizes --warn
-	$(BIN)/python -m scripts.check_names --warn
+	$(BIN)/python -m scripts.check_names
 	$(BIN)/python -m scripts.check_words --warn | tail -n 1
 	$(BIN)/vulture
 

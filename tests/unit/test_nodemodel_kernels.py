@@ -32,7 +32,7 @@ needs_numba = pytest.mark.skipif(not can_compile(), reason="numba is not install
 TASKS = 40
 
 
-class Node:
+class OneNode:
     """One engine and its ledger in one of the two forms, worked on by a script of random events."""
 
     def __init__(self, speed: LlmSpeed | VideoSpeed, *, arrays: bool) -> None:
@@ -162,14 +162,14 @@ def speed_of(seed: int) -> LlmSpeed | VideoSpeed:
 @pytest.mark.parametrize("seed", range(24))
 def test_engines_and_ledgers_are_the_same_in_both_forms(seed: int) -> None:
     speed = speed_of(seed)
-    plain, machine = (Node(speed, arrays=arrays).history(seed) for arrays in (False, True))
+    plain, machine = (OneNode(speed, arrays=arrays).history(seed) for arrays in (False, True))
     assert len(plain) > 5 * TASKS
     assert plain == machine
 
 
-def a_node_with(*tasks: tuple[int, int]) -> Node:
+def a_node_with(*tasks: tuple[int, int]) -> OneNode:
     """A plain node that has just begun with rows of so many prompt and output tokens."""
-    node = Node(LlmSpeed("m", "test", iteration_s=0.01, slots=8, chunk_tokens=1000, busy_watts=5.0), arrays=False)
+    node = OneNode(LlmSpeed("m", "test", iteration_s=0.01, slots=8, chunk_tokens=1000, busy_watts=5.0), arrays=False)
     for number, (prompt, output) in enumerate(tasks):
         node.arrive(number, prompt, output, 0)
     return node

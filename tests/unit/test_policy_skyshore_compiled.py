@@ -55,7 +55,7 @@ steps = st.lists(
 )
 
 
-class Run:
+class PolicyRun:
     """One policy and the attempts it placed, in one of the two forms."""
 
     def __init__(self, world: Arms, seed: int, *, arrays: bool) -> None:
@@ -119,7 +119,7 @@ def values_of(state: object) -> object:
 @settings(max_examples=60, deadline=None)
 @given(world=worlds(), history=steps, seed=st.integers(0, 9))
 def test_machine_code_and_plain_python_agree(world, history, seed):
-    plain, machine = Run(world, seed, arrays=False), Run(world, seed, arrays=True)
+    plain, machine = PolicyRun(world, seed, arrays=False), PolicyRun(world, seed, arrays=True)
     now_s = 1.0
     for number, step in enumerate(history):
         now_s += step["pause_s"]

@@ -49,6 +49,6 @@ def test_every_pure_package_has_a_coverage_floor() -> None:
     contracts = PROJECT["tool"]["importlinter"]["contracts"]
     (pure,) = [each["source_modules"] for each in contracts if each["name"].startswith("what decides does not do")]
     coverage = PROJECT["tool"]["coverage"]
-    assert {path.replace("/", ".") for path in coverage["run"]["source"]} == set(pure)
+    assert set(pure) <= {path.replace("/", ".") for path in coverage["run"]["source"]}
     assert coverage["run"]["branch"] is True
     assert coverage["report"]["fail_under"] >= 95
