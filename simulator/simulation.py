@@ -205,6 +205,9 @@ class Simulation:
                 clock = fields_of(self.clock)
                 if clock["decided"]:
                     self._note_decisions()
+                if clock["placed"] != NONE:  # before its end, if it was refused
+                    put(self.clock, {"placed": NONE})
+                    self.policy.show_decision(clock["placed"])
                 if clock["ended"]:
                     yield self._taken_back(clock["ended"])
                 if not over:
@@ -222,9 +225,6 @@ class Simulation:
             self.policy.decide(clock["asked"])
             put(self.clock, {"asked": NONE, "answered": clock["asked"]})
             return
-        if clock["placed"] != NONE:
-            put(self.clock, {"placed": NONE})
-            self.policy.show_decision(clock["placed"])
         if clock["reported"] != NONE:
             put(self.clock, {"reported": NONE})
             self.policy.update(clock["reported"])

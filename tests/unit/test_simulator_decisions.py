@@ -28,6 +28,7 @@ from skyshore.scheduling.events import (
     Tick,
 )
 from skyshore.scheduling.log import EventEncoder, encode_dispatch, encode_header, replay
+from skyshore.scheduling.logged_context import decode_context
 from tests.fakes.random_fleets import arrivals_of, faults, fleets, made, plan_faults, requests
 from tests.fakes.simulated import chat, outcomes_of, plan, simulation
 
@@ -126,3 +127,21 @@ def test_the_log_of_a_simulation_replays_its_placements():
     assert [action.record for action in replayed] == [record for record in simulated if record.chosen]
     assert {record.chosen for record in simulated} == {"a/m", "bb/m"}
     assert len([encode_dispatch(action) for action in replayed]) > 100, "some were placed anew"
+
+
+def test_a_decision_is_shown_before_the_end_of_its_task():
+    seen: list[tuple[str, str]] = []
+    run = simulation(
+        plan("a"), policy="cloud_only", on_decision=lambda record: seen.append(("decided", record.task_id))
+    )
+    run.run([chat(0.0, "refused"), chat(1.0, "again")], lambda outcome: seen.append(("ended", outcome.task_id)))
+    names = ("refused", "again")
+    assert seen == [(what, name) for name in names for what in ("decided", "ended")], "the table of decisions needs it"
+
+
+def test_a_decision_shows_the_room_before_its_own_reservation():
+    shown: list[DecisionRecord] = []
+    simulation(plan("a"), policy="power_of_two", on_decision=shown.append).run([chat()], lambda _: None)
+    (record,) = shown
+    _, arms = decode_context(record.context, record.arm_ids, record.task_id, record.service_class, record.decided_at_s)
+    assert arms.load.tolist() == [0.0]
