@@ -15,6 +15,7 @@ from skyshore.rules.records import (
     Options,
     column,
     dtype_of,
+    fields_of,
     floats,
     get,
     in_form,
@@ -32,6 +33,16 @@ def test_fields_are_written_and_read_by_name_in_both_forms(arrays):
     assert (get(record, "own"), get(record, "open"), get(record, "peak")) == (2.5, 1, 0.0)
     assert type(get(record, "open")) is int
     assert type(get(record, "own")) is float
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_a_record_is_read_whole_in_both_forms(arrays):
+    (record,) = rows(NODE, 1, arrays=arrays)
+    put(record, {"own": 2.5, "open": 1})
+    values = fields_of(record)
+    assert tuple(values) == NODE.names
+    assert (values["own"], values["open"], values["peak"]) == (2.5, 1, 0.0)
+    assert {type(value) for value in values.values()} == {int, float}
 
 
 def test_plain_rows_have_no_other_fields():

@@ -52,7 +52,7 @@ class Listener:
         self._listen(patch, fleet_kernels, "measured_link", self._measure)
         self._listen(patch, fleet_kernels, "leave", self._leave)
         self._listen(patch, kernels, "note_wait", self._arrive)
-        self._listen(patch, kernels, "told", self._end)
+        self._listen(patch, kernels, "receive_outcome", self._end)
 
     @staticmethod
     def _listen(patch: pytest.MonkeyPatch, module: Any, name: str, note: Callable[..., None]) -> None:
