@@ -51,7 +51,7 @@ def init_task(task: Record, request: Record, number: int, clock: Record) -> None
     task.arrived_s = task.asked_s = clock.now_s
     task.waited_s = task.first_token_s = 0.0
     task.holds = 1
-    task.over = task.attempt = task.tries = task.up_bytes = task.on_node = task.pays = 0
+    task.over = task.attempt = task.tries = task.up_bytes = task.on_node = task.lost = task.pays = 0
     task.cancelled = task.generated = 0
     task.arm = task.attempt_number = NONE
 
@@ -84,7 +84,7 @@ def gather(run: Run, number: int) -> bool:
         note_decision(run, run.tasks[number].number, NONE, 0.0)
         run.tasks[number].status = REJECTED
         return False
-    if line[0] == 0:
+    if line[0] == 0 and run.turns[SLOT] == 0:  # a heartbeat places what is gathered, and the end stays planned
         plan(run, SLOT, (clock.now_s // clock.slot_s + 1) * clock.slot_s)
     line[0] += 1
     line[line[0]] = number
