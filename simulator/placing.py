@@ -84,7 +84,7 @@ def gather(run: Run, number: int) -> bool:
         note_decision(run, run.tasks[number].number, NONE, 0.0)
         run.tasks[number].status = REJECTED
         return False
-    if line[0] == 0 and run.turns[SLOT] == 0:  # a heartbeat places what is gathered, and the end stays planned
+    if line[0] == 0:
         plan(run, SLOT, (clock.now_s // clock.slot_s + 1) * clock.slot_s)
     line[0] += 1
     line[line[0]] = number
