@@ -48,16 +48,18 @@ def reach(run: Run, plant: Plant, view: View, number: int) -> None:
     arm, node = plant.arms[task.arm], view.arms[task.arm].node
     state, engine = plant.states[node], plant.engines[arm.engine]
     if not state.alive:
-        attempt_failed(run, plant, view, number, FAILED)
+        if attempt_failed(run, plant, view, number, FAILED):
+            place_soon(run, number)
         return
     if task.kind != LLM:
         # Work overlaps the upload, but the last frame is worked on after it has come.
         task.work_s = segment_work_s(engine, strided(task.frames, arm.frame_stride), arm.frame_s)
         task.ready_s = task.sent_s + arm.frame_s
     if not offer(engine, run.tasks, run.after, number):
-        attempt_failed(run, plant, view, number, REJECTED)
+        if attempt_failed(run, plant, view, number, REJECTED):
+            place_soon(run, number)
         return
-    task.on_node, task.offered_s, task.offer_turn, task.first_token_s = 1, now_s, run.clock[0].turns, 0.0
+    task.on_node, task.offered_s, task.offer_turn, task.first_token_s = 1, now_s, run.clock[0].events, 0.0
     if task.kind == LLM:
         if begin_or_shorten(engine, run.tasks, run.after, now_s):
             plan(run, ENGINES + arm.engine, run_end_s(engine))
@@ -180,20 +182,20 @@ def expire(run: Run, plant: Plant, view: View, number: int) -> None:
 
 
 @kernel
-def attempt_failed(run: Run, plant: Plant, view: View, number: int, status: int) -> None:
-    """An attempt came to nothing. Before its first token a task goes to another node, if it may."""
+def attempt_failed(run: Run, plant: Plant, view: View, number: int, status: int) -> bool:
+    """End an attempt that failed. True if the task may try another node: no token was made and attempts are left."""
     task, clock = run.tasks[number], run.clock[0]
     if task.over:
-        return
+        return False
     begun = task.first_token_s > 0.0 and task.first_token_s <= clock.now_s
     if begun or task.attempt >= clock.attempts:
         end(run, plant, view, number, status)
-        return
+        return False
     write_outcome(run, plant, view, number, status)
     report_outcome(run, plant, number)
     task.tried[task.tries] = view.arms[task.arm].node
     task.tries += 1
-    place_soon(run, number)
+    return True
 
 
 @kernel

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simulator.ends import attempt_failed, change_engine_pace, meter_joules, share_host
+from simulator.ends import change_engine_pace, meter_joules, share_host
+from simulator.placing import place_soon
 from simulator.records import Plant, Run, View
 from simulator.timeline import ENGINES, SERVED, cancel_event, release, task_event
 from skyshore.links.meter import measured_bytes_per_s
@@ -12,7 +13,7 @@ from skyshore.nodemodel.records import COUNT, FIRST
 from skyshore.nodemodel.records import LLM as LLM_ENGINE
 from skyshore.rules.heartbeat import join, leave, measured_link, note_status
 from skyshore.rules.kernel import kernel
-from skyshore.rules.records import FAILED, KINDS, LLM, NONE, Record
+from skyshore.rules.records import KINDS, LLM, NONE, Record
 from skyshore.rules.reserve import release as release_reservation
 
 
@@ -100,7 +101,7 @@ def lose(run: Run, view: View, node: int) -> None:
 
 @kernel
 def crash(run: Run, plant: Plant, view: View, node: int) -> None:
-    """A node dies at once. Its tasks fail or, before their first token, go elsewhere."""
+    """A node dies at once. Its tasks fail or, before their first token, go elsewhere, one after another."""
     state = plant.states[node]
     state.spent_joules += meter_joules(run, plant, node)
     state.alive = 0
@@ -116,7 +117,8 @@ def crash(run: Run, plant: Plant, view: View, node: int) -> None:
             return
         run.tasks[first].on_node = 0
         cancel_event(run, task_event(len(plant.engines), first, SERVED))
-        attempt_failed(run, plant, view, first, FAILED)
+        run.tasks[first].lost = 1
+        place_soon(run, first)
 
 
 @kernel

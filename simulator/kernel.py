@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from simulator.ends import end, engine_done, expire, reach, receive_outcome, report_outcome, segment_done
+from simulator.ends import (
+    attempt_failed,
+    end,
+    engine_done,
+    expire,
+    reach,
+    receive_outcome,
+    report_outcome,
+    segment_done,
+)
 from simulator.fleet import beat, boot
 from simulator.placing import ASK, arrive, gather, note_slot, note_wait, plan_gathered, settle, time_left_s
 from simulator.records import Plant, Run, View
@@ -26,7 +35,7 @@ from simulator.timeline import (
 )
 from skyshore.rules.kernel import kernel
 from skyshore.rules.place import place
-from skyshore.rules.records import CANCELLED, NONE, OK, Records
+from skyshore.rules.records import CANCELLED, FAILED, NONE, OK, Records
 
 SMALL_SLOT = 8
 """Tasks of a slot that is ended without a return to the driver, which draws ahead for links between two tasks."""
@@ -129,6 +138,10 @@ def place_first(run: Run, plant: Plant, view: View, state: object) -> None:
     for index in range(1, line[0] + 1):
         line[index] = line[index + 1]
     task = run.tasks[number]
+    if task.lost:
+        task.lost = 0
+        if not attempt_failed(run, plant, view, number, FAILED):
+            return
     task.attempt += 1
     note_wait(run, view, task)
     if clock.slot_s > 0 and task.attempt == 1:

@@ -51,7 +51,7 @@ def init_task(task: Record, request: Record, number: int, clock: Record) -> None
     task.arrived_s = task.asked_s = clock.now_s
     task.waited_s = task.first_token_s = 0.0
     task.holds = 1
-    task.over = task.attempt = task.tries = task.up_bytes = task.on_node = task.pays = 0
+    task.over = task.attempt = task.tries = task.up_bytes = task.on_node = task.lost = task.pays = 0
     task.cancelled = task.generated = 0
     task.arm = task.attempt_number = NONE
 

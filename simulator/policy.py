@@ -186,8 +186,6 @@ class DecidingPolicy(PolicyDriver):
         context = Context(attempt["decided_s"], request.task, request.profile, attempt["waited_s"])
         estimate = _estimate(attempt, simulation.fleet.arms[attempt["arm"]])
         self.policy.update(Feedback(simulation.now_s, context, estimate, outcome, attempt["reward"]))
-        if arrival_number in self._ended:
-            self._drop(arrival_number)
 
     def plan(self, waiting: Sequence[int]) -> None:
         """See PolicyDriver."""

@@ -25,11 +25,12 @@ TASK = dtype_of(
     f"{DEMAND_FIELDS} {ROW_FLOATS} {ACCOUNT_FLOATS} arrived_s asked_s gateway_s hop_s sent_s offered_s "
     "latency_s ttft_s transmission_joules queued_s prefill_s compute_s",
     f"{DEMAND_INTEGERS} {ROW_INTEGERS} {ACCOUNT_INTEGERS} number over holds arm attempt_number up_bytes down_bytes "
-    "on_node life offer_turn status answered_bytes",
+    "on_node lost life offer_turn status answered_bytes",
     ("tried", "i8", (ATTEMPTS,)),
 )
 """A request on its way from arrival to outcome. `number`: its place among all arrivals. `holds`: reasons to remember
-it. `life`: that of the node on which it is; `offer_turn` orders the tasks of a node."""
+it. `life`: that of the node on which it is; `offer_turn` orders the tasks of a node.
+`lost`: its node crashed, and its attempt has not been ended yet."""
 REQUEST = dtype_of(
     "at_s deadline_s min_quality input_bytes gateway_s hop_s",
     "kind group prompt_tokens output_tokens frames down_bytes",

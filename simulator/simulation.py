@@ -230,7 +230,7 @@ class Simulation:
             self.policy.update(clock["reported"])
         if clock["called"]:
             put(self.clock, {"called": 0})
-            self._make_calls()
+            self._make_call()
         if clock["slot_over"]:
             put(self.clock, {"slot_over": 0})
             self._end_slot()
@@ -268,9 +268,9 @@ class Simulation:
         line = self.run_records.gathered
         return [int(number) for number in line[1 : int(line[0]) + 1]]
 
-    def _make_calls(self) -> None:
-        while self._calls and self._calls[0][0] <= self.now_s:
-            heappop(self._calls)[2]()
+    def _make_call(self) -> None:
+        """Make the first call. One at a time: other events of this time may come before the next."""
+        heappop(self._calls)[2]()
         self._plan_call()
 
     def _plan_call(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from simulator.build import build
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.domain.task import TaskKind
+from skyshore.policies.baselines.bad import Slowest
 from skyshore.scenario import InvalidScenario, read_scenario
 from skyshore.workload.arrival import Arrival
 from tests.fakes.simulated import outcomes_of
@@ -52,6 +53,48 @@ def test_a_node_joins_when_it_boots():
     assert {outcome.status for outcome in outcomes} == {OutcomeStatus.OK}
     first_s = min(outcome.finished_at_s for outcome in outcomes if outcome.node_id == "b")
     assert 20 < first_s < 23, "soon after it boots, and never before"
+
+
+def test_faults_at_one_time_happen_in_the_order_of_the_file():
+    lost, start = fault("crash", "a", 5.01), fault("boot", "b", 5.01)
+    (outcome,) = played(fault("crash", "b", 0) + lost + start, chats(5))
+    assert outcome.status is OutcomeStatus.FAILED, "its retry is decided before the other node starts"
+    (outcome,) = played(fault("crash", "b", 0) + start + lost, chats(5))
+    assert (outcome.status, outcome.node_id) == (OutcomeStatus.OK, "b")
+
+
+def test_a_crash_loses_tasks_in_the_order_in_which_they_came():
+    # The first four have left, last one latest, when the others come; of those, three wait for the first.
+    faults = fault("crash", "b", 0) + fault("crash", "a", 5.05)
+    outcomes = played(faults, clips(1.0, 1.01, 1.02, 1.03, 5.0, 5.01, 5.0101, 5.0102))
+    assert [outcome.task_id for outcome in outcomes[4:]] == ["v5", "v5.01", "v5.0101", "v5.0102"]
+
+
+def test_a_crash_ends_or_retries_its_tasks_one_by_one():
+    faults = fault("crash", "b", 0) + fault("crash", "a", 5.3)
+    scenario = read_scenario(SCENARIO.replace('"nanodet"', '"yi-6b"') + faults)
+    prefilling = Arrival(5.0, "prefilling", TaskKind.LLM, prompt_tokens=8000, output_tokens=10)
+    begun = Arrival(5.05, "begun", TaskKind.LLM, prompt_tokens=10, output_tokens=1000)
+    simulation = build(scenario.model_copy(update={"policy": "round_robin"}), Path())
+    outcomes = outcomes_of(simulation, [prefilling, begun])
+    assert [(outcome.task_id, outcome.arm_id) for outcome in outcomes] == [("prefilling", ""), ("begun", "a/yi-6b")]
+
+
+def test_a_policy_in_python_hears_of_each_attempt_of_a_task_that_ended():
+    late = Arrival(5.0, "late", TaskKind.LLM, prompt_tokens=50, output_tokens=100, deadline_s=0.02)
+    told = []
+
+    class Listening(Slowest):
+        def __init__(self):
+            """No generator."""
+
+        def update(self, feedback):
+            told.append(feedback.outcome.status)
+
+    scenario = read_scenario(SCENARIO + fault("crash", "a", 5.01))
+    simulation = build(scenario, Path(), policy=Listening())
+    outcomes_of(simulation, [late])
+    assert told == [OutcomeStatus.FAILED, OutcomeStatus.DEADLINE_EXCEEDED]
 
 
 def test_a_lost_node_gets_nothing_until_it_is_back():
