@@ -166,7 +166,10 @@ def _choice(implementations: dict[type, FunctionType], default: FunctionType) ->
 
 @cache
 def _cache_folder() -> Path | None:
-    """One folder per version of the kernels' sources: numba looks only at the file of the function that is called.
+    """One folder per version and place of the kernels' sources.
+
+    Version: numba looks only at the file of the function that is called. Place: numba keeps code by the path of the
+    source, so another checkout of the same version has to compile again, and must not find the notes of `keep`.
 
     None where `NUMBA_CACHE_DIR` gives numba its folder.
     """
@@ -174,6 +177,6 @@ def _cache_folder() -> Path | None:
         return None
     digest = hashlib.sha256(metadata.version("numba").encode())
     for path in sorted({function.__code__.co_filename for function in _kernels}):
-        digest.update(Path(path).read_bytes())
+        digest.update(path.encode() + Path(path).read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "skyshore" / f"kernels-{digest.hexdigest()[:16]}"
