@@ -127,7 +127,7 @@ def put_on(problem: Assignment, task: int, arm: int) -> None:
 
 @kernel
 def take_off(problem: Assignment, task: int) -> int:
-    """Take its arm from a task, if it has one, and give the room back. Returns the arm or NONE."""
+    """Take the arm away from a task, if it has one, and release its capacity. Returns the arm or NONE."""
     arm = problem.choice[task]
     if arm != NONE:
         node = problem.node[arm]

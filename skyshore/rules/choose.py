@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skyshore.rules.kernel import generic, kernel
-from skyshore.rules.records import NONE, Options, Record
+from skyshore.rules.records import NONE, Floats, Options, Record
 
 
 @generic
@@ -68,11 +68,17 @@ def take_best(rng: object, options: Options) -> None:
 
 
 @kernel
+def load_share(load: Floats, capacity: Floats) -> Floats:
+    """Share of a node's capacity that is taken, from 0 to 1: numbers, or arrays of one shape."""
+    return load / capacity
+
+
+@kernel
 def score_by_load(options: Options) -> None:
-    """Scores: minus the share of the node's capacity that is taken."""
+    """Score is minus the load share."""
     for index in range(options.decision[0].count):
         estimate = options.estimates[index]
-        options.scores[index] = -estimate.load / estimate.capacity
+        options.scores[index] = -load_share(estimate.load, estimate.capacity)
 
 
 @kernel

@@ -18,13 +18,13 @@ def history_of(fleet: list[TrueNode], arrivals: list) -> History:
     prefill, decode = (np.array([getattr(a, f"{part}_tokens_per_s") for a in arms]) for part in ("prefill", "decode"))
     work_s = (prompt / prefill + answer / decode) * slowness
     links = [true.link for true in fleet]
-    way_s = size / np.array([link.up_bytes_per_s for link in links]) + np.array([link.rtt_s for link in links])
+    link_s = size / np.array([link.up_bytes_per_s for link in links]) + np.array([link.rtt_s for link in links])
     watts = np.array([arm.busy_watts for arm in arms])
     return History(
         arrival_s=np.array([a.at_s for a in arrivals]),
         deadline_s=np.array([a.task.deadline_s for a in arrivals]),
         work_s=work_s,
-        way_s=way_s,
+        link_s=link_s,
         joules=work_s * watts,
         node=np.arange(len(arms)),
         slots=np.array([float(arm.slots) for arm in arms]),
@@ -60,7 +60,7 @@ def test_one_node_that_can_serve_half_is_bounded_by_half():
         arrival_s=np.zeros(10),
         deadline_s=np.full(10, 5.0),
         work_s=np.ones((10, 1)),
-        way_s=np.zeros((10, 1)),
+        link_s=np.zeros((10, 1)),
         joules=np.ones((10, 1)),
         node=np.array([0]),
         slots=np.array([1.0]),
