@@ -39,9 +39,9 @@ check: .venv/.dev ## style, types, layers, protos, stubs, sizes, names, words, d
 	@if command -v npm >/dev/null; then npm exec --yes @bufbuild/buf@1.75.0 -- lint; \
 	  else echo "SKIPPED proto lint: npm is not installed"; fi
 	$(BIN)/python scripts/gen_protos.py --check
-	$(BIN)/python -m scripts.check_sizes --warn
+	$(BIN)/python -m scripts.check_sizes
 	$(BIN)/python -m scripts.check_names
-	$(BIN)/python -m scripts.check_words --warn | tail -n 1
+	$(BIN)/python -m scripts.check_words
 	$(BIN)/vulture
 
 fmt: .venv/.dev ## regenerate skyshore/v1 from protos/, format, fix what can be fixed

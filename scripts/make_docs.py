@@ -1,7 +1,7 @@
 """Regenerate what pages hold of machines' words, and fail on a link between pages that leads nowhere.
 
 docs/openapi.json comes from the gateway itself, the arms in docs/video.md from a profile, the tables of docs/llm.md
-from benches and a profile.
+from benches and a profile, the line numbers of the rule map from the code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from gateway.app import create_app
 from gateway.deps import Deps
 from gateway.settings import GatewaySettings
-from scripts import llm_table, video_table
+from scripts import llm_table, rule_map, video_table
 from skyshore.adapters.profiler_client import MuxProfilerClient
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.scheduler_client import MuxSchedulerClient
@@ -50,11 +50,12 @@ def dead_links() -> list[str]:
 
 
 def main() -> None:
-    """Write the API description and the table of arms, then check the pages."""
+    """Write the API description and the generated tables, then check the pages."""
     document = asyncio.run(openapi_document())
     (ROOT / "docs" / "openapi.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     video_table.update()
     llm_table.update()
+    rule_map.update()
     if dead := dead_links():
         sys.exit("\n".join(["links that lead nowhere:", *dead]))
 

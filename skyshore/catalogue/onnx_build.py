@@ -11,6 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from skyshore.catalogue.errors import UnsupportedGraph
+
 OPSET = 17
 IR_VERSION = 10
 
@@ -46,7 +48,11 @@ class OnnxBuilder:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[tuple[str, str, Sequence[int | str]]],
     ) -> onnx.ModelProto:
-        """Close the graph. Each output is (its name, the tensor it shows, its shape)."""
+        """Close the graph. Each output is (its name, the tensor it shows, its shape).
+
+        Raises:
+            UnsupportedGraph: shapes or types of the graph contradict each other.
+        """
         for public, tensor, _ in outputs:
             self.nodes.append(helper.make_node("Identity", [tensor], [public], name=public))
         kept = self._reachable({public for public, _, _ in outputs})
@@ -61,7 +67,13 @@ class OnnxBuilder:
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="skyshore"
         )
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise UnsupportedGraph(
+                f"{name}: the parts of the converted graph do not fit together. A graph with fixed sizes accepts only "
+                f"the input size that it was made for. ONNX reports: {str(error)[:200]}"
+            ) from error
         return model
 
     def _reachable(self, wanted: set[str]) -> list[onnx.NodeProto]:

@@ -109,8 +109,8 @@ def busy_s(engine: Record, rows: Records, after: Integers, now_s: float) -> floa
     number = engine.working[FIRST]
     for _ in range(engine.working[COUNT]):
         row = rows[number]
-        under_way_s = now_s - row.started_s
-        worked_s += under_way_s if under_way_s < row.work_s else row.work_s
+        running_s = now_s - row.started_s
+        worked_s += running_s if running_s < row.work_s else row.work_s
         number = after[number]
     return float(worked_s / engine.slots)
 

@@ -56,7 +56,7 @@ STATUS_NUMBERS = {status: number for number, status in enumerate(STATUSES)}
 FEATURES = ("f0", "f1", "f2", "f3")
 NOT_COPIED = {"arm_id", "node_id", "is_cloud"}
 COPIED = (*(name for name in ArmEstimate._fields if name not in NOT_COPIED), "latency_s")
-"""Numbers that `ArmEstimate` and the records name alike."""
+"""Numbers with the same name in `ArmEstimate` and in the records."""
 
 
 class KernelPolicy:
@@ -82,10 +82,10 @@ class KernelPolicy:
     # ------------------------------------------- for a policy to fill in; the state is in lists when they are called
 
     def prepare_arm(self, kind: int, slot: int) -> None:
-        """Make room for an arm never met and blank it."""
+        """Make room for a new arm and blank it."""
 
     def prepare_engine(self, kind: int, slot: int) -> None:
-        """Make room for an engine never met and blank it."""
+        """Make room for a new engine and blank it."""
 
     def prepare_tasks(self, count: int) -> None:
         """Make room for task numbers below `count`."""
@@ -141,7 +141,7 @@ class KernelPolicy:
         return self._arms[table.kind].of_table(table), self._engines[table.kind].of_table(table)
 
     def arm_number(self, kind: TaskKind, arm_id: str) -> int:
-        """The number of one arm, met before or not."""
+        """The number of one arm; a new arm gets one."""
         return self._arms[kind].of_arm(arm_id)
 
     def known_arms(self, kind: TaskKind) -> dict[str, int]:
@@ -153,7 +153,7 @@ class KernelPolicy:
         return dict(self._groups)
 
     def group(self, service_class: str) -> int:
-        """The number of a service class; the last number stands for all beyond the bound."""
+        """The number of a service class; all classes beyond the bound share the last number."""
         group = self._groups.get(service_class)
         if group is None:
             group = min(len(self._groups), MOST_GROUPS - 1)
@@ -162,7 +162,7 @@ class KernelPolicy:
         return group
 
     def decision(self, options: Options, count: int) -> Decision:
-        """What the kernel wrote, as other policies would answer."""
+        """The kernel's decision as a `Decision`."""
         written = options.decision[0]
         scores = np.array(options.scores[:count]) if get(written, "scores") else None
         features = tuple(get(written, name) for name in FEATURES[: get(written, "features")])

@@ -1,4 +1,4 @@
-"""The seam every policy fills: what it is shown (`Context`, `Arms`), what it answers, what it learns from.
+"""The interface of every policy: its input (`Context`, `Arms`), its `Decision`, and the `Feedback` it learns from.
 
 A policy is pure: it reads no clock and draws only from the generator it was built with. The live scheduler and the
 simulator call the same object.
@@ -22,7 +22,7 @@ Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 
 
-# What is made for every decision is a named tuple: frozen too, and made in a third of the time of a dataclass.
+# Objects made for every decision are named tuples: they are frozen too, and creation takes a third of the time.
 
 
 class Context(NamedTuple):
@@ -44,7 +44,7 @@ class Context(NamedTuple):
 class ArmTable:
     """All arms of one kind in the live fleet: the columns that stay as they are until the fleet changes.
 
-    The same object is handed out until then, so what a policy derives from it may be kept while `is` holds.
+    Until then policies get the same object, so they may cache what they compute from it, and compare with `is`.
     """
 
     kind: TaskKind
@@ -58,15 +58,16 @@ class ArmTable:
     slots: Floats
     engines: tuple[str, ...] = ()
     """Name of the engine that serves each arm: arms of one model on one node share it, and with it a queue. Empty where
-    each arm is taken to have its own."""
+    each arm has its own."""
 
 
 @dataclass(slots=True, eq=False)
 class Arms:
     """The arms that may take a task now, one row each; every array has `len(arms)` entries.
 
-    Left out beforehand: wrong kind or model, too short a context, too low a quality, draining, full, or to be avoided.
-    Estimates are those of one task alone plus the queue before it; policies that learn correct them.
+    Not included: arms of another kind or model, with too short a context or too low a quality, and arms on nodes that
+    are draining, full or to be avoided. Estimates are for one task alone, plus the queue before it. Learning policies
+    correct them.
     """
 
     table: ArmTable
@@ -101,7 +102,7 @@ class Arms:
         return len(self.rows)
 
     def copy(self) -> Arms:
-        """The same rows, to be kept beyond this decision: arrays may be views of records that change."""
+        """A copy to keep after this decision; the arrays themselves may be views of records that change."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         table = columns.pop("table")
         return Arms(table=table, **{name: values.copy() for name, values in columns.items()})
@@ -133,7 +134,7 @@ class Arms:
 
 
 class ArmEstimate(NamedTuple):
-    """One row of `Arms`: what was believed of the chosen arm when it was chosen."""
+    """One row of `Arms`: the estimate of the chosen arm at the time of the decision."""
 
     arm_id: str
     node_id: str
@@ -159,7 +160,7 @@ class ArmEstimate(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Decision:
-    """The answer: a row of `Arms`, or a refusal. Not frozen, because that would double what it costs to make."""
+    """The answer: a row of `Arms`, or a refusal. Not frozen, because creation would take twice as long."""
 
     index: int
     """Row chosen; `REFUSED` for none."""
@@ -168,7 +169,7 @@ class Decision:
     scores: Floats | list[float] | None = None
     """Score of each row, larger is better; None if the policy scores nothing."""
     features: tuple[float, ...] = ()
-    """What the policy looked at, for the decision log."""
+    """Figures behind the decision, for the decision log."""
     reason: str = ""
     """Why it refused."""
     transient: bool = False
@@ -179,7 +180,7 @@ REFUSED = -1
 
 
 class Feedback(NamedTuple):
-    """What came of a decision. It may arrive late and out of order; every figure in `outcome` is measured."""
+    """The outcome of a decision. It may arrive late and out of order; all figures in `outcome` are measured."""
 
     now_s: float
     context: Context
@@ -190,7 +191,7 @@ class Feedback(NamedTuple):
 
 
 class Policy(Protocol):
-    """Chooses arms and learns from what comes of it."""
+    """Chooses arms and learns from the outcomes."""
 
     def select(self, context: Context, arms: Arms) -> Decision:
         """Choose among at least one arm."""
@@ -203,14 +204,14 @@ class Policy(Protocol):
 
 @runtime_checkable
 class SavedPolicy(Protocol):
-    """A policy whose knowledge outlives its process."""
+    """A policy whose learned state can be saved and restored."""
 
     def snapshot(self) -> bytes:
-        """All that was learned, for `restore`; empty when nothing is."""
+        """Everything learned, for `restore`; empty if nothing was learned."""
         ...
 
     def restore(self, snapshot: bytes) -> None:
-        """Go on from a snapshot of the same policy. Raises ValueError for one it cannot read."""
+        """Continue from a snapshot of the same policy. Raises ValueError for an unreadable one."""
         ...
 
 

@@ -43,9 +43,9 @@ def latency_table(title: str, whole: Summary, groups: Groups) -> Table:
             *(_percentile(each, "latency", q, "requests") for q in (50, 95, 99)),
         )
 
-    few = any((each.figures["requests"] or 0) < minimum_samples(99) for each in (whole, *chain(*groups.values())))
+    noisy = any((each.figures["requests"] or 0) < minimum_samples(99) for each in (whole, *chain(*groups.values())))
     note = f"~ too few requests for this percentile (p95 needs {minimum_samples(95)}, p99 {minimum_samples(99)})"
-    return Table(title, _LATENCY, _rows(whole, groups, cells), note if few else "")
+    return Table(title, _LATENCY, _rows(whole, groups, cells), note if noisy else "")
 
 
 def cost_table(whole: Summary, groups: Groups) -> Table:
@@ -93,8 +93,8 @@ def _rows(whole: Summary, groups: Groups, cells: Callable[[Summary], Row]) -> tu
 
 
 def _percentile(each: Summary, name: str, q: int, count: str) -> str:
-    value, few = each.figures[f"{name}_p{q}_s"], (each.figures[count] or 0) < minimum_samples(q)
-    return f"~{seconds(value)}" if few and value is not None else seconds(value)
+    value, noisy = each.figures[f"{name}_p{q}_s"], (each.figures[count] or 0) < minimum_samples(q)
+    return f"~{seconds(value)}" if noisy and value is not None else seconds(value)
 
 
 def seconds(value_s: float | None) -> str:

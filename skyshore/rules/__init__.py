@@ -1,1 +1,1 @@
-"""Every formula and rule once: functions on plain numbers and records, run as they stand or compiled."""
+"""Every formula and rule, once: functions on numbers and records, run as plain Python or compiled."""

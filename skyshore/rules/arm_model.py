@@ -1,4 +1,4 @@
-"""What the policy `skyshore` learns about each arm: how far its stated speed, energy and quality are from the truth.
+"""What the policy `skyshore` learns about each arm: the error of its stated speed, energy and quality.
 
 The scheduler's estimates depend on the task (prompt, frames, queue, link). A few learned factors per arm correct them,
 so an outcome of one size teaches about tasks of every size:
@@ -8,9 +8,10 @@ so an outcome of one size teaches about tasks of every size:
     joules   = stated joules · (v₀ + v₁/n)        n = tasks on the node, this one included: a batch shares its work
     σ        = mean of |measured − predicted| / predicted latency
 
-u and v are two-by-two ridge regressions with forgetting. Their priors are (1, 1) and (½, ½): a new arm is believed, but
-it is taken to be twice as slow with all slots taken, and half of what a lone task burns is taken to be shared.
-So v₀ is what one more task adds to a working node, and v₁ what it costs to keep a node working for that task alone.
+u and v are ridge regressions of two weights each, with forgetting. Their priors are (1, 1) and (½, ½). So the stated
+figures of a new arm are used, but it is assumed to be twice as slow with all slots taken, and half of the joules of a
+task that is alone are assumed to be shared. v₀ is the share that one more task adds to a working node, v₁ the share
+that is spent to keep the node working for that task alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ stated quality. `failed_share`: share of failures as of `failed_at_s`. `load_gro
 node over a task's stay than when it was placed."""
 
 FORGET = 0.98
-"""Share of the past that is kept per outcome of the same arm: half is forgotten after 35."""
+"""Share of the past that is kept per outcome of the same arm: half is left after 35 outcomes."""
 PRIOR_OUTCOMES = 5.0
 """Weight of the prior, in outcomes."""
 SERVICE_PRIOR = (1.0, 1.0)
@@ -42,9 +43,9 @@ LEAST_SIGMA = 0.02
 LARGEST_ERROR = 2.0
 """Limit of a relative error, so that one outlier does not ruin σ."""
 LEAST_SHARE = 0.25
-"""A latency below this share of the stated time is never predicted."""
+"""A predicted latency is at least this share of the stated transmission and service time."""
 LEAST_JOULES_SHARE = 0.02
-"""A task is never predicted to add less than this share of its stated joules."""
+"""A task is predicted to add at least this share of its stated joules."""
 UNKNOWN_WATTS = 10.0
 """Power of an arm that states none, so that its joules can be learned as a multiple."""
 FAILURE_MEMORY_S = 30.0
@@ -67,7 +68,7 @@ def blank_arm_model(arms: Records, place: int) -> None:
 
 @kernel
 def taken_share(others: float, slots: float) -> float:
-    """c: share of the slots that `others` take while one is ours."""
+    """c: share of the slots that `others` tasks take beside ours."""
     if others < 0.0:
         return 0.0
     return (others if others < slots - 1.0 else slots - 1.0) / slots
@@ -75,13 +76,13 @@ def taken_share(others: float, slots: float) -> float:
 
 @kernel
 def stated_joules(estimate: Record) -> float:
-    """The joules of the estimate; of an arm that states no power, a stand-in."""
+    """The joules of the estimate; if the arm states no power, those of `UNKNOWN_WATTS`."""
     return float(estimate.joules if estimate.joules > 0.0 else UNKNOWN_WATTS * estimate.service_s)
 
 
 @kernel
 def predicted_latency_s(estimate: Record, arm: Record, start_s: float, queue_s: float) -> float:
-    """Latency of a task; `start_s` and `queue_s` are what comes before its service."""
+    """Predicted latency in seconds; `start_s` and `queue_s` are the times before the service."""
     service_s, base = estimate.service_s, arm.service_base
     taken = taken_share(estimate.load + arm.load_growth, estimate.slots)
     latency_s = start_s + queue_s * base + service_s * (base + arm.service_slope * taken) + arm.rest_s
@@ -97,7 +98,7 @@ def failure_weight(failed_at_s: float, now_s: float) -> float:
 
 @kernel
 def learn_failure(arm: Record, now_s: float, failed: bool) -> None:
-    """Whether the arm answered at all."""
+    """Learn whether the arm answered."""
     before = arm.failed_share * failure_weight(arm.failed_at_s, now_s)
     arm.failed_share = 0.8 * before + (0.2 if failed else 0.0)
     arm.failed_at_s = now_s
@@ -105,7 +106,7 @@ def learn_failure(arm: Record, now_s: float, failed: bool) -> None:
 
 @kernel
 def learn_service(arm: Record, attempt: Record, service_s: float, others: float) -> None:
-    """A measured service time, and how many other tasks were there on average."""
+    """Learn a measured service time in seconds; `others`: mean number of other tasks on the node."""
     if attempt.service_s > 0:
         ratio, taken = min(service_s / attempt.service_s, LARGEST_RATIO), taken_share(others, attempt.slots)
         arm.service_base, arm.service_slope = regress(
@@ -115,7 +116,7 @@ def learn_service(arm: Record, attempt: Record, service_s: float, others: float)
 
 @kernel
 def learn_joules(arm: Record, attempt: Record, joules: float) -> None:
-    """Measured joules, without the idle share."""
+    """Learn measured joules, without the idle share."""
     stated = stated_joules(attempt)
     ratio = min(joules / (stated if stated > 0.0 else UNKNOWN_WATTS * 1e-6), LARGEST_RATIO)
     alone = 1.0 / (1.0 + attempt.load)
@@ -124,14 +125,14 @@ def learn_joules(arm: Record, attempt: Record, joules: float) -> None:
 
 @kernel
 def learn_load_growth(arm: Record, attempt: Record, others: float) -> None:
-    """How many more others were there on average than when the task was placed."""
+    """Learn how many more other tasks there were on average than when the task was placed."""
     weight = PRIOR_OUTCOMES + min(arm.count, 20.0)
     arm.load_growth += (others - attempt.load - arm.load_growth) / weight
 
 
 @kernel
 def learn_latency(arm: Record, measured_s: float, predicted_s: float) -> None:
-    """A measured latency and what was predicted; counts the outcome."""
+    """Learn from a measured and a predicted latency; count the outcome."""
     weight = 1.0 / (PRIOR_OUTCOMES + 3.0 + arm.count)
     error_s = measured_s - predicted_s
     arm.rest_s += weight * error_s
@@ -142,7 +143,7 @@ def learn_latency(arm: Record, measured_s: float, predicted_s: float) -> None:
 
 @kernel
 def learn_quality(arm: Record, attempt: Record) -> None:
-    """A measured quality."""
+    """Learn a measured quality."""
     arm.quality_offset += (attempt.answer_quality - attempt.quality - arm.quality_offset) / (10.0 + arm.count)
 
 

@@ -1,4 +1,4 @@
-"""Joint assignment of a slot's tasks to arms within the room of their nodes: greedy by regret, then moves and swaps.
+"""Joint assignment of a slot's tasks to arms within the capacity of the nodes: greedy by regret, then moves and swaps.
 
 This is the generalised assignment problem, which is NP-hard. The tests compare the result with the exact optimum.
 """
@@ -12,21 +12,21 @@ from skyshore.rules.kernel import kernel
 from skyshore.rules.records import NONE, Floats, Integers, floats, integers
 
 MOST_IMPROVED = 64
-"""Slots with more tasks keep the result of the greedy pass."""
+"""With more tasks in a slot, the result of the greedy pass is final."""
 PASSES = 3
 NO_ARM_SCORE = -1e9
 """Score of a task that gets no arm."""
 SLACK = 1e-12
-"""A need may exceed the room by so much, and a gain must be larger."""
+"""Tolerance: a need may exceed the room by this much, and an improvement must be larger."""
 
 
 class Assignment(NamedTuple):
-    """Scores and needs of the tasks of one slot. Both resources: tasks, and bytes per second."""
+    """Scores and needs of the tasks of one slot. There are two resources: places for tasks, and bytes per second."""
 
     scores: Floats
-    """[tasks][arms] −∞ where a task cannot take the arm."""
+    """[tasks][arms] score; −∞ where a task cannot take the arm."""
     rates: Floats
-    """[tasks][arms] bytes per second that the task needs there. It needs room for one task, too."""
+    """[tasks][arms] bytes per second that the task needs there, besides room for one task."""
     node: Integers
     """[arms] node of each arm."""
     task_room: Floats
@@ -38,7 +38,7 @@ class Assignment(NamedTuple):
     order: Integers
     """[tasks] numbers of the tasks to assign; `assign` sorts a copy by regret."""
     by_regret: Integers
-    """[tasks] that copy."""
+    """[tasks] numbers of the tasks, largest regret first."""
     regret: Floats
     """[tasks] used by the sort."""
 
@@ -77,7 +77,7 @@ def assign(problem: Assignment, tasks: int, arms: int) -> None:
 
 @kernel
 def sort_by_regret(problem: Assignment, tasks: int, arms: int) -> None:
-    """Tasks that lose most by getting their second best arm come first; equals keep their order."""
+    """Sort by the loss from the second best arm, the largest loss first; equal tasks keep their order."""
     for place in range(tasks):
         task = problem.order[place]
         regret = regret_of(problem.scores[task], arms)
@@ -91,7 +91,7 @@ def sort_by_regret(problem: Assignment, tasks: int, arms: int) -> None:
 
 @kernel
 def regret_of(scores: Floats, arms: int) -> float:
-    """Second best score minus best; of a single arm minus its score."""
+    """Second best score minus best score, so never positive; with a single arm, minus its score."""
     if arms == 1:
         return float(-scores[0])
     best = second = -math.inf
@@ -118,7 +118,7 @@ def best_fitting(problem: Assignment, task: int, arms: int) -> int:
 
 @kernel
 def put_on(problem: Assignment, task: int, arm: int) -> None:
-    """Give a task an arm, and take the room."""
+    """Give a task an arm, and reserve its capacity."""
     node = problem.node[arm]
     problem.choice[task] = arm
     problem.task_room[node] -= 1.0
@@ -127,7 +127,7 @@ def put_on(problem: Assignment, task: int, arm: int) -> None:
 
 @kernel
 def take_off(problem: Assignment, task: int) -> int:
-    """Take its arm from a task, if it has one, and give the room back. Returns the arm or NONE."""
+    """Take the arm away from a task, if it has one, and release its capacity. Returns the arm or NONE."""
     arm = problem.choice[task]
     if arm != NONE:
         node = problem.node[arm]
@@ -185,7 +185,7 @@ def swap(problem: Assignment, one: int, two: int, arms: int) -> bool:
 
 @kernel
 def assign_pair(problem: Assignment, first: int, second: int, before: float, arms: int) -> bool:
-    """Give the first task its best arm and the second what is left, if their sum exceeds `before`."""
+    """Give the first task its best arm, then the second its best of the rest, if their sum exceeds `before`."""
     arm = best_fitting(problem, first, arms)
     if arm == NONE:
         return False

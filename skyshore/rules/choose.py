@@ -1,9 +1,9 @@
-"""What every policy whose rule is a kernel must give, and the rules that several of them share."""
+"""The functions that a policy with a kernel rule implements, and rules that several such policies share."""
 
 from __future__ import annotations
 
 from skyshore.rules.kernel import generic, kernel
-from skyshore.rules.records import NONE, Options, Record
+from skyshore.rules.records import NONE, Floats, Options, Record
 
 
 @generic
@@ -22,7 +22,7 @@ def learn(state: object, attempt: Record, now_s: float) -> None:
 
 @generic
 def note_task(state: object, demand: Record, options: Options) -> None:
-    """See a task of a slot that has ended, and the arms that it may take, before any task of the slot is placed."""
+    """Note a task of a slot that has ended, with the arms that it may take, before a task of the slot is placed."""
 
 
 @generic
@@ -47,7 +47,7 @@ def learn_attempt(state: object, attempt: Record, now_s: float) -> None:
 
 @kernel
 def take_best(rng: object, options: Options) -> None:
-    """The arm of the largest score. Equal ones are equally likely; a number is drawn only where there are several."""
+    """Take the arm of the largest score. Ties are broken at random; a random number is drawn only if there is a tie."""
     decision, scores = options.decision[0], options.scores
     top, first, ties = scores[0], 0, 1
     for index in range(1, decision.count):
@@ -68,11 +68,17 @@ def take_best(rng: object, options: Options) -> None:
 
 
 @kernel
+def load_share(load: Floats, capacity: Floats) -> Floats:
+    """Share of a node's capacity that is taken, from 0 to 1: numbers, or arrays of one shape."""
+    return load / capacity
+
+
+@kernel
 def score_by_load(options: Options) -> None:
-    """Scores: minus the share of the node's capacity that is taken."""
+    """Score is minus the load share."""
     for index in range(options.decision[0].count):
         estimate = options.estimates[index]
-        options.scores[index] = -estimate.load / estimate.capacity
+        options.scores[index] = -load_share(estimate.load, estimate.capacity)
 
 
 @kernel

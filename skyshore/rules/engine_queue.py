@@ -1,8 +1,8 @@
-"""When each engine that serves one task at a time will have finished the tasks placed on it.
+"""The time when each engine that serves one task at a time will be free.
 
 Such an engine serves first in, first out, so its end is a sum: each task begins when the one before it has ended and
-its own bytes are there. Every task that leaves, answered or not, corrects the clock of those behind it. Engines that
-serve several tasks side by side are not here: what those cost each other is learned (`skyshore.rules.arm_model`).
+its own bytes are there. When a task leaves, answered or not, the times of the tasks behind it are computed again.
+Engines that serve several tasks at once are not here: `skyshore.rules.arm_model` learns how they slow each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ENGINE = dtype_of("free_at_s", "queued first last")
 
 @kernel
 def reset_engine(engines: Records, flights: Records, place: int) -> None:
-    """The number stands for a new engine: nothing is queued there."""
+    """Use the number for a new engine, with an empty queue."""
     engine = engines[place]
     index = engine.first
     for _ in range(engine.queued):
@@ -44,7 +44,7 @@ def join_engine(engines: Records, flights: Records, index: int) -> None:
 def leave_engine(engines: Records, flights: Records, index: int, at_s: float, answered: bool) -> None:
     """An attempt left the queue of its engine at `at_s`; those behind it move up.
 
-    Before one that was answered nobody waits any more. This ends attempts that a user gave up: nobody reports those.
+    No attempt before an answered one waits any more, so those leave too: users gave them up without a report.
     """
     flight = flights[index]
     if flight.queued == 0:
@@ -62,7 +62,7 @@ def leave_engine(engines: Records, flights: Records, index: int, at_s: float, an
 
 @kernel
 def unlink_from_engine(engines: Records, flights: Records, index: int) -> None:
-    """Take an attempt out of its engine's list."""
+    """Remove an attempt from its engine's list."""
     flight = flights[index]
     engine = engines[flight.engine]
     if engine.first == index:

@@ -1,4 +1,4 @@
-"""What a task would cost on an arm: from stated speeds, the measured link and the queue."""
+"""Estimated latency and joules of a task on an arm, from stated speeds, the measured link and the queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def expected_queue_s(load: float, own: float, slots: float, backlog_s: float, se
     """Seconds until a slot is free: first come, first served, with exponential residual work.
 
     (tasks ahead beyond the free slots) × (mean work of a task of ours in flight) / slots. A node that has only others'
-    tasks is taken to work on our kind.
+    tasks is assumed to work on tasks of our kind.
     """
     ahead = load - slots + 1.0
     if ahead <= 0:
@@ -41,7 +41,7 @@ def bytes_to_node(demand: Record, arm: Record) -> float:
 
 @kernel
 def estimate_arm(estimate: Record, demand: Record, arm: Record, node: Record) -> None:
-    """Fill in an ESTIMATE. Energy counts the arm as working for this task alone, above idle."""
+    """Fill in an ESTIMATE. Joules are those above idle, as if the arm worked for this task alone."""
     service_s, up_bytes = service_seconds(demand, arm), bytes_to_node(demand, arm)
     load = node.own + node.foreign
     queue_s = expected_queue_s(load, node.own, arm.slots, node.backlog_s, service_s)

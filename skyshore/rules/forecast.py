@@ -15,7 +15,7 @@ BLOCK = 128
 
 @kernel
 def startup_times(estimate: Record, node: Record, engine_free_at_s: float, now_s: float) -> tuple[float, float, float]:
-    """Seconds until the task's bytes are there, until its engine is free too, and of others' tasks before it.
+    """Seconds until the task's bytes are there, seconds until its engine is free too, seconds of other tasks before it.
 
     The core states the queue of the whole node. Tasks of ours on an engine that serves one at a time are in
     `engine_free_at_s`, so only the share of tasks that others sent remains.
@@ -55,7 +55,8 @@ def forecast_arm(  # noqa: PLR0917 (numba takes arguments by position)
 ) -> tuple[float, float, float, float, float, float]:
     """The three times of `startup_times`, latency in seconds, joules, and the deadlines that would be lost.
 
-    Lost are the task's own with its chance of a miss, which `chance` gives for its class, and those of others.
+    Lost deadlines: the probability that the task misses its own (from `chance`, the curve of its class) plus the number
+    of deadlines of other tasks that it would break.
     """
     now_s = demand.now_s
     sent_s, start_s, queue_s = startup_times(estimate, node, engine.free_at_s, now_s)
@@ -67,13 +68,13 @@ def forecast_arm(  # noqa: PLR0917 (numba takes arguments by position)
 
 @kernel
 def lacking_quality(estimate: Record, arm: Record, floor: float) -> float:
-    """By how much the learned quality of an arm falls short; not positive where it does not."""
+    """The floor minus the learned quality of an arm; positive if the quality is too low."""
     return float(floor - estimate.quality - arm.quality_offset)
 
 
 @kernel
 def largest_cost(options: Options) -> float:
-    """Scores are minus the cost."""
+    """Largest cost of all options; scores are minus the cost."""
     largest = -options.scores[0]
     for index in range(1, options.decision[0].count):
         largest = max(largest, -options.scores[index])
@@ -84,7 +85,7 @@ def largest_cost(options: Options) -> float:
 def pairwise_sum(values: Floats, count: int) -> float:
     """Sum of the first values in the order of `numpy.sum`, which halves until a block has at most `BLOCK` of them.
 
-    Sums of left halves wait for their right halves at the beginning of `values`, whose own values are summed by then.
+    The sums of left halves are kept at the beginning of `values`, whose own values are not needed any more.
     """
     waiting = done = 0
     while done < count:

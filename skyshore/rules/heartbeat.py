@@ -1,4 +1,4 @@
-"""What a node's heartbeat and its measured link say."""
+"""How heartbeats and measured links change the record of a node."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def leave(node: Record) -> None:
 def note_status(node: Record, tasks: float, capacity: float, kv_used: float, draining: bool) -> None:
     """Take in a heartbeat: tasks running and queued, room for tasks, share of the KV memory in use.
 
-    A heartbeat is up to a period old, so it may count tasks of ours that ended since. What exceeds the most that we had
-    in flight at any time it could be from is surely somebody else's.
+    A heartbeat is up to one period old, so it may count tasks of ours that have ended since. Only tasks beyond the most
+    that we had in flight in this time are counted as other schedulers' tasks.
     """
     ours = max(node.peak, node.last_peak, node.own)
     node.last_peak, node.peak = node.peak, node.own
@@ -50,6 +50,6 @@ def set_link(node: Record, bytes_per_s: float, rtt_s: float, joules_per_byte: fl
 
 @kernel
 def measured_link(node: Record, bytes_per_s: float, rtt_s: float, joules_per_byte: float) -> None:
-    """Somebody measured the link; from now on this counts instead of a guess."""
+    """Use a measured link from now on, instead of a guess."""
     node.guessing = 0
     set_link(node, bytes_per_s, rtt_s, joules_per_byte)

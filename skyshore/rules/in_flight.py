@@ -1,9 +1,9 @@
-"""Attempts that were placed and have not been reported since, node by node.
+"""Attempts that were placed and whose end has not been reported, node by node.
 
-From them follow when a node becomes idle, how many deadlines one more task would break there, and when its engines and
-its link are free. Tasks on a node share its work or wait for one another; either way a new task delays them all. By
-how much is learned: `stated service · u₁ / slots` for a whole stay. Whether that breaks a deadline depends on what a
-task can spare, in its own σ, through the prior curve of `skyshore.rules.miss_risk`.
+They give the time when a node becomes idle, the number of deadlines that one more task would break there, and the times
+when its engines and its link are free. Tasks on a node share its work or wait for one another, so a new task delays
+them all. The learned delay is `stated service · u₁ / slots` seconds for a whole stay. The prior curve of
+`skyshore.rules.miss_risk` gives the probability that this breaks a deadline, from the slack of the task in its own σ.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from skyshore.rules.uplink import (
 )
 
 GONE_S = 5.0
-"""An attempt that nobody reported for this long after its deadline is dropped."""
+"""An attempt without a report is dropped this long after its deadline."""
 SAFE_SIGMAS = 8.0
-"""A task that can spare this many σ is in no danger."""
+"""A task with a slack of this many σ is assumed to meet its deadline."""
 LEAST_LATE_SHARE = 0.5
-"""A task that was given up blames the link only if this share of its predicted latency was for sending its bytes."""
+"""A task that was given up counts as a sample of the link only if sending took this share of its predicted latency."""
 FIRST_ROOM = 16
 NODE_LOAD = dtype_of(
     f"task_seconds at_s ends_at_s broken {UPLINK_FIELDS}", "tasks first last sendings first_sending last_sending"
@@ -70,7 +70,7 @@ class InFlightState(NamedTuple):
 
 
 def in_flight_state() -> InFlightState:
-    """An empty one in lists, with room for a few."""
+    """An empty state in lists, with room for a few attempts."""
     room = FIRST_ROOM * KINDS
     state = InFlightState(
         nodes=rows(NODE_LOAD, room, arrays=False),
@@ -95,7 +95,7 @@ def place_of(kind: int, number: int) -> int:
 
 @kernel
 def blank_nodes(nodes: Records, start: int) -> None:
-    """Set the rows from `start` on to nodes that nothing was ever sent to."""
+    """Set the rows from `start` on to nodes to which nothing was sent."""
     for index in range(start, len(nodes)):
         nodes[index].arrived_at_s = nodes[index].seen_at_s = -math.inf
 
@@ -111,9 +111,9 @@ def find_flight(state: InFlightState, kind: int, task: int, serial: int) -> int:
 
 @kernel
 def take_flight(state: InFlightState, now_s: float) -> int:
-    """An unused row. When there is none, those gone are dropped on all nodes; if none is gone, the one due first.
+    """Take an unused row. If there is none, drop the attempt with the earliest deadline and all that are overdue.
 
-    There are two rows for each task under way, so this needs as many attempts that nobody ever reported.
+    There are two rows per task under way, so this happens only if many attempts were never reported.
     """
     pool, flights = state.pools[FLIGHT_POOL], state.flights
     if pool.free == 0:
@@ -133,7 +133,7 @@ def take_flight(state: InFlightState, now_s: float) -> int:
 
 @kernel
 def release_flight(state: InFlightState, index: int, now_s: float, answered: bool) -> None:
-    """Take an attempt off its node and engine. Its numbers stay readable until the row is taken again."""
+    """Remove an attempt from its node and engine. Its row stays readable until it is used again."""
     flights, pool = state.flights, state.pools[FLIGHT_POOL]
     flight = flights[index]
     node = state.nodes[flight.node]
@@ -228,7 +228,7 @@ def assess_node(node: Record, flights: Records, now_s: float) -> None:
 
 @kernel
 def learn_upload(state: InFlightState, flight: Record, attempt: Record, predicted_s: float) -> None:
-    """When the bytes of a task had left at the latest, from what came after them; or that they had not left."""
+    """Learn from an outcome when the bytes of a task had left at the latest, or that they had not left."""
     node, sendings, pool = state.nodes[flight.node], state.sendings, state.pools[SENDING_POOL]
     stated_s_per_byte = 1.0 / attempt.up_bytes_per_s
     round_trip_s = attempt.transmission_s - attempt.up_bytes * stated_s_per_byte

@@ -1,4 +1,4 @@
-"""Marks functions as kernels: they run as plain Python, and `compiled` gives their machine code where numba is there.
+"""Marks functions as kernels: they run as plain Python, or as machine code if numba is installed (`compiled`).
 
 A kernel uses numbers, records (`skyshore.rules.records`), arrays and other kernels, nothing else. Both forms give the
 same results to the bit: numba keeps Python's order of operations (no `fastmath`) and calls the same C library.
@@ -75,9 +75,9 @@ def compiled(function: Function) -> Function:
 
 
 def entry(function: Function) -> Function:
-    """`compiled` for a caller whose arguments always have the same types: they are looked at in the first call only.
+    """`compiled` for a caller whose arguments always have the same types: only the first call checks them.
 
-    Calls with other types are undefined: machine code trusts what it is given.
+    The result of a call with other types is undefined, because machine code does not check them.
     """
     dispatcher = cast(Any, compiled(function))
     found: Any = None
@@ -94,7 +94,7 @@ def entry(function: Function) -> Function:
 
 
 def keep(what: str) -> None:
-    """Note that the machine code for something was made and is kept on disk."""
+    """Note on disk that the machine code for `what` was made and stored."""
     folder = _cache_folder()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def keep(what: str) -> None:
 
 
 def is_kept(what: str) -> bool:
-    """Whether `keep` was called for something in this version of the kernels, so that loading takes a second."""
+    """Whether `keep` was called for `what` in this version of the kernels. Then loading takes about a second."""
     folder = _cache_folder()
     return folder is not None and (folder / f"{what}.kept").exists()
 
@@ -166,7 +166,10 @@ def _choice(implementations: dict[type, FunctionType], default: FunctionType) ->
 
 @cache
 def _cache_folder() -> Path | None:
-    """One folder per version of the kernels' sources: numba looks only at the file of the function that is called.
+    """One folder per version and place of the kernels' sources.
+
+    Version: numba looks only at the file of the function that is called. Place: numba keeps code by the path of the
+    source, so another checkout of the same version has to compile again, and must not find the notes of `keep`.
 
     None where `NUMBA_CACHE_DIR` gives numba its folder.
     """
@@ -174,6 +177,6 @@ def _cache_folder() -> Path | None:
         return None
     digest = hashlib.sha256(metadata.version("numba").encode())
     for path in sorted({function.__code__.co_filename for function in _kernels}):
-        digest.update(Path(path).read_bytes())
+        digest.update(path.encode() + Path(path).read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "skyshore" / f"kernels-{digest.hexdigest()[:16]}"

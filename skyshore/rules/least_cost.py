@@ -32,9 +32,9 @@ from skyshore.rules.miss_risk import observe_miss, observe_quality, observe_scor
 from skyshore.rules.records import FAILED, NONE, Floats, Options, Record, Records
 
 PROBE = 0.05
-"""Share of the tasks to be refused that is tried all the same."""
+"""Share of the tasks to be refused that are placed in spite of it, to learn."""
 SMOOTHING = 0.02
-"""Of the running geometric mean of joules."""
+"""Weight of the newest answer in the running geometric mean of joules."""
 
 
 class SkyshoreSettings(NamedTuple):
@@ -65,13 +65,13 @@ class SkyshoreState(NamedTuple):
     """[classes][INTERVALS] survival curve; see `observe_score`."""
     ended: Floats
     chance: Floats
-    """[classes][EDGES] what follows from the two above."""
+    """[classes][EDGES] probability of a miss, computed from the two above."""
     tasks: InFlightState
 
 
 @implement(select_arm, SkyshoreState)
 def select_least_cost(state: SkyshoreState, demand: Record, options: Options) -> None:
-    """The arm of the least cost, or a refusal. Scores are minus the cost.
+    """Take the arm of the least cost, or refuse. Scores are minus the cost.
 
     Features: predicted latency in seconds, chance of success, joules, λ.
     """
@@ -105,7 +105,7 @@ def score_arms(state: SkyshoreState, demand: Record, options: Options, price: fl
 
 @kernel
 def price_quality(state: SkyshoreState, demand: Record, options: Options) -> None:
-    """An arm whose learned quality is too low costs more than any that is good enough."""
+    """Raise the cost of arms whose learned quality is too low above the cost of all others."""
     floor = demand.min_quality + quality_margin(state.classes[demand.group])
     largest = largest_cost(options)
     for index in range(options.decision[0].count):
@@ -150,7 +150,7 @@ def note_placed(  # noqa: PLR0917 (numba takes arguments by position)
     queue_s: float,
     latency_s: float,
 ) -> None:
-    """Keep account of the attempt; an earlier one of the same task is over."""
+    """Record the attempt; an earlier attempt of the same task has ended."""
     tasks, now_s, kind = state.tasks, demand.now_s, demand.kind
     earlier = find_flight(tasks, kind, demand.task, demand.serial)
     if earlier != NONE:
@@ -172,7 +172,7 @@ def note_placed(  # noqa: PLR0917 (numba takes arguments by position)
 
 @implement(learn, SkyshoreState)
 def learn_from_attempt(state: SkyshoreState, attempt: Record, now_s: float) -> None:
-    """Correct the arm's model and the class's risk and multiplier by what was measured."""
+    """Update the arm's model and the risk and multiplier of the class from the measured values."""
     settings, group, arm = state.settings, attempt.group, state.arms[place_of(attempt.kind, attempt.slot)]
     others, start_s, queue_s = attempt.load, attempt.transmission_s, attempt.queue_s
     index = find_flight(state.tasks, attempt.kind, attempt.task, attempt.serial)
@@ -212,7 +212,7 @@ def learn_from_attempt(state: SkyshoreState, attempt: Record, now_s: float) -> N
 
 @kernel
 def learn_answer(state: SkyshoreState, attempt: Record, arm: Record, others: float) -> None:
-    """Learn from what only a complete answer shows: service time, joules and quality."""
+    """Learn what only a complete answer reports: service time, joules and quality."""
     joules = attempt.transmission_joules + attempt.inference_joules
     learn_service(arm, attempt, attempt.prefill_s + attempt.compute_s, others)
     learn_joules(arm, attempt, joules)

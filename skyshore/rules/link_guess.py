@@ -1,4 +1,4 @@
-"""A guess at a node's link from what tasks took, for as long as nobody measures it directly."""
+"""Guesses the rate and delay of a node's link from the times of tasks, until the link is measured directly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skyshore.rules.records import Record
 LARGE_BYTES = 50_000
 """Transfers at least this large show the rate; smaller ones show the round trip."""
 WEIGHT = 0.2
-"""Of the newest observation in the exponential means."""
+"""Weight of the newest observation in the exponential means."""
 
 
 @kernel
@@ -20,13 +20,13 @@ def mean(old: float, new: float) -> float:
 
 @kernel
 def transfer_s(on_link_s: float, rtt_s: float) -> float:
-    """What the bytes themselves took."""
+    """Seconds for the bytes themselves, without the round trip; at least a tenth of the time on the link."""
     return max(on_link_s - rtt_s, 0.1 * on_link_s)
 
 
 @kernel
 def guess_link(node: Record, attempt: Record) -> None:
-    """Learn from an answered attempt. What the node did not account for is taken as the link's."""
+    """Learn from an answered attempt. The time that gateway and node do not report is counted as time on the link."""
     on_link_s = attempt.measured_s - attempt.gateway_s - attempt.queued_s - attempt.prefill_s - attempt.compute_s
     if on_link_s > 0:
         if attempt.sent_bytes >= LARGE_BYTES:

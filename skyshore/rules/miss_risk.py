@@ -1,9 +1,9 @@
 """The chance that a deadline is missed, and the price of a miss, learned per service class.
 
-A finished task leaves a score z = (measured − predicted) / (σ · predicted latency). The chance that a task misses is
-the share of earlier scores above what this task can spare, as in conformal prediction. One difference: a task that was
-cut off at its deadline shows only that its score would have been larger. So the scores are kept as a survival curve
-(Kaplan and Meier 1958, on intervals) that forgets.
+A finished task gives a score z = (measured − predicted latency) / (σ · predicted latency). The probability that a task
+misses is the share of earlier scores above its slack, as in conformal prediction. One difference: a task that was cut
+off at its deadline shows only that its score would have been larger. So the scores are kept as a survival curve
+(Kaplan and Meier 1958, on intervals) with forgetting.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def list_options(demand: Record, nodes: Records, arms: Records, order: Integers,
 
 @generic
 def place(state: object, demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:  # noqa: PLR0917 (numba takes arguments by position)
-    """`list_options`, then the policy's choice, if there is anything to choose from."""
+    """`list_options`, then the policy's choice, if there is at least one arm."""
     list_options(demand, nodes, arms, order, options)
     if options.decision[0].count > 0:
         decide(state, demand, options)
@@ -32,7 +32,7 @@ def place_task(state: object, demand: Record, nodes: Records, arms: Records, ord
 
 @kernel
 def offer_task(state: object, demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:  # noqa: PLR0917 (numba takes arguments by position)
-    """`list_options` of a task of a slot, then the policy's `note_task`, if there is anything to choose from."""
+    """`list_options` of a task of a slot, then the policy's `note_task`, if there is at least one arm."""
     list_options(demand, nodes, arms, order, options)
     if options.decision[0].count > 0:
         note_task(state, demand, options)

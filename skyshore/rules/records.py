@@ -1,4 +1,4 @@
-"""Records of the scheduler's state: what nodes, arms, tasks and attempts are to every rule.
+"""Records of the scheduler's state: the nodes, arms, tasks and attempts that all rules work on.
 
 One description serves both forms of a kernel. For machine code the rows are a numpy structured array. For plain Python
 they are a list of objects with the same fields, because reading one field of a numpy record takes a microsecond.
@@ -30,7 +30,8 @@ KINDS = 3
 OK, FAILED, REJECTED, EXPIRED, CANCELLED = range(5)
 """How an attempt ended; `STATUSES` in `skyshore.policies.kernel_policy` names them."""
 MOST_GROUPS = 64
-"""Service classes kept apart; beyond these they share the last group: a caller must not grow tables without end."""
+"""Largest number of service classes with a group of their own. Further classes share the last group, so that a caller
+cannot make tables grow without bound."""
 MOST_TRIED = 16
 """Nodes that one task can avoid; of more, the last ones count."""
 
@@ -85,7 +86,7 @@ ATTEMPT = dtype_of(
 )
 """One attempt at one arm, from its placing to its outcome. The estimate is the one it was placed by (`latency_s` among
 it); `measured_s` is the measured latency. `in_flight`: it counts against its
-node. `forgotten`: its outcome means nothing any more."""
+node. `forgotten`: its outcome is ignored."""
 
 
 class Options(NamedTuple):
@@ -170,7 +171,7 @@ def column(records: Records, name: str, count: int) -> NDArray[Any]:
 
 
 def with_room(records: Records, dtype: np.dtype[np.void], count: int) -> Records:
-    """The same rows and blank ones after them, `count` in all. A list is extended in place."""
+    """The same rows followed by blank ones, `count` in total. A list is extended in place."""
     missing = count - len(records)
     if isinstance(records, np.ndarray):
         return np.concatenate([records, np.zeros(missing, dtype=dtype)])

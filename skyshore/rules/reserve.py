@@ -1,4 +1,4 @@
-"""The room that tasks take on their node, from their placing to their end."""
+"""Reservations: the capacity that attempts take on their node, from placement to end."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def reserve(node: Record, attempt: Record) -> None:
 
 @kernel
 def release(node: Record, attempt: Record) -> None:
-    """The attempt ended, however it did."""
+    """Release the reservation of an attempt that ended, with any result."""
     attempt.in_flight = 0
     node.own -= 1.0
     if node.own > 0:
         node.backlog_s -= attempt.service_s
         node.reserved_bytes_per_s -= attempt.bytes_per_s
-    else:  # an idle node owes nothing: rounding errors end here
+    else:  # an idle node has no reservations: remove rounding errors
         node.backlog_s = node.reserved_bytes_per_s = 0.0
     update_open(node)
 

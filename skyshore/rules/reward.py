@@ -21,9 +21,9 @@ class RewardWeights:
 
 
 WINDOW = 256
-"""Joules of so many answers are kept for the reference."""
+"""Number of latest answers whose joules give the reference."""
 STRIDE = WINDOW // 8
-"""The reference is refreshed once in so many answers; until then, at each."""
+"""The reference is computed at each of the first `STRIDE` answers, then once in `STRIDE` answers."""
 QUANTILE = 0.95
 
 REWARD = dtype_of("reference_joules transmission inference idle constraint", "seen")
@@ -74,7 +74,7 @@ def common_reward(joules: float, reference_joules: float, slack: float, weight: 
 
 @kernel
 def quantile(ascending: Floats, count: int, share: float) -> float:
-    """Linear interpolation between order statistics, as numpy's default has it."""
+    """Linear interpolation between order statistics, as numpy's default."""
     place = share * (count - 1)
     below = int(place)
     low, high = ascending[below], ascending[min(below + 1, count - 1)]

@@ -39,7 +39,7 @@ def mean_reward(total: float, count: float) -> float:
 
 @kernel
 def learn_reward(state: Statistics, kind: int, group: int, slot: int, reward: float, discount: float) -> None:  # noqa: PLR0917 (numba takes arguments by position)
-    """Take in one outcome."""
+    """Add one outcome."""
     counts, sums = state.counts[kind][group], state.sums[kind][group]
     if discount < 1.0:
         for index in range(len(counts)):

@@ -1,9 +1,9 @@
 """The link to one node, learned from the bytes that were sent over it and the answers that came back.
 
-The scheduler sends all bytes, so it knows what is still on its way: what was sent, less what the answers show to have
-arrived. Bytes arrive in order, so an answer confirms all bytes before its own, also those of tasks that were given up.
-The time that the confirmed bytes took is a sample of the link's rate, as in BBR (Cardwell and others, 2016). Heartbeats
-measure the same rate, but a second late.
+The scheduler sends all bytes, so it knows how many are still in flight: those sent minus those that answers confirm.
+Bytes arrive in order, so an answer confirms all bytes before its own, also those of tasks that were given up. The time
+that the confirmed bytes took is a sample of the link's rate, as in BBR (Cardwell and others, 2016). Heartbeats measure
+the same rate, but one second later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MEMORY_S = 0.5
 LEAST_BYTES = 15_000.0
 """Ten packets: smaller messages measure the round trip, not the rate."""
 FORGOTTEN_S = 10.0
-"""Bytes sent this long ago are taken to have arrived; a rate seen this long ago is not used any more."""
+"""Bytes sent this long ago are assumed to have arrived; a rate this old is not used any more."""
 
 UPLINK_FIELDS = "free_at_s s_per_byte sent_bytes arrived_bytes arrived_at_s seen_at_s sample_s sample_bytes"
 """`free_at_s`: when the last byte sent is expected to have left. `s_per_byte`: as seen, 0 before anything was.
@@ -30,7 +30,7 @@ POOL = dtype_of("", "first free")
 
 @kernel
 def add_free(records: Records, pools: Records, which: int, start: int) -> None:
-    """Make the rows from `start` on unused ones of a pool."""
+    """Add the rows from `start` on to the unused rows of a pool."""
     pool = pools[which]
     for index in range(len(records) - 1, start - 1, -1):
         records[index].next, pool.first = pool.first, index
@@ -39,7 +39,7 @@ def add_free(records: Records, pools: Records, which: int, start: int) -> None:
 
 @kernel
 def drop_first_sending(node: Record, sendings: Records, pool: Record) -> None:
-    """The oldest bytes of a node are no longer on their way."""
+    """Remove the oldest bytes in flight to a node."""
     index = node.first_sending
     sending = sendings[index]
     node.first_sending, node.sendings = sending.next, node.sendings - 1
@@ -52,8 +52,8 @@ def send_bytes(  # noqa: PLR0917 (numba takes arguments by position)
 ) -> float:
     """Send a task's bytes. Returns the node's count of bytes sent with them.
 
-    When the pool is empty, the bytes join those sent last to the node; where there are none, no answer will be taken
-    as a sample of the rate. `Skyshore.prepare_tasks` gives four rows a task, more than ten seconds of tasks need.
+    If the pool is empty, the bytes are counted with those sent last to the node. If there are none, no answer gives a
+    sample of the rate. `Skyshore.prepare_tasks` gives four rows a task, more than ten seconds of tasks need.
     """
     while node.sendings > 0 and sendings[node.first_sending].sent_at_s < now_s - FORGOTTEN_S:
         node.arrived_bytes = sendings[node.first_sending].upto_bytes
@@ -89,7 +89,7 @@ def confirm_bytes(  # noqa: PLR0917 (numba takes arguments by position)
     computed_s: float,
     stated_s_per_byte: float,
 ) -> None:
-    """An answer shows that all bytes up to a count had left by `at_s`; `computed_s` of work on them followed."""
+    """Note that all bytes up to a count had left by `at_s`, as an answer shows; `computed_s`: work that followed."""
     if upto_bytes <= node.arrived_bytes or node.sendings == 0:
         return
     begun_s = max(node.arrived_at_s, sendings[node.first_sending].sent_at_s)

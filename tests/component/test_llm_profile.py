@@ -107,8 +107,8 @@ def test_the_command_writes_a_profile_nodes_can_read(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli", "profile", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    (precision,) = told["precisions"]
+    printed = json.loads(done.stdout)
+    (precision,) = printed["precisions"]
     assert 15 < precision["quality"]["perplexity"] < 60
     assert 0.5 < precision["quality"]["agreement"] < 0.9
     assert [cell["kind"] for cell in precision["cells"]] == ["prefill", "decode", "decode"]

@@ -33,7 +33,7 @@ def test_at_saturation_more_deadlines_for_a_tenth_fewer_joules(rival):
 
 
 def test_at_half_load_nearly_all_is_met_and_hardly_more_drawn_than_by_nodes_that_idle():
-    """Idle power alone is 95 % of what anybody can draw here, so there is nothing to save but dear engines."""
+    """Idle power is 95 % of all power here. A policy can save joules only by avoiding expensive engines."""
     met, joules = figures("skyshore", 0.5)
     assert met > 0.99
     assert joules < 1.1 * 120.0 / (50.0 * met)

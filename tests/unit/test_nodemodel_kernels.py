@@ -190,7 +190,7 @@ def test_rows_that_were_decoding_are_done_first_and_cancelled_ones_leave_last() 
     assert node.engine.kv_reserved == 0
 
 
-def test_an_engine_that_starts_anew_has_no_tasks_and_keeps_its_pace() -> None:
+def test_an_engine_that_starts_again_has_no_tasks_and_keeps_its_pace() -> None:
     node = a_node_with((10, 20), (10, 30))
     node.drift(2.0, 1.0)
     clear(node.engine)

@@ -95,16 +95,16 @@ def test_every_model_of_the_roofline_has_a_quality_and_better_encoding_is_no_wor
     assert llm_quality("unheard-of") is None
 
 
-def knobs(**changes):
+def video_speed(**changes):
     return VideoSpeed("nanodet", "measured:here", 0.6, 0.03, **changes)
 
 
 def test_a_measured_model_offers_what_was_measured_and_nothing_else():
     speeds = [
-        knobs(encode_quality=85, bytes_per_frame=9e3),
-        knobs(encode_quality=85, frame_stride=4, bytes_per_frame=9e3),
-        knobs(encode_quality=85, input_size=320, bytes_per_frame=4e3),
-        knobs(codec=Codec.H264, encode_quality=33, bytes_per_frame=1e3),
+        video_speed(encode_quality=85, bytes_per_frame=9e3),
+        video_speed(encode_quality=85, frame_stride=4, bytes_per_frame=9e3),
+        video_speed(encode_quality=85, input_size=320, bytes_per_frame=4e3),
+        video_speed(codec=Codec.H264, encode_quality=33, bytes_per_frame=1e3),
     ]
     arms = video_arms("n", speeds)
     assert [arm.arm_id for arm in arms] == [
@@ -119,7 +119,7 @@ def test_a_measured_model_offers_what_was_measured_and_nothing_else():
 
 
 def test_an_unmeasured_model_also_offers_a_harsher_encoding_with_fewer_bytes_and_less_quality():
-    mild, harsh = video_arms("n", [knobs(bytes_per_frame=1e4)])
+    mild, harsh = video_arms("n", [video_speed(bytes_per_frame=1e4)])
     assert (mild.encode_quality, harsh.encode_quality) == (85, 50)
     assert harsh.bytes_per_frame < mild.bytes_per_frame
     assert harsh.quality < mild.quality
@@ -127,7 +127,7 @@ def test_an_unmeasured_model_also_offers_a_harsher_encoding_with_fewer_bytes_and
 
 def test_one_configuration_twice_is_refused():
     with pytest.raises(ProfileError, match=r"nanodet@source/jpeg85 twice"):
-        video_arms("n", [knobs(), knobs(bytes_per_frame=1.0)])
+        video_arms("n", [video_speed(), video_speed(bytes_per_frame=1.0)])
 
 
 def test_a_profile_of_a_later_format_is_refused():

@@ -97,7 +97,7 @@ def test_the_price_of_misses_holds_them_at_their_share():
 
 
 def test_prices_stay_within_bounds_and_classes_too():
-    policy, world = PrimalDual(np.random.default_rng(0), dearest=3.0), arms_of(2)
+    policy, world = PrimalDual(np.random.default_rng(0), largest_price=3.0), arms_of(2)
     for step in range(300):
         ctx = context(float(step), service_class=f"c{step}", min_quality=0.9)
         policy.update(feedback(ctx, world, 0, status=OutcomeStatus.FAILED))

@@ -20,7 +20,7 @@ def teach(policy: Skyshore, world: Arms, index: int, times: int, **measured: flo
         arm = world.estimate(index)
         service_s = arm.service_s * measured.get("slowness", 1.0)
         worker = WorkerOutcome(compute_s=service_s, inference_joules=arm.joules * measured.get("joules", 1.0))
-        told = feedback(
+        outcome = feedback(
             ctx,
             world,
             index,
@@ -29,7 +29,7 @@ def teach(policy: Skyshore, world: Arms, index: int, times: int, **measured: flo
             transmission_joules=0.0,
             worker=worker,
         )
-        policy.update(told)
+        policy.update(outcome)
 
 
 def pick(policy: Skyshore, world: Arms, **task: float) -> int:
@@ -119,7 +119,8 @@ def test_stated_chances_come_true_also_under_censoring():
 
 
 def test_the_multiplier_rises_with_misses_and_falls_without():
-    policy, world = Skyshore(np.random.default_rng(0), miss_share=0.05, cheapest=2.0, dearest=6.0), arms_of(1)
+    policy = Skyshore(np.random.default_rng(0), miss_share=0.05, least_multiplier=2.0, largest_multiplier=6.0)
+    world = arms_of(1)
 
     def multiplier(steps: int, missed_every: int) -> float:
         for step in range(steps):

@@ -1,6 +1,6 @@
 """What `skyshore` states of deadlines comes true: coverage under exchangeable noise, and how soon after a drift.
 
-All draws are seeded: no example is drawn anew, so a run that passes once passes always.
+All draws are seeded, so every run sees the same examples and has the same result.
 """
 
 import math
@@ -60,14 +60,14 @@ def test_coverage_is_back_after_six_hundred_outcomes_of_a_drift():
     assert np.mean(late) == pytest.approx(0.9, abs=0.05)
 
 
-def told_and_kept(slowness_from: dict[int, float], steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stated_and_met(slowness_from: dict[int, float], steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Chances the policy states of tasks on one noisy arm, and whether they were in time; late ones are cut off.
 
     `slowness_from` maps a step to the arm's true over its stated time from then on. Room to spare is drawn at random.
     """
     rng, world = np.random.default_rng(seed), arms_of(1, service_s=1.0)
     policy = Skyshore(np.random.default_rng(seed), floor=0.0, ceiling=0.0)
-    slowness, told, kept = 1.0, [], []
+    slowness, stated, met = 1.0, [], []
     for step in range(steps):
         slowness = slowness_from.get(step, slowness)
         deadline_s = slowness * rng.uniform(0.7, 1.8)
@@ -84,21 +84,21 @@ def told_and_kept(slowness_from: dict[int, float], steps: int, seed: int) -> tup
                 asked, world, 0, status=status, latency_s=took_s, deadline_s=deadline_s, gateway_s=0.0, worker=worker
             )
         )
-        told.append(decision.features[1])
-        kept.append(in_time)
-    return np.array(told), np.array(kept)
+        stated.append(decision.features[1])
+        met.append(in_time)
+    return np.array(stated), np.array(met)
 
 
 def test_the_chances_a_policy_states_come_true_though_late_answers_are_cut_off():
-    told, kept = told_and_kept({}, 3000, seed=3)
-    told, kept = told[500:], kept[500:]
-    assert told.mean() == pytest.approx(kept.mean(), abs=0.04)
+    stated, met = stated_and_met({}, 3000, seed=3)
+    stated, met = stated[500:], met[500:]
+    assert stated.mean() == pytest.approx(met.mean(), abs=0.04)
     for least, most in ((0.2, 0.6), (0.6, 0.9), (0.9, 1.01)):
-        there = (told >= least) & (told < most)
+        there = (stated >= least) & (stated < most)
         assert there.sum() > 100
-        assert kept[there].mean() == pytest.approx(told[there].mean(), abs=0.08), (least, most)
+        assert met[there].mean() == pytest.approx(stated[there].mean(), abs=0.08), (least, most)
 
 
 def test_the_chances_come_true_again_three_hundred_outcomes_after_an_arm_grew_slower():
-    told, kept = told_and_kept({1000: 2.0}, 2500, seed=5)
-    assert told[1300:].mean() == pytest.approx(kept[1300:].mean(), abs=0.05)
+    stated, met = stated_and_met({1000: 2.0}, 2500, seed=5)
+    assert stated[1300:].mean() == pytest.approx(met[1300:].mean(), abs=0.05)

@@ -144,3 +144,20 @@ def test_what_was_compiled_is_remembered_by_version(monkeypatch, tmp_path):
         assert not is_kept("a policy"), "somebody else keeps the folder"
     finally:
         module._cache_folder.cache_clear()
+
+
+@pytest.mark.skipif(not can_compile(), reason="numba is not installed: pip install 'skyshore[sim]'")
+def test_another_checkout_of_the_same_version_has_to_compile_again(monkeypatch, tmp_path):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    folders = []
+    for checkout in ("one", "two"):
+        source = tmp_path / checkout / "rules.py"
+        source.parent.mkdir()
+        source.write_text("def rule():\n    return 1\n")
+        names = {}
+        exec(compile(source.read_text(), source, "exec"), names)
+        monkeypatch.setattr(module, "_kernels", {names["rule"]})
+        module._cache_folder.cache_clear()
+        folders.append(module._cache_folder())
+    module._cache_folder.cache_clear()
+    assert folders[0] != folders[1]

@@ -126,7 +126,7 @@ def test_the_log_of_a_simulation_replays_its_placements():
     replayed = list(replay(lines))
     assert [action.record for action in replayed] == [record for record in simulated if record.chosen]
     assert {record.chosen for record in simulated} == {"a/m", "bb/m"}
-    assert len([encode_dispatch(action) for action in replayed]) > 100, "some were placed anew"
+    assert len([encode_dispatch(action) for action in replayed]) > 100, "some were placed again"
 
 
 def test_a_decision_is_shown_before_the_end_of_its_task():

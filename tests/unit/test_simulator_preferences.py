@@ -27,11 +27,11 @@ def test_a_camera_is_told_what_the_profilers_predictor_says_of_its_stream():
 
 def test_demands_and_clips_are_kept_apart():
     pictures = SegmentPictures()
-    told = {
+    preferences = {
         request_of(replace(SEGMENT, **change), pictures).profile.compute_preference
         for change in ({}, {"min_quality": 0.9}, {"deadline_s": 0.2}, {"clip": "bikes"})
     }
-    assert len(told) == 4
+    assert len(preferences) == 4
 
 
 def test_text_and_strange_clips_are_unseen():

@@ -264,3 +264,11 @@ def test_what_cannot_be_expressed_is_refused_rather_than_guessed(make: Any) -> N
 
 def test_axes_name_where_tensorflow_axes_lie() -> None:
     assert [("N", "C", "H", "W")[i] for i in NHWC] == ["N", "H", "W", "C"]
+
+
+def test_a_graph_whose_parts_have_other_sizes_is_refused_with_what_to_do() -> None:
+    net = Net()
+    net.conv("whole", "x", PASS)
+    net.conv("half", "x", PASS, strides=[1, 2, 2, 1])
+    with pytest.raises(UnsupportedGraph, match="only the input size that it was made for"):
+        net.model(net.node("sum", "AddV2", "whole", "half"))

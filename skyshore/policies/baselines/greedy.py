@@ -1,4 +1,4 @@
-"""Greedy on one estimate: shortest expected delay, or least energy. What the estimates alone are worth."""
+"""Greedy on one estimate: shortest expected delay, or least energy. Nothing is learned."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ShortestExpectedDelay(KernelPolicy):
 
 
 class GreedyEnergy(KernelPolicy):
-    """Smallest estimated joules, whatever the deadline: one end of the scale that other policies trade against."""
+    """Smallest estimated joules; deadlines are ignored."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         """The generator is not needed: exact ties go to the first row."""

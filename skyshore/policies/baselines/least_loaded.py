@@ -1,4 +1,4 @@
-"""Least loaded: the node with the smallest share of its capacity taken. What most load balancers do."""
+"""Least loaded: the node with the smallest load / capacity, as in most load balancers."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Power of two choices: draw two arms, take the less loaded (Mitzenmacher, 2001). Almost as even as asking all."""
+"""Power of two choices: draw two arms and take the less loaded one (Mitzenmacher, 2001)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from skyshore.policies.protocol import Arms, Context, Decision, Policy
+from skyshore.rules.choose import load_share
 
 
 class PowerOfTwo(Policy):
@@ -20,7 +21,7 @@ class PowerOfTwo(Policy):
             return Decision(0)
         first = int(self._rng.integers(number))
         second = (first + 1 + int(self._rng.integers(number - 1))) % number
-        share = arms.load / arms.capacity
+        share = load_share(arms.load, arms.capacity)
         index = first if share[first] <= share[second] else second
         beaten = np.count_nonzero(share > share[index])
         tied = np.count_nonzero(share == share[index]) - 1

@@ -1,4 +1,4 @@
-"""Uniformly random: the floor every other policy must beat, and the cleanest data for off-policy evaluation."""
+"""Uniformly random: the baseline to beat, and good data for off-policy evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skyshore.policies.protocol import Arms, Context, Decision, Policy
 
 
 class RandomChoice(Policy):
-    """Every eligible arm is as likely as the next."""
+    """Every eligible arm has the same probability."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng

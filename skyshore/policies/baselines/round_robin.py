@@ -1,4 +1,4 @@
-"""Round robin: one arm after the other, blind to load and speed."""
+"""Round robin: one arm after the other; load and speed are ignored."""
 
 from __future__ import annotations
 

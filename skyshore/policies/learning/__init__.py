@@ -1,1 +1,1 @@
-"""What several policies learn with: statistics, regressions, features of arms, numbers of arms, snapshots."""
+"""Parts that several policies share: statistics, regressions, features of arms, numbers of arms, snapshots."""

@@ -1,7 +1,7 @@
-"""What the linear and neural policies look at: one short vector per arm, the task and its surroundings in it.
+"""Features of the linear and neural policies: one short vector per arm, which describes arm, task and load.
 
-Times are shares of what is left of the deadline, so that one weight serves tasks of every size. Written for whole
-columns of `Arms` ([arms, WIDTH]) and for a single `ArmEstimate` ([WIDTH]) alike.
+Times are shares of the remaining time, so that one weight fits tasks of every size. The function takes all columns of
+`Arms` (result [arms, WIDTH]) or one `ArmEstimate` (result [WIDTH]).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 from skyshore.policies.protocol import ArmEstimate, Arms, Context, Floats
 
 WIDTH = 8
-NAMES = ("one", "way", "queue", "service", "taken", "kv", "joules", "structure")
+NAMES = ("one", "transmission", "queue", "service", "taken", "kv", "joules", "structure")
 MOST_SHARE = 4.0
-"""Shares of the deadline count up to this: whether a task would be five or fifty times late makes no difference."""
+"""Largest share of the remaining time that counts: five times too late is as bad as fifty times."""
 
 
 def arm_features(arms: Arms | ArmEstimate, context: Context) -> Floats:
-    """1; transmission, queue and service over the time left; slots taken; KV in use; log joules; picture structure."""
+    """The features in the order of `NAMES`."""
     allowed_s = max(context.remaining_s, 1e-3)
     columns = (
         1.0,

@@ -1,4 +1,4 @@
-"""Numbers for arms, so that what is learned of them lives in arrays and outlives changes of the fleet."""
+"""Numbers for arms: learned figures are kept in arrays by number, also when the fleet changes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from skyshore.policies.protocol import Arms, ArmTable, Integers
 
 SPARE = 256
-"""Arms that left are remembered, in case they come back, up to this many and three times those that are here."""
+"""Arms that left keep their numbers, in case they return. At most `SPARE` plus three times the present arms do so."""
 
 Where = Integers | slice
-"""What indexes a column of learned figures for the rows of an `Arms`; a slice where that saves the copy."""
+"""Index of a column of learned figures for the rows of an `Arms`; a slice where possible, because it makes no copy."""
 
 
 def arm_names(table: ArmTable) -> tuple[str, ...]:
-    """What slots are given to, if nothing else is said."""
+    """Names of the arms: one slot per arm, the default."""
     return table.arm_ids
 
 
 def engine_names(table: ArmTable) -> tuple[str, ...]:
-    """One per arm; arms that share an engine share its slot."""
+    """Names of the engines, one per arm: arms that share an engine share its slot."""
     return table.engines or table.arm_ids
 
 
 class ArmSlots:
-    """Slot of every arm of one kind. `prepare(slot)` is called to make and blank room for an arm never met."""
+    """Slot of every arm of one kind. `prepare(slot)` must make room for a new arm and blank it."""
 
     def __init__(
         self, prepare: Callable[[int], None], names: Callable[[ArmTable], tuple[str, ...]] = arm_names
@@ -54,7 +54,7 @@ class ArmSlots:
         return slots
 
     def of_arm(self, arm_id: str) -> int:
-        """Slot of one arm, met before or not."""
+        """Slot of one arm; a new arm gets one."""
         slot = self._slots.get(arm_id)
         if slot is None:
             slot = self._slots[arm_id] = self._free.pop() if self._free else len(self._slots)

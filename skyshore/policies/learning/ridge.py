@@ -1,4 +1,4 @@
-"""Ridge regression per arm with forgetting: weights, and how far a prediction may be off."""
+"""Ridge regression per arm with forgetting: weights, and the confidence width of a prediction."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FIRST_ROOM = 16
 
 
 class RidgeModels:
-    """For every arm of one kind: A = λI + Σ γ^age·x·xᵀ and B = Σ γ^age·x·yᵀ, age counted in outcomes of that arm.
+    """For every arm of one kind: A = λI + Σ γ^age·x·xᵀ and B = Σ γ^age·x·yᵀ, with age in outcomes of that arm.
 
     Weights A⁻¹B serve all targets y at once; √(xᵀA⁻¹x) is the width of the confidence ellipsoid along x (Li, Chu,
-    Langford and Schapire, 2010). γ = 1 forgets nothing. Memory is that of the arms, not of the outcomes.
+    Langford and Schapire, 2010). γ = 1 forgets nothing. Memory grows with the number of arms, not of outcomes.
     """
 
     def __init__(self, width: int, targets: int, *, prior: float = 1.0, discount: float = 1.0) -> None:
@@ -37,7 +37,7 @@ class RidgeModels:
         return predicted, np.sqrt(np.maximum(squares, 0.0))
 
     def learn(self, arm_id: str, features: Floats, targets: Floats) -> None:
-        """Take in one outcome: x [width] and y [targets]."""
+        """Add one outcome: x [width] and y [targets]."""
         slot = self.slots.of_arm(arm_id)
         gram, moment = self._gram[slot], self._moment[slot]
         gram *= self._discount
@@ -47,7 +47,7 @@ class RidgeModels:
         self._solve(slot)
 
     def snapshot(self, kind: str) -> bytes:
-        """Everything, as bytes."""
+        """Names of the arms, A − λI and B, as bytes."""
         known = self.slots.known()
         where: Where = np.fromiter(known.values(), dtype=np.intp, count=len(known))
         names = np.array(list(known), dtype=np.str_)

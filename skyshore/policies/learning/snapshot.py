@@ -13,14 +13,14 @@ FORMAT = "format"
 
 
 def pack(kind: str, arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """Arrays → bytes. `kind` names policy and version; `unpack` wants the same."""
+    """Arrays → bytes. `kind` names policy and version; `unpack` expects the same."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{FORMAT: np.array(kind)}, **arrays)  # type: ignore[arg-type] # stubs: bool for one name
     return buffer.getvalue()
 
 
 def join_parts(parts: Sequence[bytes]) -> bytes:
-    """Several snapshots as one, each behind its length."""
+    """Several snapshots as one; each is preceded by its length (4 bytes, big-endian)."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 

@@ -85,17 +85,17 @@ class Skyshore(KernelPolicy):
         rng: np.random.Generator,
         *,
         miss_share: float = 0.03,
-        cheapest: float = 5.0,
-        dearest: float = 60.0,
+        least_multiplier: float = 5.0,
+        largest_multiplier: float = 60.0,
         optimism: float = 0.3,
         floor: float = 0.2,
         ceiling: float = 0.4,
     ) -> None:
-        """λ moves between `cheapest` and `dearest`."""
+        """λ moves between `least_multiplier` and `largest_multiplier`."""
         super().__init__()
         # numpy's exp, because it may round otherwise than the C library's, and logs were recorded with it.
         raise_by, lower_by = (float(np.exp(STEP * (missed / miss_share - 1.0))) for missed in (True, False))
-        settings = (optimism, floor, ceiling, cheapest, dearest, raise_by, lower_by)
+        settings = (optimism, floor, ceiling, least_multiplier, largest_multiplier, raise_by, lower_by)
         self.state = SkyshoreState(
             rng=rng,
             settings=SkyshoreSettings(*map(float, settings)),

@@ -1,14 +1,14 @@
-"""A²: joint model and data adaptation, in the cloud alone.
+"""A²: joint model and data adaptation, in the cloud only.
 
-Ports: "A²: joint model and data adaptation for cloud inference serving" (RTSS 2021), from what is generally known of it
-(digest 2.5; the paper itself was not at hand): the cloud holds several models, and sends for the data at several sizes;
-for each request the pair is chosen that is most accurate among those that answer in time, network included, so that
-fast links get large inputs and slow ones small.
+Ports: "A²: joint model and data adaptation for cloud inference serving" (RTSS 2021). We did not have the paper; this
+follows summaries of it (digest 2.5). The cloud has several models, and data can be sent in several sizes. For each
+request the policy takes the most accurate pair that answers in time, network included. So fast links get large inputs,
+and slow links small ones.
 
-Here a pair is a cloud arm (model, input size, encoding). Time is the estimate times a learned factor per arm (a mean of
-measured over estimated, with forgetting), and must fit in `share` of what is left of the deadline; among equally
-accurate arms the quickest wins, and when none fits the quickest of all. Left out: A²'s profiler of networks (the core
-measures links) and its placement of models onto GPUs, which are fixed here.
+Here a pair is a cloud arm (model, input size, encoding). Its time is the estimated latency times a learned factor per
+arm (the discounted mean of measured / estimated latency). It must fit into `share` of the remaining time. Among equally
+accurate arms the fastest is taken; if no arm fits, the fastest of all. Left out: A²'s profiler of networks (the
+scheduler core measures links) and its placement of models onto GPUs, which is fixed here.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ DISCOUNT = 0.98
 LARGEST_RATIO = 5.0
 CUT_OFF = 1.5
 ANY = {"any": 0}
-"""One factor per arm, whatever the class."""
+"""One factor per arm, the same for all service classes."""
 FIRST_ARMS = 16
 
 
 class A2State(NamedTuple):
-    """The share of the deadline that may be planned for, and measured over estimated latency per arm."""
+    """The usable share of the deadline, and measured / estimated latency per arm."""
 
     share: float
     ratios: Statistics
@@ -80,7 +80,7 @@ def corrected_latency_s(state: A2State, demand: Record, estimate: Record) -> flo
 
 @implement(learn, A2State)
 def learn_a2(state: A2State, attempt: Record, now_s: float) -> None:
-    """Learn measured over estimated latency; one cut off would have taken longer, by half as is assumed."""
+    """Learn measured / estimated latency. A task that was cut off is assumed to need `CUT_OFF` times as long."""
     if attempt.status != FAILED:
         took_s = attempt.measured_s * (1.0 if attempt.answered else CUT_OFF)
         ratio = min(took_s / max(attempt.latency_s, 1e-3), LARGEST_RATIO)
@@ -88,12 +88,12 @@ def learn_a2(state: A2State, attempt: Record, now_s: float) -> None:
 
 
 class A2(KernelPolicy):
-    """Most accurate cloud arm in time."""
+    """Takes the most accurate cloud arm that answers in time."""
 
     state: A2State
 
     def __init__(self, rng: np.random.Generator, *, share: float = 0.9) -> None:
-        """The generator is not needed. `share` of the deadline may be planned for."""
+        """The generator is not needed. `share` is the usable share of the remaining time."""
         super().__init__()
         self.state = A2State(float(share), blank_statistics(FIRST_ARMS, len(ANY)))
 

@@ -1,16 +1,17 @@
-"""AGOD: a diffusion actor trained by discrete soft actor–critic chooses the server, five denoising steps a decision.
+"""AGOD: a diffusion actor, trained by discrete soft actor–critic, chooses the server in five denoising steps.
 
 Ports: Du et al., "Diffusion-based reinforcement learning for edge-enabled AI-generated content services" (D2SAC,
 arXiv 2303.13052, IEEE TMC 2024; code `Lizonghang/AGOD`; digest 3.4). The action's logits start as noise and are
 denoised in five steps of a variance-preserving schedule, conditioned on the state; softmax over them is the policy. A
-service provider there is an arm here; the reward is our common one (digest 1.4) instead of image quality and crashes.
+service provider there is an arm here. The reward is our common one (digest 1.4) instead of image quality and crashes.
 
-Our choices: the paper's network has one input per provider and so serves one fleet; here one small network is applied
-to every arm, with the mean over all arms beside it, so that any fleet can be served and the order of arms does not
-matter; logits are the denoised values times eight, for in ±1 a softmax over many arms stays nearly uniform. Deciding
-starts from zero noise and adds none, and takes the likeliest arm: a function of the context, with propensity 1. The
-pass is numpy, for a pure package may hold no engine; a test holds it to ONNX Runtime's on the exported file.
-`training/agod.py` trains it on the simulator, and its card lies beside the weights. Nothing is learned in service.
+Our choices: the paper's network has one input per provider, so it fits one fleet only. Here one small network is
+applied to every arm, with the mean over all arms as a further input. So it fits any fleet, and the order of the arms
+does not matter. Logits are the denoised values times eight: with values in ±1, a softmax over many arms would be nearly
+uniform. A decision starts from zero noise, adds none and takes the most probable arm. So it is a function of the
+context, and its propensity is 1. The forward pass uses numpy, because pure packages must not import an engine; a test
+compares it with ONNX Runtime on the exported file. `training/agod.py` trains the network on the simulator. The model
+card is beside the weights. Nothing is learned in service.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from skyshore.policies.learning.arm_features import WIDTH, arm_features
 from skyshore.policies.protocol import Arms, Context, Decision, Floats, Policy
+from skyshore.rules.choose import load_share
 
 STEPS = 5
 LEAST_BETA, MOST_BETA = 0.1, 10.0
@@ -31,8 +33,8 @@ WEIGHTS = "weights/agod.npz"
 
 
 def agod_state(arms: Arms, context: Context) -> Floats:
-    """What the actor sees of every arm: [arms, STATE_WIDTH]."""
-    more = (arms.is_cloud.astype(np.float64), arms.quality, arms.load / arms.capacity)
+    """Input of the actor: [arms, STATE_WIDTH]."""
+    more = (arms.is_cloud.astype(np.float64), arms.quality, load_share(arms.load, arms.capacity))
     return np.concatenate([arm_features(arms, context), np.stack(more, axis=1)], axis=1)
 
 
@@ -48,7 +50,7 @@ def schedule() -> tuple[Floats, Floats, Floats, Floats]:
 
 
 class DiffusionActor:
-    """The denoising chain in numpy; the ONNX file beside the weights holds the same one, and a test compares them."""
+    """The denoising chain in numpy. The ONNX file beside the weights holds the same chain; a test compares the two."""
 
     def __init__(self, weights: dict[str, Floats]) -> None:
         """Raises KeyError when a weight is missing."""
@@ -66,7 +68,7 @@ class DiffusionActor:
 
     @classmethod
     def shipped(cls) -> DiffusionActor:
-        """The weights that come with Skyshore, read once; no decision reads anything."""
+        """Read the weights that come with Skyshore. Decisions read no file."""
         return cls.from_bytes(files("skyshore.policies").joinpath(WEIGHTS).read_bytes())
 
     def logits(self, state: Floats) -> Floats:
@@ -96,7 +98,7 @@ class Agod(Policy):
         self._actor = actor or DiffusionActor.shipped()
 
     def select(self, context: Context, arms: Arms) -> Decision:
-        """Likeliest arm of the actor's policy."""
+        """Take the most probable arm of the actor's policy."""
         logits = self._actor.logits(agod_state(arms, context))
         return Decision(int(logits.argmax()), scores=logits)
 

@@ -1,20 +1,23 @@
 """CDIO's cross-domain optimisation as a combinatorial bandit (arXiv 2502.04078).
 
-From the paper, partly at second hand (the digest, part 2, marks what): compute and bandwidth use, U + φ·B, are
-minimised together under accuracy and delay demands; a task predicted to prefer compute goes to the cloud first, one
-that prefers bandwidth to the edge first; the regret stated is CUCB's (Chen, Wang and Yuan, 2013), so the index is
+From the paper (the digest, part 2, marks what comes from secondary sources): the policy minimises the use of compute
+and bandwidth, U + φ·B, under demands on accuracy and delay. A task that is predicted to prefer compute goes to the
+cloud first, one that prefers bandwidth to the edge first. The paper states the regret of CUCB (Chen, Wang and Yuan,
+2013), so the index is
 
     1 − c + √(3·ln t / 2n),    c = (u + φ·b) / (1 + φ) in [0, 1]
 
-per (preference, complexity bin, arm), u the seconds of one slot and b the bytes of the link that a task takes, each as
-a share of what the node offers within the deadline. Preference and complexity come with the task's profile.
+per (preference, complexity bin, arm). u is the seconds of one slot that a task takes, and b its bytes on the link. Both
+are shares of what the node offers within the deadline. Preference and complexity come with the task's profile.
 
-Our choices: feasibility is optimistic (accuracy mean plus radius against the demand, delay mean minus radius against
-the time left); delay is learned as measured over estimated, so that the live queue counts; the oracle is greedy by
-regret with moves and swaps (`skyshore.rules.assignment`), over the arrivals of a slot; the feedback step narrows the
-share of the deadline that may be planned for by 5 % after a violation and widens it by 0.5 % after a success; a task
-whose preferred tier has nothing feasible tries the other; one that finds nothing takes the fastest. Left out: the
-paper's per-task shares of a server, which no engine here can grant.
+Our choices:
+- Feasibility is optimistic: mean accuracy + radius must reach the demand, mean delay − radius the time left.
+- Delay is learned as measured / estimated latency, so the current queue counts.
+- The oracle is greedy by regret with moves and swaps (`skyshore.rules.assignment`), over the arrivals of a slot.
+- The usable share of the deadline shrinks by 5 % after a violation and grows by 0.5 % after a success.
+- A task with no feasible arm in its preferred tier tries the other tier; with no feasible arm it takes the fastest.
+
+Left out: the paper's per-task shares of a server, which no engine here can grant.
 """
 
 from __future__ import annotations
@@ -50,11 +53,11 @@ GROUPS = {
 COMPUTE_BELOW = 0.0125
 """Without the LSTM: Σ C_k from k = 1 on below which a task is taken to prefer compute.
 
-Cut and direction are those of `preference.json`, chosen on the cameras learned from.
+`preference.json` holds the threshold and the direction. They were chosen on the training cameras.
 """
 NARROWER, WIDER, NARROWEST = 0.95, 1.005, 0.5
 RADIUS_OF_DEMANDS = 0.1
-"""Weight of the radius in the feasibility tests, where a whole unit would let everything pass for long."""
+"""Weight of the radius in the feasibility tests. With a weight of 1, all arms would stay feasible for too long."""
 FIRST_ARMS = 16
 
 
@@ -73,7 +76,7 @@ class SlotTasks(NamedTuple):
     counts: Integers
     """[2] tasks noted; 1 once they are planned."""
     tasks: Integers
-    """[tasks in a slot] number of each."""
+    """[tasks in a slot] number of each task."""
     kinds: Integers
     """[tasks in a slot] kind of each."""
     widths: Integers
@@ -91,22 +94,22 @@ class SlotTasks(NamedTuple):
 
 
 class CdioState(NamedTuple):
-    """Settings, what was learned per group, and the slot."""
+    """Settings, the statistics per group, and the tasks of the slot."""
 
     settings: CdioSettings
     cost: Statistics
     accuracy: Statistics
     delay: Statistics
-    """Measured over estimated latency."""
+    """Measured / estimated latency."""
     share: Floats
-    """[groups] share of the deadline that may be planned for."""
+    """[groups] usable share of the deadline."""
     slot: SlotTasks
     problem: Assignment
 
 
 @implement(select_arm, CdioState)
 def select_cdio(state: CdioState, demand: Record, options: Options) -> None:
-    """The planned arm while it still has room, else the best for this task alone, else the fastest."""
+    """Take the planned arm if it still has room, else the best for this task alone, else the fastest."""
     decision, scores = options.decision[0], options.scores
     score_cdio(state, demand, options)
     planned = state.slot.planned[demand.task]
@@ -146,7 +149,7 @@ def score_cdio(state: CdioState, demand: Record, options: Options) -> None:
 
 @kernel
 def score_arm(state: CdioState, demand: Record, estimate: Record, log_total: float) -> float:
-    """1 − c + √(3·ln t / 2n), −∞ where accuracy or delay is out of reach; the stated cost orders arms never tried."""
+    """1 − c + √(3·ln t / 2n); −∞ if accuracy or delay is infeasible. The stated cost orders arms never tried."""
     kind, group, slot = demand.kind, demand.group, estimate.slot
     stated = cost_of(state.settings.phi, estimate.service_s, estimate.up_bytes, estimate, max(demand.remaining_s, 1e-3))
     radius, score = 0.0, 1.0 - stated
@@ -172,7 +175,7 @@ def score_arm(state: CdioState, demand: Record, estimate: Record, log_total: flo
 
 @kernel
 def cost_of(phi: float, used_s: float, sent_bytes: float, arm: Record, allowed_s: float) -> float:
-    """C = (u + φ·b) / (1 + φ) of seconds and bytes on an arm, an ESTIMATE or ATTEMPT; at most 1."""
+    """Cost c = (u + φ·b) / (1 + φ) of seconds and bytes on an arm (an ESTIMATE or ATTEMPT), at most 1."""
     compute = used_s / (arm.slots * allowed_s)
     link = sent_bytes / (arm.up_bytes_per_s * allowed_s)
     return float(min((compute + phi * link) / (1.0 + phi), 1.0))
@@ -180,7 +183,7 @@ def cost_of(phi: float, used_s: float, sent_bytes: float, arm: Record, allowed_s
 
 @implement(learn, CdioState)
 def learn_cdio(state: CdioState, attempt: Record, now_s: float) -> None:
-    """Learn measured cost, accuracy and delay; move the share that may be planned for."""
+    """Learn measured cost, accuracy and delay; change the usable share of the deadline."""
     kind, group, slot, discount = attempt.kind, attempt.group, attempt.slot, state.settings.discount
     kept = attempt.met and attempt.answer_quality >= attempt.min_quality
     state.share[group] = min(max(state.share[group] * (WIDER if kept else NARROWER), NARROWEST), 1.0)
@@ -241,10 +244,11 @@ def plan_cdio(state: CdioState) -> None:
 
 
 class Cdio(KernelPolicy):
-    """The bandit; `preference`, `lstm`, `complexity` and `bandit` switch off one part each.
+    """The bandit; `preference`, `lstm`, `complexity` and `bandit` each switch one part on or off.
 
-    Without `lstm` the preference comes from a threshold on complexity; without `preference` no tier goes first; without
-    `complexity` all tasks share a bin, the preference staying as predicted; without `bandit` stated costs decide.
+    Without `lstm` the preference comes from a threshold on complexity. Without `preference` no tier comes first.
+    Without `complexity` all tasks share one bin, and the preference is still predicted. Without `bandit` the stated
+    costs decide.
     """
 
     state: CdioState

@@ -1,17 +1,18 @@
 """CS-UCB: constraint satisfaction plus upper confidence bound, of PerLLM (arXiv 2405.14636).
 
-From the paper, partly at second hand (the digest marks what): arms are (service class, node configuration); a scalar
-f says whether all constraints hold (least normalised slack, eq. 3); among the arms that hold, the largest
+From the paper (the digest marks what comes from secondary sources): an arm is a pair of service class k and node
+configuration a. A scalar f, the least normalised slack (eq. 3), is at least 0 if all constraints hold. Among the arms
+with f ≥ 0 the policy takes the one with the largest
 
     U(k, a) = R(k, a) / N(k, a) + δ·√(ln t / N(k, a)) + θ·P(a),    P = min(f, 0)
 
-is taken. An arm never pulled counts as infinite. Reward: −E / E_ref + λ·f, both measured (`skyshore.rules.reward`).
+U is infinite for an arm that was never pulled. Reward: −E / E_ref + λ·f, both measured (`skyshore.rules.reward`).
 
-Our choices, where we found nothing: updates come from measured outcomes, late as they are, never from the estimate;
-N and R are discounted (γ); t is the discounted number of outcomes of the class; ties are broken at random; δ = 0.5,
-θ = 1 (a re-implementation's grid gave δ = 0.5); when nothing holds, `infeasible` says what is done. With `slot_s` the
-arrivals of a slot are placed together, nearest deadline first. Each sees the room that the ones before it took: the
-paper's super-arm with reservations. The core does that batching.
+Our choices, where we found nothing in the paper: updates use measured outcomes, which may come late, and never the
+estimate. N and R are discounted (γ), and t is the discounted number of outcomes of the class. Ties are broken at
+random. δ = 0.5 and θ = 1 (the grid of a re-implementation gave δ = 0.5). If no arm has f ≥ 0, `infeasible` names the
+rule. With `slot_s` the arrivals of a slot are placed together, nearest deadline first. Each sees the capacity that the
+tasks before it have reserved (the paper's super-arm). The scheduler core does that batching.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class CsUcbState(NamedTuple):
 
 @implement(select_arm, CsUcbState)
 def select_cs_ucb(state: CsUcbState, demand: Record, options: Options) -> None:
-    """Filter by f, then take the largest index."""
+    """Keep the arms with f ≥ 0, then take the largest index U."""
     settings, decision = state.settings[0], options.decision[0]
     total = state.statistics.totals[demand.kind][demand.group]
     counts = state.statistics.counts[demand.kind][demand.group]
@@ -81,7 +82,7 @@ def select_cs_ucb(state: CsUcbState, demand: Record, options: Options) -> None:
 
 @kernel
 def choose_infeasible(state: CsUcbState, demand: Record, options: Options) -> None:
-    """What is done when no arm holds."""
+    """Choose an arm, or refuse, when no arm has f ≥ 0."""
     settings, decision = state.settings[0], options.decision[0]
     if settings.infeasible == LEAST_LOADED:
         score_by_load(options)
@@ -104,8 +105,8 @@ def learn_cs_ucb(state: CsUcbState, attempt: Record, now_s: float) -> None:
 class CsUcb(KernelPolicy):
     """The paper's policy and its ablations.
 
-    `constrain` off leaves the filter out (UCB only); `explore` off leaves the bandit out (cheapest estimate among the
-    arms that hold); `theta` weighs the penalty in the index, which matters only without the filter.
+    Without `constrain` there is no filter (UCB only). Without `explore` there is no bandit: the arm with f ≥ 0 and the
+    fewest estimated joules is taken. `theta` weighs the penalty in the index; it matters only without the filter.
     """
 
     state: CsUcbState

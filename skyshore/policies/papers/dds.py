@@ -1,17 +1,19 @@
-"""DDS: server-driven streaming; a poor picture first, better pixels where the server asks for them. As far as it goes.
+"""DDS, server-driven streaming: segments are sent in low quality, and in high quality after a poor answer.
 
-Ports: Du et al., "Server-driven video streaming for deep learning inference" (SIGCOMM 2020): the camera sends every
-segment in low quality, the server's detector answers with the regions it is unsure of, and those are sent again in high
-quality; which low and high quality is set by how much bandwidth there is.
+Ports: Du et al., "Server-driven video streaming for deep learning inference" (SIGCOMM 2020). There the camera sends
+every segment in low quality, and the server's detector answers with the regions that it is unsure of. The camera sends
+those again in high quality. The available bandwidth sets both qualities.
 
-What a placement policy can express: one arm per segment, so one quality per segment, whole frames, cloud only. So the
-first pass is an arm of low bytes, and the second pass comes one segment late: when the server was unsure of a stream's
-last low-quality segment (its measured quality fell short of what was asked, or of the arm's stated quality by
-`unsure`), the stream's next segment is sent in high quality, after which it starts low again. High means the most
-accurate cloud arm, low the leanest of the same node, each among those that the link can carry in time (bytes over its
-measured rate within `share` of the deadline). Left out, because no single placement can say it: regions of interest,
-hence most of DDS's saving in bytes; sending the same segment twice; mixing qualities within a frame. Where nobody
-measures quality, outcomes repeat the arm's word, the server is never unsure, and every segment goes lean.
+A placement policy chooses one arm per segment, so this port has one quality per segment, whole frames and the cloud
+only. The first pass is an arm with few bytes. The second pass comes one segment late: after a poor answer to a stream's
+low-quality segment, its next segment is sent in high quality, and the one after that in low quality again. An answer is
+poor if its measured quality is below the quality asked for, or more than `unsure` below the arm's stated quality. High
+quality is the most accurate cloud arm, low quality the one with the fewest bytes. Only arms whose estimated latency is
+at most `share` of the remaining time count.
+
+Left out, because one placement cannot express it: regions of interest (and so most of the bytes that DDS saves), a
+second transmission of the same segment, several qualities in one frame. Where nobody measures quality, outcomes repeat
+the arm's stated quality. Then no answer is poor, and every segment is sent in low quality.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ REMEMBERED = 4096
 
 
 class Dds(Policy):
-    """Low first; high once where low was not good enough."""
+    """Low quality first; high quality once after a poor answer."""
 
     def __init__(self, rng: np.random.Generator, *, unsure: float = 0.05, share: float = 0.9) -> None:
         """The generator is not needed: exact ties go to the first row."""
@@ -52,7 +54,7 @@ class Dds(Policy):
         return Decision(int(scores.argmax()), scores=scores, features=(float(second),))
 
     def update(self, feedback: Feedback) -> None:
-        """Note whether the server was sure of what it saw."""
+        """Note whether the answer was poor, so that the stream's next segment needs high quality."""
         outcome, task = feedback.outcome, feedback.context.task
         if outcome.status is not OutcomeStatus.OK or outcome.quality <= 0:
             return
@@ -65,5 +67,5 @@ class Dds(Policy):
 
 
 def _stream(context: Context) -> str:
-    """Segments of one upload or camera belong together; a task alone is a stream of its own."""
+    """Segments of one upload or camera are one stream; any other task is a stream of its own."""
     return context.task.job_id or context.task.task_id

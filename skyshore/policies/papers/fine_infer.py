@@ -1,20 +1,21 @@
-"""FineInfer-like: the cloud alone, every request deferred within a bound so that it joins a fuller batch.
+"""FineInfer-like: the cloud only; every request is deferred for a bounded time, so that it joins a fuller batch.
 
-Ports: FineInfer's deferred continuous batching (EuroMLSys 2024, code `llm-db/FineInfer`; digest 3.3) as PerLLM uses it
-as a baseline: one tier, no choice between tiers, requests join at iteration boundaries, each held back for no longer
-than a bound. Here an arrival waits until its slot of `slot_s` ends and the slot's arrivals go to the cloud together,
-nearest deadline first; the engine's continuous batching does the rest.
+Ports: FineInfer's deferred continuous batching (EuroMLSys 2024, code `llm-db/FineInfer`; digest 3.3), as PerLLM uses it
+as a baseline. There is one tier, and requests join at iteration boundaries. Each is deferred for at most a bound. Here
+an arrival waits until its slot of `slot_s` seconds ends. Then the arrivals of the slot go to the cloud together,
+nearest deadline first, and the engine batches them continuously.
 
-Our choices: the bound is one for all, half a second by default, where FineInfer's is per request (its offload bench
-uses 60 s); of several cloud arms the fullest that has a free slot is taken, for a fuller batch shares its joules, and
-the least loaded one when none has. Left out: LoRA fine-tuning, which is what FineInfer fills the waiting time with, and
-with it the test d_r + t_f − t_i against the bound: nothing here needs the time that deferral frees. So this port shows
-the cost of deferral without its use, and is a lower bound on FineInfer's worth.
+Our choices: one bound for all requests, half a second by default; FineInfer's bound is per request (its offload bench
+uses 60 s). Of several cloud arms the policy takes the fullest that has a free slot, because tasks of a batch share its
+joules; if no arm has a free slot, it takes the least loaded one. Left out: LoRA fine-tuning, for which FineInfer uses
+the waiting time, and its test d_r + t_f − t_i against the bound. So this port has the cost of deferral without its
+benefit: it is a lower bound on what FineInfer achieves.
 
-Where the cloud alone is too small it drowns, and not because of the deferral: in `scenarios/papers/perllm.toml` the
-prompts of three requests a second (load 0.5) take seven eighths of the cloud's time and their answers a fifth, so first
-come, first served, nearly all end at their deadlines. `cloud_only`, which defers nothing, meets as few (6 % at load
-0.5, none at load 1). A ratio of throughputs against it says how small the cloud is, not how good a policy.
+Where the cloud alone is too small, it is overloaded, and deferral is not the reason. In `scenarios/papers/perllm.toml`
+the prompts of three requests per second (load 0.5) take seven eighths of the cloud's time and their answers a fifth.
+Service is first come, first served, so nearly all requests end at their deadlines. `cloud_only`, which defers nothing,
+meets as few (6 % at load 0.5, none at load 1). So a ratio of throughputs to this policy shows how small the cloud is,
+not how good the other policy is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from skyshore.policies.protocol import REFUSED, Arms, Context, Decision, Policy
 
 
 class FineInfer(Policy):
-    """Cloud only, slot by slot."""
+    """Cloud only, in slots of `slot_s` seconds."""
 
     def __init__(self, rng: np.random.Generator, *, slot_s: float = 0.5) -> None:
         """The generator is not needed: exact ties go to the first row. `slot_s` bounds the deferral."""

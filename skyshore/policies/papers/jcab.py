@@ -1,19 +1,19 @@
 """JCAB: joint configuration adaptation and bandwidth allocation, by Lyapunov drift and Markov approximation.
 
 Ports: Wang et al., "Joint configuration adaptation and bandwidth allocation for edge-based real-time video analytics"
-(INFOCOM 2020), from what is generally known of it (digest 2.5; the paper itself was not at hand). Accuracy is weighed
-against energy while the mean delay stays within its bound: a virtual queue Q takes what the bound is exceeded by, each
-slot maximises
+(INFOCOM 2020). We did not have the paper; this follows summaries of it (digest 2.5). The policy trades accuracy
+against energy and keeps the mean delay within a bound. A virtual queue Q sums the excess over the bound. Each slot
+maximises
 
     V·(accuracy − w·E / Ē) − Q·(delay / allowed),
 
-and the discrete choice is made by a Markov chain that moves one task at a time to arm a with chance ∝ e^{β·value}. The
-bandwidth of a shared link is split in proportion to √bytes, which is what minimises the slot's sum of transmission
-times: a task of d_i bytes among others of d_j then takes √d_i·Σ√d_j / B.
+A Markov chain makes the discrete choice: it moves one task at a time to arm a with a probability ∝ e^{β·value}. Tasks
+share the bandwidth B of a link in proportion to √bytes, which minimises the slot's sum of transmission times. A task of
+d_i bytes among others of d_j bytes then takes √d_i·Σ√d_j / B seconds.
 
-Our choices: V = 1, w = 0.2, β = 20, bound 0.8 of the deadline, two passes of the chain over the slot's tasks before
-`select` makes the third; the arms (model, input size, stride, encoding) are the configurations. Left out: setting the
-rate of each stream: links here share as they please, so the split is what the policy reckons with, not what it imposes.
+Our choices: V = 1, w = 0.2, β = 20, a bound of 0.8 of the deadline. The chain makes two passes over the slot's tasks,
+and `select` makes the third. The arms (model, input size, stride, encoding) are the configurations. Left out: setting
+the rate of each stream. The links here do not follow the split; the policy only assumes it in its estimates.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LATEST = 4.0
 
 
 class Jcab(Policy):
-    """One virtual queue per kind of task; the arrivals of a slot are moved about together."""
+    """One virtual queue per kind of task; the chain moves all arrivals of a slot."""
 
     def __init__(
         self,
@@ -53,27 +53,27 @@ class Jcab(Policy):
         self._tradeoff, self._energy_weight, self._beta = tradeoff, energy_weight, beta
         self._queue = dict.fromkeys(TaskKind, 0.0)
         self._mean_joules = dict.fromkeys(TaskKind, 0.0)
-        self._standing: dict[str, tuple[int, float]] = {}
-        """Tasks of the slot being placed: task id → node the chain has it on, and √bytes."""
+        self._choices: dict[str, tuple[int, float]] = {}
+        """Tasks of the slot that is being placed: task id → the node where the chain has put it, and √bytes."""
 
     def plan(self, contexts: Sequence[Context], options: Sequence[Arms]) -> None:
-        """Let the chain settle over all tasks of the slot."""
-        self._standing = {}
+        """Make `PASSES` passes of the chain over all tasks of the slot."""
+        self._choices = {}
         for _ in range(PASSES):
             for context, arms in zip(contexts, options, strict=True):
                 index, _, _ = self._move(context, arms)
-                self._stand(context, arms, index)
+                self._note_choice(context, arms, index)
 
     def select(self, context: Context, arms: Arms) -> Decision:
-        """The chain's next move for this task; the propensity is that of the move."""
-        planned = context.task.task_id in self._standing
+        """Make the chain's next move for this task; its probability is the propensity."""
+        planned = context.task.task_id in self._choices
         index, chances, values = self._move(context, arms)
         if planned:
-            self._stand(context, arms, index)
+            self._note_choice(context, arms, index)
         return Decision(index, float(chances[index]), values)
 
     def update(self, feedback: Feedback) -> None:
-        """Feed the virtual queue and the mean of joules."""
+        """Update the virtual queue and the mean joules."""
         kind, outcome = feedback.context.task.kind, feedback.outcome
         over = min(outcome.latency_s / outcome.deadline_s, LATEST) - BOUND
         self._queue[kind] = min(max(self._queue[kind] + STEP * over, 0.0), MOST_QUEUE)
@@ -81,25 +81,25 @@ class Jcab(Policy):
         self._mean_joules[kind] = before + SMOOTHING * (outcome.joules - before) if before else outcome.joules
 
     def _move(self, context: Context, arms: Arms) -> tuple[int, Floats, Floats]:
-        self._standing.pop(context.task.task_id, None)
+        self._choices.pop(context.task.task_id, None)
         values = self._values(context, arms)
         weights = np.exp(self._beta * (values - values.max()))
         chances: Floats = weights / weights.sum()
         return int(self._rng.choice(len(arms), p=chances)), chances, values
 
-    def _stand(self, context: Context, arms: Arms, index: int) -> None:
-        self._standing[context.task.task_id] = int(arms.node[index]), float(np.sqrt(arms.up_bytes[index]))
+    def _note_choice(self, context: Context, arms: Arms, index: int) -> None:
+        self._choices[context.task.task_id] = int(arms.node[index]), float(np.sqrt(arms.up_bytes[index]))
 
     def _values(self, context: Context, arms: Arms) -> Floats:
         kind, allowed_s = context.task.kind, max(context.remaining_s, 1e-3)
         shared = np.zeros(len(arms))
         company = np.zeros(len(arms))
-        for node, root in self._standing.values():
+        for node, root in self._choices.values():
             shared += np.where(arms.node == node, root, 0.0)
             company += arms.node == node
         crowd_s = np.sqrt(arms.up_bytes) * shared / arms.up_bytes_per_s + company * arms.service_s / arms.slots
         delay = np.minimum((arms.latency_s + crowd_s) / allowed_s, LATEST)
         mean_joules = self._mean_joules[kind] or float(arms.joules.mean()) or 1.0
-        accuracy = np.where(delay <= 1.0, arms.quality, 0.0)  # an answer that comes too late says nothing
+        accuracy = np.where(delay <= 1.0, arms.quality, 0.0)  # a late answer has no value
         worth = self._tradeoff * (accuracy - self._energy_weight * arms.joules / mean_joules)
         return np.asarray(worth - self._queue[kind] * delay, np.float64)

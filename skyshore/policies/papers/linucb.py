@@ -4,12 +4,12 @@ Ports: the index of algorithm 1 there,
 
     U(a) = θ_aᵀ·x_a + α·√(x_aᵀ·A_a⁻¹·x_a),    θ_a = A_a⁻¹·b_a,    A_a = λI + Σ x·xᵀ,    b_a = Σ x·r,
 
-with r the common reward. `constrain` puts a latency filter before it, as GreenServ does (arXiv 2601.17551, digest 4.2
-row 5): arms whose estimate exceeds the deadline are out while another does not.
+where r is the common reward. `constrain` adds a latency filter, as in GreenServ (arXiv 2601.17551, digest 4.2 row 5):
+if some arms can meet the deadline by their estimates, the others are left out.
 
-Our choices: x is `arm_features`; forgetting γ = 0.999 per outcome of the arm, for queues are not stationary; rewards
-come late, as measured; ties go to the first arm. Left out: GreenServ's clusters of prompt embeddings, for a policy
-never sees the prompt.
+Our choices: x is `arm_features`. The past is discounted by γ = 0.999 per outcome of the arm, because queues are not
+stationary. Rewards are measured, so they come late. Ties go to the first arm. Left out: GreenServ's clusters of prompt
+embeddings, because a policy never sees the prompt.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LinUcb(Policy):
         return Decision(int(scores.argmax()), scores=scores)
 
     def update(self, feedback: Feedback) -> None:
-        """Regress the reward on what was seen when the arm was chosen."""
+        """Add the reward, with the features at the time of the choice, to the arm's regression."""
         features = arm_features(feedback.arm, feedback.context)
         models = self._models[feedback.context.task.kind]
         models.learn(feedback.arm.arm_id, features, np.array([feedback.reward]))

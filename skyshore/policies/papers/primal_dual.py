@@ -1,17 +1,18 @@
-"""Primal–dual linear contextual bandit: joules learned per arm, missed deadlines and poor answers priced per class.
+"""Primal–dual linear contextual bandit: learns joules per arm; prices missed deadlines and low quality per class.
 
 Ports: linear bandits with knapsacks (Agrawal and Devanur, 2016) in the form of ParetoBandit (arXiv 2604.00136, digest
-4.2 row 3): ridge regressions per arm with geometric forgetting, optimistic on every target, and one dual variable per
-constraint that a pacer moves by projected subgradient steps,
+4.2 row 3). Each arm has ridge regressions with geometric forgetting, with optimistic bounds for every target. Each
+constraint has one dual variable, which moves by projected subgradient steps:
 
     a = argmin LCB(joules) / J̄ + λ_k·LCB(miss) + μ_k·LCB(shortfall),    λ_k ← [λ_k + η·(missed − α)] in 0..Λ,
 
-k the service class. ParetoBandit paces money spent for quality won; here joules are minimised and the paced budgets
-are the share α of missed deadlines and the mean shortfall from the quality floor (row 1's covering constraints).
+k is the service class. ParetoBandit maximises quality and limits the money spent. This port minimises joules, and
+limits the share α of missed deadlines and the mean shortfall from the quality floor (row 1's covering constraints).
 
-Our choices: x is `arm_features`; joules are learned from answers alone, for a task that was cut off reports what it
-had used by then; J̄ is the running mean of theirs; η = 0.05, Λ = 10, γ = 0.99, confidence weight 0.3. Left out: the hot
-swap of models (the core's part here) and row 1's forecast of demand.
+Our choices: x is `arm_features`. Joules are learned from complete answers only, because a task that was cut off reports
+only the joules used until then. J̄ is the running mean of these joules. η = 0.05, Λ = 10, γ = 0.99, and the weight of
+the confidence width is 0.3. Left out: the replacement of models during a run (the scheduler core does this) and row 1's
+forecast of demand.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats
 
 FORMAT = "primal_dual/1"
 MOST_CLASSES = 64
-"""Beyond these, classes share one pair of prices: a caller must not be able to grow the table without end."""
+"""Further classes share one pair of prices, so that a caller cannot make the table grow without bound."""
 OTHERS = "(others)"
 SMOOTHING = 0.02
 """Of the running mean of joules."""
 MOST_RATIO = 10.0
-"""Joules over their running mean count up to this."""
+"""Limit of joules / J̄ of one answer, so that one outlier does not ruin a regression."""
 
 
 class PrimalDual(Policy):
@@ -46,12 +47,12 @@ class PrimalDual(Policy):
         *,
         miss_share: float = 0.05,
         step: float = 0.05,
-        dearest: float = 10.0,
+        largest_price: float = 10.0,
         confidence: float = 0.3,
         discount: float = 0.99,
     ) -> None:
-        """The generator is not needed. `miss_share` is α, `step` η, `dearest` Λ."""
-        self._miss_share, self._step, self._dearest = miss_share, step, dearest
+        """The generator is not needed. `miss_share` is α, `step` η, `largest_price` Λ."""
+        self._miss_share, self._step, self._largest_price = miss_share, step, largest_price
         self._confidence, self._discount = confidence, discount
         self._joules, self._failings = self._fresh(1), self._fresh(2)
         self._mean_joules = dict.fromkeys(TaskKind, 0.0)
@@ -59,7 +60,7 @@ class PrimalDual(Policy):
         """Service class → λ and μ."""
 
     def select(self, context: Context, arms: Arms) -> Decision:
-        """Least optimistic cost at today's prices."""
+        """Take the arm of the least optimistic cost at the current prices."""
         kind, features = context.task.kind, arm_features(arms, context)
         joules = self._lower(self._joules[kind], arms, features)[:, 0]
         miss_price, quality_price = self._prices_of(context.task.service_class)
@@ -67,7 +68,7 @@ class PrimalDual(Policy):
         return Decision(int(scores.argmax()), scores=scores, features=(miss_price, quality_price))
 
     def update(self, feedback: Feedback) -> None:
-        """Regress what was measured; move the prices of the class."""
+        """Add the measured values to the regressions; move the prices of the class."""
         task, outcome = feedback.context.task, feedback.outcome
         missed = float(not outcome.met_deadline)
         judged = task.min_quality > 0 and outcome.quality > 0
@@ -106,17 +107,18 @@ class PrimalDual(Policy):
         self._joules, self._failings, self._prices, self._mean_joules = joules, failings, prices, mean_joules
 
     def _prices_of(self, service_class: str) -> tuple[float, float]:
-        # A dear start: caution is unlearned quickly, missed deadlines are not undone.
-        return self._prices.get(self._class(service_class), (self._dearest / 2, self._dearest / 2))
+        # The start is high: a price that is too high falls quickly, but a missed deadline stays missed.
+        start = self._largest_price / 2
+        return self._prices.get(self._class(service_class), (start, start))
 
     def _class(self, name: str) -> str:
         return name if name in self._prices or len(self._prices) < MOST_CLASSES else OTHERS
 
     def _moved(self, price: float, violation: float) -> float:
-        return min(max(price + self._step * violation, 0.0), self._dearest)
+        return min(max(price + self._step * violation, 0.0), self._largest_price)
 
     def _lower(self, models: RidgeModels, arms: Arms, features: Floats) -> Floats:
-        """Lower confidence bounds [arms, targets]; nothing predicted is less than none."""
+        """Lower confidence bounds [arms, targets]; a bound below 0 becomes 0."""
         predicted, width = models.read(arms, features)
         bounds: Floats = np.maximum(predicted - self._confidence * width[:, None], 0.0)
         return bounds

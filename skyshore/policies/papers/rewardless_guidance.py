@@ -1,20 +1,20 @@
 """RewardlessGuidance: active inference by an ensemble world model and cross-entropy planning.
 
-Ports: He, Fang, Yu and Leung (IEEE TMC 2024, DOI 10.1109/TMC.2024.3415661; digest 3.5). There is no learned value: a
-plan is scored by what it would teach and by the guidance
+Ports: He, Fang, Yu and Leung (IEEE TMC 2024, DOI 10.1109/TMC.2024.3415661; digest 3.5). There is no learned value
+function. The score of a plan is its information gain plus the guidance:
 
-    r = r₁ + rg,    r₁ = expected information gain of the world model,    rg(s, a) = tc·(1/L + P),
+    r = r₁ + rg,    r₁ = expected information gain of the world model,    rg(s, a) = tc·(1/L + P)
 
-tc whether the task completes within its limit, L its delay in seconds, P the quality of the answer. Planning draws
-`candidates` plans from q, scores them, refits q on the best, `iterations` times, and acts on its first step. The world
-model is fitted after each episode.
+tc is 1 if the task completes within its limit, else 0. L is its delay in seconds, P the quality of the answer. The
+planner draws `candidates` plans from a distribution q, scores them and refits q on the best ones. It repeats this
+`iterations` times and takes the first step of the result. The world model is fitted after each episode.
 
-Our choices: a plan is the arms of this task and of `horizon` − 1 more like it, each of which lengthens the queue of
-those after it on its node; the world model (`WorldModel`, five members) predicts log(L / estimate) and the chance of
-completion from `arm_features`; r₁ is the variance of its members' log L, the usual stand-in for information gain;
-an episode is 32 outcomes; the draws of the planner are fixed when it is built, so that a decision is a function of its
-context and its propensity is 1. Left out: the shares of compute, bandwidth and memory in the paper's action, and with
-them the failure of over-allocation: no engine here grants shares, and eligibility does the rest.
+Our choices: a plan is the arms of this task and of `horizon` − 1 more tasks like it. Each task lengthens the queue of
+the later ones on its node. The world model (`WorldModel`, five members) predicts log(L / estimate) and the probability
+of completion from `arm_features`. r₁ is the variance of its members' log L, a common approximation of information gain.
+An episode is 32 outcomes. The planner draws its random numbers once, when it is built. So a decision is a function of
+its context, and its propensity is 1. Left out: the shares of compute, bandwidth and memory in the paper's action, and
+the failure by over-allocation. No engine here grants shares, and eligibility already excludes full nodes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from skyshore.policies.protocol import Arms, Context, Decision, Feedback, Floats
 
 FORMAT = "rewardless_guidance/1"
 SHORTEST_S = 0.1
-"""1/L grows no further below."""
+"""Smallest L that counts in 1/L."""
 EPISODE = 32
 """Outcomes between two fits of the world model."""
 FIT_STEPS = 12
 ELITE_SHARE = 0.125
-"""Of the candidates, the best on which q is refitted."""
+"""Share of the candidates on which q is refitted: the best ones."""
 LARGEST_LOG_RATIO = 2.0
 PRIOR_COMPLETION = 6.0
-"""Slope of the chance of completion over the deadline's estimated slack before anything is learned."""
+"""Prior slope of the probability of completion over the estimated slack of the deadline."""
 QUEUE, TAKEN = 2, 4
 """Columns of `arm_features` that an imagined task changes."""
 
@@ -69,7 +69,7 @@ class RewardlessGuidance(Policy):
         return Decision(self._plan_first(merits, arms.node), scores=merits[0])
 
     def update(self, feedback: Feedback) -> None:
-        """Remember the outcome; fit after each episode."""
+        """Store the outcome; fit the world models after each episode."""
         arm, outcome = feedback.arm, feedback.outcome
         world = self._worlds[feedback.context.task.kind]
         ratio = np.log(max(outcome.latency_s, 1e-3) / max(arm.latency_s, 1e-3))
@@ -84,7 +84,7 @@ class RewardlessGuidance(Policy):
                 each.fit(FIT_STEPS)
 
     def snapshot(self) -> bytes:
-        """World models; remembered outcomes are not kept."""
+        """World models, without the stored outcomes."""
         return join_parts([world.snapshot(FORMAT) for world in self._worlds.values()])
 
     def restore(self, snapshot: bytes) -> None:
@@ -93,7 +93,7 @@ class RewardlessGuidance(Policy):
             world.restore(FORMAT, part)
 
     def _merits(self, context: Context, arms: Arms) -> Floats:
-        """Guidance and curiosity of each arm when 0, 1, … tasks of the plan are on its node before: [horizon, arms]."""
+        """[horizon, arms] r of each arm after 0, 1, … earlier tasks of the plan on its node."""
         depth, number = self._horizon, len(arms)
         features = np.repeat(arm_features(arms, context)[None], depth, axis=0)
         ahead = np.arange(depth)[:, None]
@@ -111,7 +111,7 @@ class RewardlessGuidance(Policy):
         return np.asarray(guidance + self._curiosity * guesses[..., 0].var(axis=0), np.float64)
 
     def _plan_first(self, merits: Floats, node: Integers) -> int:
-        """Cross-entropy search over plans [horizon]; the first arm of the final distribution's mode."""
+        """Cross-entropy search over plans [horizon]. Returns the most probable first arm of the final distribution."""
         depth, number = merits.shape
         hopes = np.exp((merits[0] - merits[0].max()) / max(float(np.ptp(merits[0])), 1e-9))
         chances: Floats = np.tile(hopes / hopes.sum(), (depth, 1))
@@ -126,7 +126,7 @@ class RewardlessGuidance(Policy):
 
 
 def plan_values(plans: Integers, merits: Floats, node: Integers) -> Floats:
-    """Sum of r over each plan [plans, horizon]; a step on a node used k times before earns that node's k-th merit."""
+    """Sum of r over each plan [plans, horizon]. A step on a node that the plan used k times before has r of row k."""
     depth = plans.shape[1]
     nodes = node[plans]
     used = (nodes[:, :, None] == nodes[:, None, :]) & (np.arange(depth)[:, None] > np.arange(depth)[None, :])

@@ -1,8 +1,8 @@
-"""An ensemble of small neural networks learned online: what an arm will do, and how much its members disagree.
+"""An ensemble of small neural networks learned online: predictions, and how much the members disagree.
 
-Each member is a perceptron with one hidden layer of tanh units; all are kept in one block, so that a pass through the
-ensemble is two matrix products. A member sees every outcome with a chance of its own choosing (bootstrap), which is
-what makes disagreement a measure of ignorance. Mean squared error, Adam.
+Each member is a perceptron with one hidden layer of tanh units. All weights are in one block, so that a pass through
+the ensemble is two matrix products. Each member draws its own batches (bootstrap), so the members' disagreement
+measures uncertainty. The loss is the mean squared error, the optimiser Adam.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BETA_MEAN, BETA_SQUARE, TINY = 0.9, 0.999, 1e-8
 
 
 class WorldModel:
-    """x [inputs] → y [outputs]; `members` guesses of it."""
+    """Maps x [inputs] to `members` predictions of y [outputs]."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class WorldModel:
         room: int = 2048,
         rate: float = 1e-2,
     ) -> None:
-        """`room` bounds the outcomes remembered, `rate` is Adam's."""
+        """`room` is the largest number of stored outcomes, `rate` the learning rate."""
         self._rng, self._rate = rng, rate
         self._weights = [
             rng.normal(0.0, 1.0 / np.sqrt(inputs), (members, inputs, hidden)),
@@ -45,20 +45,20 @@ class WorldModel:
         self._count = 0
 
     def predict(self, features: Floats) -> Floats:
-        """Guesses of every member, [members, n, outputs], for [n, inputs]."""
+        """Predictions of every member, [members, n, outputs], for features [n, inputs]."""
         first, first_bias, second, second_bias = self._weights
         hidden = np.tanh(features @ first + first_bias)
         guesses: Floats = hidden @ second + second_bias
         return guesses
 
     def observe(self, features: Floats, came: Floats) -> None:
-        """Remember one outcome; the oldest makes room for it."""
+        """Store one outcome in place of the oldest."""
         place = self._count % len(self._seen)
         self._seen[place], self._came[place] = features, came
         self._count += 1
 
     def fit(self, steps: int, batch: int = 64) -> None:
-        """Adam steps on what is remembered; each member draws its own batches."""
+        """Make Adam steps on the stored outcomes; each member draws its own batches."""
         known = min(self._count, len(self._seen))
         members = len(self._weights[0])
         for _ in range(steps if known else 0):
@@ -66,7 +66,7 @@ class WorldModel:
             self._descend(self._seen[drawn], self._came[drawn])
 
     def snapshot(self, kind: str) -> bytes:
-        """Weights and Adam's moments; what was remembered is not kept."""
+        """Weights and Adam's moments, without the stored outcomes."""
         arrays = {f"{name}{i}": array for name, group in self._groups().items() for i, array in enumerate(group)}
         return pack(kind, {**arrays, "steps": np.array(self._steps)})
 
