@@ -98,7 +98,7 @@ def test_plans_are_worth_the_sum_of_their_steps_crowding_counted(seed):
     source = np.random.default_rng(seed)
     merits, node = source.normal(size=(3, 4)), source.integers(0, 2, 4)
     plans = source.integers(0, 4, (10, 3))
-    for plan, value in zip(plans, plan_values(plans, merits, node), strict=True):
+    for plan, value in zip(plans, plan_values(plans.T, merits, node), strict=True):
         used: dict[int, int] = {}
         total = 0.0
         for arm in plan:
@@ -114,7 +114,7 @@ def test_planning_finds_nearly_the_best_plans_first_step():
     for _ in range(40):
         merits = -np.sort(-source.uniform(0, 1, (3, 5)), axis=0)  # company never helps
         node = np.array([0, 0, 1, 2, 2])
-        values = plan_values(every, merits, node)
+        values = plan_values(every.T, merits, node)
         first = policy._plan_first(merits, node)
         lost.append((values.max() - values[every[:, 0] == first].max()) / values.max())
     assert np.mean(lost) < 0.02

@@ -18,16 +18,13 @@ MOST_SHARE = 4.0
 
 def arm_features(arms: Arms | ArmEstimate, context: Context) -> Floats:
     """The features in the order of `NAMES`."""
-    allowed_s = max(context.remaining_s, 1e-3)
-    columns = (
-        1.0,
-        np.minimum(arms.transmission_s / allowed_s, MOST_SHARE),
-        np.minimum(arms.queue_s / allowed_s, MOST_SHARE),
-        np.minimum(arms.service_s / allowed_s, MOST_SHARE),
-        np.minimum(arms.load / arms.slots, 1.0),
-        arms.kv_used,
-        np.log1p(arms.joules) / 5.0,
-        10.0 * sum(context.profile.complexity[1:8]),
-    )
-    stacked: Floats = np.stack(np.broadcast_arrays(*columns), axis=-1)
-    return stacked
+    times_s = np.array((arms.transmission_s, arms.queue_s, arms.service_s))
+    features: Floats = np.empty((*times_s.shape[1:], WIDTH))
+    columns = features.T  # each with one entry per arm, or a number
+    columns[0] = 1.0
+    columns[1:4] = np.minimum(times_s / max(context.remaining_s, 1e-3), MOST_SHARE)
+    columns[4] = np.minimum(arms.load / arms.slots, 1.0)
+    columns[5] = arms.kv_used
+    columns[6] = np.log1p(arms.joules) / 5.0
+    columns[7] = 10.0 * sum(context.profile.complexity[1:8])
+    return features

@@ -56,7 +56,8 @@ class RewardlessGuidance(Policy):
     ) -> None:
         """`curiosity` weighs r₁."""
         self._horizon, self._iterations, self._curiosity = horizon, iterations, curiosity
-        self._draws: Floats = rng.random((iterations, candidates, horizon))
+        draws = rng.random((iterations, candidates, horizon))
+        self._draws: Floats = np.ascontiguousarray(draws.transpose(0, 2, 1))  # [iterations, horizon, candidates]
         self._elite = max(int(ELITE_SHARE * candidates), 1)
         self._worlds = {kind: WorldModel(rng, WIDTH, 2) for kind in TaskKind}
         self._since_fit = 0
@@ -72,11 +73,10 @@ class RewardlessGuidance(Policy):
         """Store the outcome; fit the world models after each episode."""
         arm, outcome = feedback.arm, feedback.outcome
         world = self._worlds[feedback.context.task.kind]
-        ratio = np.log(max(outcome.latency_s, 1e-3) / max(arm.latency_s, 1e-3))
-        came = np.array([np.clip(ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO), float(outcome.met_deadline)])
-        features = arm_features(arm, feedback.context)
-        came[1] -= _stated_completion(arm.latency_s, feedback.context)
-        world.observe(features, came)
+        ratio = float(np.log(max(outcome.latency_s, 1e-3) / max(arm.latency_s, 1e-3)))
+        log_ratio = min(max(ratio, -LARGEST_LOG_RATIO), LARGEST_LOG_RATIO)
+        completion = float(outcome.met_deadline) - float(_stated_completion(arm.latency_s, feedback.context))
+        world.observe(arm_features(arm, feedback.context), (log_ratio, completion))
         self._since_fit += 1
         if self._since_fit >= EPISODE:
             self._since_fit = 0
@@ -95,45 +95,50 @@ class RewardlessGuidance(Policy):
     def _merits(self, context: Context, arms: Arms) -> Floats:
         """[horizon, arms] r of each arm after 0, 1, … earlier tasks of the plan on its node."""
         depth, number = self._horizon, len(arms)
-        features = np.repeat(arm_features(arms, context)[None], depth, axis=0)
+        features = np.empty((depth, number, WIDTH))
+        features[:] = arm_features(arms, context)
         ahead = np.arange(depth)[:, None]
-        waits = np.clip(arms.load + ahead - arms.slots + 1.0, 0.0, ahead)  # imagined tasks that find no free slot
+        taken = arms.load + ahead
+        waits = np.minimum(np.maximum(taken - arms.slots + 1.0, 0.0), ahead)  # imagined tasks that find no free slot
         queue_s = arms.queue_s + waits * arms.service_s / arms.slots
         features[..., QUEUE] = np.minimum(queue_s / max(context.remaining_s, 1e-3), MOST_SHARE)
-        features[..., TAKEN] = np.minimum((arms.load + ahead) / arms.slots, 1.0)
+        features[..., TAKEN] = np.minimum(taken / arms.slots, 1.0)
         latency_s = arms.transmission_s + queue_s + arms.service_s
-        guesses = self._worlds[context.task.kind].predict(features.reshape(-1, WIDTH)).reshape(-1, depth, number, 2)
-        log_ratio, completion = guesses.mean(axis=0)[..., 0], guesses.mean(axis=0)[..., 1]
-        log_ratio = np.clip(log_ratio, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-        completes = np.clip(_stated_completion(latency_s, context) + completion, 0.0, 1.0)
+        guesses = self._worlds[context.task.kind].predict(features.reshape(-1, WIDTH))
+        means = np.add.reduce(guesses, axis=0) / len(guesses)
+        deviations = guesses[..., 0] - means[:, 0]
+        variance = np.add.reduce(deviations * deviations, axis=0) / len(guesses)
+        log_ratio, completion = means.T.reshape(2, depth, number)
+        log_ratio = np.minimum(np.maximum(log_ratio, -LARGEST_LOG_RATIO), LARGEST_LOG_RATIO)
+        completes = np.minimum(np.maximum(_stated_completion(latency_s, context) + completion, 0.0), 1.0)
         delay_s = np.maximum(latency_s * np.exp(log_ratio), SHORTEST_S)
         guidance = completes * (1.0 / delay_s + arms.quality)
-        return np.asarray(guidance + self._curiosity * guesses[..., 0].var(axis=0), np.float64)
+        return np.asarray(guidance + self._curiosity * variance.reshape(depth, number), np.float64)
 
     def _plan_first(self, merits: Floats, node: Integers) -> int:
         """Cross-entropy search over plans [horizon]. Returns the most probable first arm of the final distribution."""
         depth, number = merits.shape
+        arms = np.arange(number)
         hopes = np.exp((merits[0] - merits[0].max()) / max(float(np.ptp(merits[0])), 1e-9))
         chances: Floats = np.tile(hopes / hopes.sum(), (depth, 1))
         for draws in self._draws:
-            plans = np.stack(
-                [np.searchsorted(np.cumsum(chances[h])[:-1], draws[:, h], side="right") for h in range(depth)], axis=1
-            )
-            best = np.argsort(-plan_values(plans, merits, node), kind="stable")[: self._elite]
-            counts = np.stack([np.bincount(plans[best, h], minlength=number) for h in range(depth)])
+            bounds = chances.cumsum(axis=1)[:, :-1].T[..., None]
+            plans = np.add.reduce(bounds <= draws, axis=0, dtype=np.intp)
+            best = (-plan_values(plans, merits, node)).argsort(kind="stable")[: self._elite]
+            counts = np.add.reduce(plans[:, best, None] == arms, axis=1, dtype=np.intp)
             chances = 0.3 * chances + 0.7 * counts / len(best)
         return int(chances[0].argmax())
 
 
 def plan_values(plans: Integers, merits: Floats, node: Integers) -> Floats:
-    """Sum of r over each plan [plans, horizon]. A step on a node that the plan used k times before has r of row k."""
-    depth = plans.shape[1]
-    nodes = node[plans]
-    used = (nodes[:, :, None] == nodes[:, None, :]) & (np.arange(depth)[:, None] > np.arange(depth)[None, :])
-    values: Floats = merits[used.sum(axis=2), plans].sum(axis=1)
-    return values
+    """Sum of r over each plan [horizon, plans]. A step on a node that the plan used k times before has r of row k."""
+    nodes, places = node.take(plans), plans.copy()
+    for step in range(1, len(plans)):
+        places[step:] += merits.shape[1] * (nodes[step:] == nodes[step - 1])
+    return np.asarray(np.add.reduce(merits.take(places), axis=0), np.float64)
 
 
 def _stated_completion(latency_s: Floats | float, context: Context) -> Floats:
     slack = 1.0 - latency_s / max(context.remaining_s, 1e-3)
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(PRIOR_COMPLETION * slack, -30.0, 30.0))), np.float64)
+    exponent = np.minimum(np.maximum(PRIOR_COMPLETION * slack, -30.0), 30.0)
+    return np.asarray(1.0 / (1.0 + np.exp(-exponent)), np.float64)

@@ -7,6 +7,9 @@ measures uncertainty. The loss is the mean squared error, the optimiser Adam.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from skyshore.policies.learning.snapshot import pack, unpack
@@ -31,14 +34,12 @@ class WorldModel:
     ) -> None:
         """`room` is the largest number of stored outcomes, `rate` the learning rate."""
         self._rng, self._rate = rng, rate
-        self._weights = [
-            rng.normal(0.0, 1.0 / np.sqrt(inputs), (members, inputs, hidden)),
-            np.zeros((members, 1, hidden)),
-            rng.normal(0.0, 0.3 / np.sqrt(hidden), (members, hidden, outputs)),
-            np.zeros((members, 1, outputs)),
-        ]
-        self._means: list[Floats] = [np.zeros_like(weight) for weight in self._weights]
-        self._squares: list[Floats] = [np.zeros_like(weight) for weight in self._weights]
+        shapes = (members, inputs, hidden), (members, 1, hidden), (members, hidden, outputs), (members, 1, outputs)
+        # One block of [weights, means, squares, slopes], so that an Adam step is a few operations on whole rows.
+        self._block: Floats = np.zeros((4, sum(math.prod(shape) for shape in shapes)))
+        self._weights, self._means, self._squares, self._slopes = (_views(row, shapes) for row in self._block)
+        self._weights[0][...] = rng.normal(0.0, 1.0 / np.sqrt(inputs), shapes[0])
+        self._weights[2][...] = rng.normal(0.0, 0.3 / np.sqrt(hidden), shapes[2])
         self._steps = 0
         self._seen: Floats = np.zeros((room, inputs))
         self._came: Floats = np.zeros((room, outputs))
@@ -47,11 +48,11 @@ class WorldModel:
     def predict(self, features: Floats) -> Floats:
         """Predictions of every member, [members, n, outputs], for features [n, inputs]."""
         first, first_bias, second, second_bias = self._weights
-        hidden = np.tanh(features @ first + first_bias)
-        guesses: Floats = hidden @ second + second_bias
+        guesses: Floats = _hidden(features, first, first_bias) @ second
+        guesses += second_bias
         return guesses
 
-    def observe(self, features: Floats, came: Floats) -> None:
+    def observe(self, features: Floats, came: Floats | Sequence[float]) -> None:
         """Store one outcome in place of the oldest."""
         place = self._count % len(self._seen)
         self._seen[place], self._came[place] = features, came
@@ -63,7 +64,7 @@ class WorldModel:
         members = len(self._weights[0])
         for _ in range(steps if known else 0):
             drawn = self._rng.integers(known, size=(members, batch))
-            self._descend(self._seen[drawn], self._came[drawn])
+            self._descend(self._seen.take(drawn, axis=0), self._came.take(drawn, axis=0))
 
     def snapshot(self, kind: str) -> bytes:
         """Weights and Adam's moments, without the stored outcomes."""
@@ -86,23 +87,33 @@ class WorldModel:
 
     def _descend(self, features: Floats, wanted: Floats) -> None:
         first, first_bias, second, second_bias = self._weights
-        hidden = np.tanh(features @ first + first_bias)
+        hidden = _hidden(features, first, first_bias)
         error = 2.0 * (hidden @ second + second_bias - wanted) / features.shape[1]
-        back = (error @ second.swapaxes(1, 2)) * (1.0 - hidden * hidden)
-        self._adam(
-            [
-                features.swapaxes(1, 2) @ back,
-                back.sum(axis=1, keepdims=True),
-                hidden.swapaxes(1, 2) @ error,
-                error.sum(axis=1, keepdims=True),
-            ]
-        )
+        back = error @ second.swapaxes(1, 2)
+        first_slope, first_bias_slope, second_slope, second_bias_slope = self._slopes
+        np.matmul(hidden.swapaxes(1, 2), error, out=second_slope)
+        np.add.reduce(error, axis=1, keepdims=True, out=second_bias_slope)
+        hidden *= hidden
+        back *= np.subtract(1.0, hidden, out=hidden)
+        np.matmul(features.swapaxes(1, 2), back, out=first_slope)
+        np.add.reduce(back, axis=1, keepdims=True, out=first_bias_slope)
+        self._adam()
 
-    def _adam(self, slopes: list[Floats]) -> None:
+    def _adam(self) -> None:
         self._steps += 1
         mean_scale, square_scale = 1.0 - BETA_MEAN**self._steps, 1.0 - BETA_SQUARE**self._steps
-        for i, slope in enumerate(slopes):
-            self._means[i] += (1.0 - BETA_MEAN) * (slope - self._means[i])
-            self._squares[i] += (1.0 - BETA_SQUARE) * (slope * slope - self._squares[i])
-            move = (self._means[i] / mean_scale) / (np.sqrt(self._squares[i] / square_scale) + TINY)
-            self._weights[i] -= self._rate * move
+        weights, means, squares, slopes = self._block
+        means += (1.0 - BETA_MEAN) * (slopes - means)
+        squares += (1.0 - BETA_SQUARE) * (slopes * slopes - squares)
+        weights -= self._rate * ((means / mean_scale) / (np.sqrt(squares / square_scale) + TINY))
+
+
+def _views(row: Floats, shapes: Sequence[tuple[int, ...]]) -> list[Floats]:
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(np.split(row, ends[:-1]), shapes, strict=True)]
+
+
+def _hidden(features: Floats, weights: Floats, bias: Floats) -> Floats:
+    hidden: Floats = features @ weights
+    hidden += bias
+    return np.tanh(hidden, out=hidden)
