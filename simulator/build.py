@@ -1,4 +1,4 @@
-"""From a scenario to a fleet in virtual time."""
+"""Builds a simulation from a scenario."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def fleet(
 
 
 def settings_of(overheads: Overheads, seed: int | None = None) -> SimulationSettings:
-    """What the hops between client, gateway and node take: drawn from their spread, or the medians without a seed."""
+    """Settings with the times of the hops between client, gateway and node: drawn, or the medians without a seed."""
     drawn = None
     if seed is not None and overheads.request_spread_s:
         drawn = _drawn(overheads, np.random.default_rng([seed, *b"overheads"]))

@@ -35,7 +35,7 @@ from skyshore.rules.reward import note_reward
 
 @kernel
 def meter_joules(run: Run, plant: Plant, node: int) -> float:
-    """What a node drew in this life."""
+    """Joules that a node drew since it last started."""
     state, now_s = plant.states[node], run.clock[0].now_s
     busy = modelled_joules(plant.engines, state.first_engine, state.engines, run.tasks, run.after, now_s)
     return float(state.idle_watts * (now_s - state.started_s) + busy)
@@ -84,7 +84,7 @@ def begin_segments(run: Run, plant: Plant, engine: int) -> None:
 
 @kernel
 def share_host(run: Run, plant: Plant, node: int) -> None:
-    """Where nodes share a machine, the engines of each take longer while those of others work."""
+    """If nodes share a machine, the engines of each take longer while those of others work."""
     host = plant.states[node].host
     if host == NONE:
         return
@@ -157,7 +157,7 @@ def served(run: Run, plant: Plant, number: int, engine: Record) -> None:
 
 @kernel
 def settle_account(run: Run, plant: Plant, number: int, engine: Record) -> None:
-    """The task pays for what its node drew."""
+    """Assign the task its share of the node's joules."""
     joules, now_s = meter_joules(run, plant, engine.node), run.clock[0].now_s
     close_account(plant.ledgers[engine.node], engine, run.tasks, plant.unpaid_after, number, now_s, joules)
 

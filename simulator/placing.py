@@ -1,4 +1,4 @@
-"""From a request to its node: arrival, decision, reservation, and the bytes on their way."""
+"""The path of a request to its node: arrival, decision, reservation and transmission."""
 
 from __future__ import annotations
 

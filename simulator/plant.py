@@ -1,4 +1,4 @@
-"""From plans of nodes to the records of a simulation."""
+"""Makes the records of a simulation from plans of nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LinkPath:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What a node is made of."""
+    """A node's profile, link and machine."""
 
     node_id: str
     tier: Tier
@@ -112,7 +112,7 @@ class FleetRecords:
         )
 
     def view(self, *, arrays: bool) -> View:
-        """What the scheduler knows before the first report: arms, and no node."""
+        """What the scheduler knows before the first report: the arms, but no node."""
         most = max((len(table.arms) for table in self.tables.values()), default=0)
         return View(
             rows(NODE, len(self.plans), arrays=arrays),

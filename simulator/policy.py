@@ -1,4 +1,4 @@
-"""Who decides in a simulation: a policy whose rule is a kernel, one in Python, or placements given beforehand."""
+"""How a simulation decides: by a kernel policy, by a Python policy, or by given placements."""
 
 from __future__ import annotations
 

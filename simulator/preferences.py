@@ -1,4 +1,4 @@
-"""What the profiler would find in the pictures of each segment, in virtual time."""
+"""Complexity and compute preference of each segment, as the profiler would compute them, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skyshore.workload.clip_complexity import clip_complexity
 Seen = tuple[tuple[float, ...], float]
 """Complexity vector and compute preference of one segment."""
 UNSEEN: Seen = ((), 0.5)
-"""Of text, and of clips that nobody looked at."""
+"""Of text, and of clips without measured complexity."""
 
 
 class SegmentPictures:

@@ -38,7 +38,7 @@ FIRST_ROOM = 256
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """What is constant in a run."""
+    """Constants of a run."""
 
     gateway_s: float = 0.003
     """From arrival to dispatch: profiling, deciding, the hops between."""
@@ -121,7 +121,7 @@ class Simulation:
         return self._digest.hexdigest()
 
     def joules(self) -> dict[str, float]:
-        """What each node drew in all, whether a task paid for it or not."""
+        """Joules of each node in total, assigned to tasks or not."""
         drawn = self._kernel(fleet_kernels.drawn_joules)
         return {name: float(drawn(self.run_records, self.plant, number)) for name, number in self.numbers.items()}
 
@@ -133,7 +133,7 @@ class Simulation:
         self._plan_call()
 
     def crash(self, node_id: str) -> None:
-        """A node dies at once; it is dropped when its lease has run out. Nothing happens to a dead one."""
+        """Stop a node at once; it is dropped when its lease has run out. Has no effect on a stopped node."""
         number = self.numbers[node_id]
         state = self.plant.states[number]
         if get(state, "alive"):
@@ -142,14 +142,14 @@ class Simulation:
             self._kernel(fleet_kernels.crash)(self.run_records, self.plant, self.view, number)
 
     def boot(self, node_id: str) -> None:
-        """A node comes back, with empty engines. Nothing happens to a live one."""
+        """Start a node again, with empty engines. Has no effect on a live node."""
         number = self.numbers[node_id]
         if not get(self.plant.states[number], "alive"):
             self._kernel(fleet_kernels.boot)(self.run_records, self.plant, self.view, number)
             self.policy.fleet_changed()
 
     def drift(self, node_id: str, slowdown: float) -> None:
-        """A node takes so many times as long for what it begins from now on; what it states stays as it was."""
+        """Work that a node begins from now on takes `slowdown` times as long; its stated speeds stay."""
         self._kernel(fleet_kernels.drift)(self.run_records, self.plant, self.numbers[node_id], slowdown)
 
     def tasks_on(self, node_id: str) -> list[str]:

@@ -46,7 +46,7 @@ def pop(heap: object) -> tuple[float, int, int]:
 
 @generic
 def is_low(heap: object) -> bool:
-    """Whether room for events runs out."""
+    """Whether the room for events may be too small for the next event."""
     return False
 
 
@@ -152,13 +152,13 @@ def next_event(run: Run) -> int:
 
 @kernel
 def hold(run: Run, task: int) -> None:
-    """One reason more to remember a task."""
+    """Add a reason to keep a task's record."""
     run.tasks[task].holds += 1
 
 
 @kernel
 def release(run: Run, task: int) -> None:
-    """One reason fewer to remember a task; after the last one, its number is free."""
+    """Remove a reason to keep a task's record; after the last one, its number is free."""
     run.tasks[task].holds -= 1
     if run.tasks[task].holds == 0:
         run.free[run.clock[0].free] = task

@@ -1,1 +1,1 @@
-"""Link arithmetic: token bucket, delay line, traces. Pure; live shaper and simulator share it."""
+"""Link arithmetic: token bucket, delay line, traces. Pure functions for the live shaper and the simulator."""

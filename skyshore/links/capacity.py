@@ -107,7 +107,7 @@ class Capacity:
 
 
 class Constant(Capacity):
-    """The same rate for ever."""
+    """A constant rate."""
 
     def __init__(self, rate_bytes_per_s: float) -> None:
         super().__init__(rate_bytes_per_s, [], [])
@@ -136,7 +136,7 @@ class Trace(Capacity):
 
 
 class Interrupted(Capacity):
-    """Another capacity, itself without outages, with outages: what it would have carried meanwhile is lost."""
+    """A capacity (which has no outages itself) with outages: the bytes of these times are lost."""
 
     def __init__(self, capacity: Capacity, outages: Sequence[Outage]) -> None:
         records = rows(OUTAGE, len(outages), arrays=False)

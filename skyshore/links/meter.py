@@ -1,6 +1,6 @@
-"""What a link turns out to do: its rate and delay from the times at which bytes entered, left and arrived.
+"""Measures a link's rate and delay from the times at which bytes entered, left and arrived.
 
-The relay feeds it with what its clock said, the simulator with what the arithmetic said; neither shows it a setting.
+The relay gives it times of its clock, the simulator computed times. The meter never sees the settings of the link.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from skyshore.rules.kernel import kernel
 from skyshore.rules.records import Record
 
 MEMORY_S = 1.0
-"""What is known of a rate counts half after this long (exponential forgetting)."""
+"""Half-life of a rate sample (exponential forgetting)."""
 LEAST_WAIT_S = 1e-3
-"""A piece that waited less than this behind another did not meet the link's limit."""
+"""A piece that waited less than this behind another was not limited by the link's rate."""
 SMALL_BYTES = 1500
-"""One packet: what is no larger shows the delay."""
+"""One packet: pieces up to this size measure the delay."""
 DELAY_WEIGHT = 0.1
-"""Of the newest small piece in the mean delay."""
+"""Weight of the newest small piece in the mean delay."""
 LEAST_BUSY_S = 1e-3
-"""A rate is believed once the link was seen busy for so long."""
+"""A rate is reported once the link was busy for this long."""
 
 
 @kernel
@@ -31,7 +31,7 @@ def mean_delay_s(before_s: float, took_s: float) -> float:
 
 @kernel
 def fade(passed_s: float) -> float:
-    """Weight left of what was seen so long ago."""
+    """Weight of a sample that is `passed_s` seconds old."""
     return math.exp2(-passed_s / MEMORY_S)
 
 

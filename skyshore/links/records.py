@@ -7,7 +7,7 @@ from typing import NamedTuple
 from skyshore.rules.records import Floats, Integers, Records, dtype_of
 
 CAPACITY = dtype_of("rate_bytes_per_s length_s total_bytes", "unlimited first_piece pieces first_outage outages")
-"""How fast a link can be: `pieces` pieces of a recorded trace from `first_piece` on, which takes `length_s` and carries
+"""The capacity of a link: `pieces` pieces of a recorded trace from `first_piece` on, which takes `length_s` and carries
 `total_bytes` and then starts over; a constant rate where there are none. `unlimited`: sending takes no time."""
 PIECE = dtype_of("start_s start_bytes rate_bytes_per_s")
 """A stretch of a trace with one rate. `start_bytes`: carried since the start. One more row marks the end."""

@@ -1,4 +1,4 @@
-"""What a link is: one direction each way, and who shares it."""
+"""Settings of a link: its two directions, and the links that share its rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Direction:
     delay_s: float = 0.0
     """One-way propagation delay."""
     jitter_s: float = 0.0
-    """Standard deviation of the delay; bytes never overtake each other, so it only ever adds up."""
+    """Standard deviation of the delay; bytes keep their order, so jitter can only add delay to later bytes."""
     loss: float = 0.0
     """Share of 1500-byte packets lost once. A stream sees loss as a wait of one round trip, and so do we."""
     outages: tuple[Outage, ...] = ()
@@ -43,7 +43,7 @@ class LinkSettings:
     shared: str = ""
     """Links with the same word here share the rate of both directions and contend for it; empty shares with nobody."""
     joules_per_byte: float = 0.0
-    """Energy of one byte on this link, either way; a model's figure, never a measurement."""
+    """Modelled (never measured) energy of one byte on this link, in either direction."""
 
 
 def problems(direction: Direction) -> list[str]:

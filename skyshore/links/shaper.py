@@ -14,7 +14,7 @@ from skyshore.rules.records import Record
 
 PACKET_BYTES = 1500
 LONGEST_BURST_S = 0.005
-"""Seconds of capacity that may be saved up: covers late timers, and is short against any transfer worth shaping."""
+"""Seconds of capacity that may be saved: enough for late timers, but short compared with a transfer."""
 LEAST_BURST_BYTES = 2.0 * PACKET_BYTES
 LEAST_RETRANSMIT_S = 0.001
 LEAST_CHUNK_BYTES = PACKET_BYTES
@@ -22,7 +22,7 @@ MOST_CHUNK_BYTES = 128 * 1024
 CHUNK_S = 0.01
 """A chunk takes about this long on its link: short enough to share fairly, long enough to be cheap."""
 FASTEST_BYTES_PER_S = 1e12
-"""Stands for an unlimited rate where an outage needs arithmetic with it."""
+"""Used instead of an unlimited rate where an outage needs a finite number."""
 
 
 @kernel
@@ -40,13 +40,13 @@ def depart(bucket: Record, capacity: Record, tables: CapacityTables, now_s: floa
     carried = bytes_by(capacity, tables, now_s)
     bucket.tokens = pour(bucket.tokens, carried - bucket.seen_bytes, now_s - bucket.at_s, size_bytes)
     bucket.at_s, bucket.seen_bytes = now_s, carried
-    # Saved tokens buy speed, not passage through an outage: the link must carry at least one byte from now on.
+    # Saved tokens add speed, but do not pass an outage: the link must carry at least one byte from now on.
     return max(now_s, when(capacity, tables, carried + max(1.0, -bucket.tokens)))
 
 
 @kernel
 def arrive(line: Record, departed_s: float, size_bytes: float, normal: float, uniform: float) -> float:
-    """When bytes that departed then are readable at the other end of a DIRECTION.
+    """When bytes that departed at `departed_s` are readable at the other end of a DIRECTION.
 
     `normal` is a standard normal deviate, used if there is jitter; `uniform` one in 0..1, used if there is loss.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from skyshore.links.capacity import Trace
 
 PACKET_BYTES = 1500
-"""What one line of a Mahimahi file lets through."""
+"""Bytes that one line of a Mahimahi file stands for."""
 BITS = 8
 MEGA = 1e6
 

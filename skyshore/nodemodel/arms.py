@@ -15,7 +15,7 @@ from skyshore.nodemodel.quality import ENCODE_FACTOR
 from skyshore.nodemodel.speed import LlmSpeed, VideoSpeed
 
 INSTANT_PER_S = 1e9
-"""Speed an arm shows for an engine that takes no time; 0 would read as unknown."""
+"""Stated speed of an engine that takes no time; 0 would mean unknown."""
 
 
 def llm_arm(node_id: str, speed: LlmSpeed) -> Arm:
@@ -35,10 +35,10 @@ def llm_arm(node_id: str, speed: LlmSpeed) -> Arm:
 
 
 def video_arms(node_id: str, speeds: Sequence[VideoSpeed]) -> list[Arm]:
-    """Every measured configuration of a model is an arm, and nothing else is.
+    """One arm for every measured configuration of a model.
 
-    A model with a single entry, for JPEG, also gets the harsher qualities of `ENCODE_FACTOR`, with bytes and quality
-    assumed: what a node knows of itself before anybody profiled it.
+    A model with a single entry, for JPEG, also gets the lower JPEG qualities of `ENCODE_FACTOR`, with assumed bytes and
+    quality. This is the case of a node without a measured profile.
 
     Raises:
         ProfileError: two entries describe the same arm.

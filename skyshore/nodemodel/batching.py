@@ -58,7 +58,7 @@ def begin_iterations(engine: Record, rows: Records, after: Integers, now_s: floa
 
 @kernel
 def _plan_together(engine: Record, rows: Records, after: Integers) -> None:
-    """Chunks in the order of admission, and a token for every row that has its prompt behind it."""
+    """Plan chunks in the order of admission, and a token for every row whose prompt is prefilled."""
     room, decoding, shortest, number = engine.chunk_tokens, 0, 0, engine.working[FIRST]
     for _ in range(engine.working[COUNT]):
         row = rows[number]
@@ -80,7 +80,7 @@ def _plan_together(engine: Record, rows: Records, after: Integers) -> None:
 
 @kernel
 def _plan_turn(engine: Record, rows: Records, after: Integers) -> None:
-    """A chunk of the prompts, or tokens for the rows, by turns."""
+    """Plan a chunk of the prompts, or tokens for the rows; the two alternate."""
     prompts, decoding, shortest, number = 0, 0, 0, engine.working[FIRST]
     for _ in range(engine.working[COUNT]):
         row = rows[number]
@@ -135,7 +135,7 @@ def shorten(engine: Record, now_s: float) -> bool:
 
 @kernel
 def begin_or_shorten(engine: Record, rows: Records, after: Integers, now_s: float) -> bool:
-    """After an offer: begin where the engine rests, else let the newcomer join soon. True if the run's end is new."""
+    """After an offer: begin if the engine is idle, else let the new row join soon. True if the run's end changed."""
     if not engine.run_open:
         return begin_iterations(engine, rows, after, now_s, 0)
     return joins_now(engine, rows) and shorten(engine, now_s)

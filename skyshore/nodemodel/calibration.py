@@ -1,4 +1,4 @@
-"""What a live run taught: a profile for each node, and what the processes around the nodes add to a request."""
+"""Figures fitted to a live run: a profile for each node, and the time that other processes add to a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Overheads:
     gateway_s: float = 0.003
     """From arrival to dispatch: profiling, deciding, the hops between."""
     request_s: float = 0.0
-    """All else on the way to the first token and back: client, gateway, remote calls. Half of it each way."""
+    """All other time until the first token: client, gateway, remote calls. Half of it in each direction."""
     gateway_spread_s: tuple[float, ...] = ()
     """Evenly spaced quantiles; a simulated request draws one of them. Both spreads are given or none."""
     request_spread_s: tuple[float, ...] = ()

@@ -1,8 +1,8 @@
 """The clip classifier that comes with Skyshore: its arms, and what each encoding costs it.
 
 Measured on 1,000 synthetic clips of a seed it was not trained on, at its own 48 × 48 pixels and 8 frames: accuracy and
-mean bytes a frame. Motion of a few grey levels is what it lives on, so a harsh encoding costs it more than a detector;
-H.264 keeps that motion in fewer bytes than single pictures do.
+mean bytes per frame. The model uses motion of a few grey levels, so a low encode quality costs it more accuracy than a
+detector. H.264 keeps that motion in fewer bytes than single pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACCURACY: Mapping[tuple[Codec, int], tuple[float, float]] = {
     (Codec.H264, 34): (0.837, 207.0),
     (Codec.JPEG, 95): (0.960, 2091.0),
 }
-"""Encoding → accuracy and bytes per frame; 0.969 on pictures that crossed no link."""
+"""Encoding → accuracy and bytes per frame; the accuracy is 0.969 on pictures that were not encoded."""
 QUALITY_SOURCE = "accuracy on 1,000 synthetic clips of an unseen seed"
 
 

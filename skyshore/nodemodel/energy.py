@@ -1,8 +1,8 @@
-"""Who pays for a host's joules: a ledger whose parts add up to the meter's total.
+"""Assigns a host's joules to tasks: a ledger whose parts add up to the meter's total.
 
 Between two events the ledger takes what the meter rose by. Up to `idle_watts` of it is the idle part, the rest was
-spent on inference; both are split evenly among the tasks being worked on. What is drawn while nobody works is kept
-apart as `unassigned_joules`. So, up to rounding,
+spent on inference. Both are split evenly among the tasks in service. Joules without a task in service are counted as
+`unassigned_joules`. So, up to rounding,
 
     sum of charges + what open tasks owe + unassigned = meter now - meter at the start.
 
@@ -25,7 +25,7 @@ from skyshore.rules.records import Integers, Record, Records, rows
 
 @kernel
 def idle_part(spent_joules: float, idle_watts: float, took_s: float) -> float:
-    """Of what the meter rose by, what the host would have drawn anyway."""
+    """Joules, of those that the meter rose by, that the idle host would have drawn too."""
     return min(spent_joules, idle_watts * max(0.0, took_s))
 
 
@@ -42,14 +42,14 @@ def modelled_joules(  # noqa: PLR0917 (numba takes arguments by position)
 
 @kernel
 def open_ledger(ledger: Record, now_s: float, joules: float) -> None:
-    """Start with no task at work; `joules` is the meter's reading."""
+    """Start without tasks; `joules` is the meter's reading."""
     ledger.seen_s, ledger.seen_joules, ledger.paying = now_s, joules, 0
     ledger.inference_share = ledger.idle_share = ledger.unassigned_joules = 0.0
 
 
 @kernel
 def book(ledger: Record, now_s: float, joules: float) -> None:
-    """Book what the meter rose by since the last event."""
+    """Assign the joules that the meter rose by since the last event."""
     spent = joules - ledger.seen_joules
     if spent > 0.0:
         ledger.seen_joules = joules
@@ -79,7 +79,7 @@ def open_account(  # noqa: PLR0917 (numba takes arguments by position)
 def close_account(  # noqa: PLR0917 (numba takes arguments by position)
     ledger: Record, lane: Record, accounts: Records, after: Integers, number: int, now_s: float, joules: float
 ) -> None:
-    """The task ended, well or not. Its share is written into its account."""
+    """The task ended, with any result. Its share is written into its account."""
     book(ledger, now_s, joules)
     account = accounts[number]
     if not account.pays:
@@ -139,7 +139,7 @@ class EnergyLedger:
 
     @property
     def unassigned_joules(self) -> float:
-        """What was drawn while nobody worked."""
+        """Joules without a task in service."""
         return float(self._ledger.unassigned_joules)
 
     def observe(self, now_s: float, joules: float) -> None:
@@ -154,7 +154,7 @@ class EnergyLedger:
         return account
 
     def close(self, now_s: float, joules: float, account: Account) -> Charge:
-        """The task ended, well or not. Its share is settled."""
+        """The task ended, with any result. Returns its share."""
         lane, number = self._lanes[account.lane], account.number
         close_account(self._ledger, lane, self._accounts, self._after, number, now_s, joules)
         del self._accounts[number], self._after[number]

@@ -35,7 +35,7 @@ def set_pace(engine: Record, speed: LlmSpeed) -> None:
 
 @kernel
 def clear(engine: Record) -> None:
-    """Forget all tasks and all work: the engine of a node that restarts. Its pace stays."""
+    """Forget all tasks and all work, for the engine of a node that restarts. Its pace stays."""
     engine.waiting[COUNT] = engine.working[COUNT] = engine.unpaid[COUNT] = 0
     engine.kv_reserved = engine.run_open = engine.run_count = engine.prefilled_last = engine.paying = 0
     engine.cancelled = engine.dropped = 0
@@ -53,7 +53,7 @@ def change_pace(engine: Record) -> None:
 
 @kernel
 def hindrance(contention: float, others: int) -> float:
-    """Times as long as an engine takes beside so many busy engines of its machine; `contention`: see `Calibration`."""
+    """Factor on an engine's times beside `others` busy engines of its machine; `contention`: see `Calibration`."""
     return 1.0 + contention * others
 
 
@@ -127,7 +127,7 @@ def segment_work_s(engine: Record, frames: int, frame_s: float) -> float:
 
 @kernel
 def begin_segment(engine: Record, rows: Records, after: Integers, now_s: float) -> int:
-    """Move the next segment into a free slot: its number, or NONE. Call it until then.
+    """Move the next segment into a free slot. Returns its number, or NONE. Call it until it returns NONE.
 
     The segment is done at `max(now_s + work_s, ready_s)`.
     """

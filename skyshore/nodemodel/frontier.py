@@ -1,4 +1,4 @@
-"""Which configurations nobody beats."""
+"""The Pareto frontier of configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 def pareto_frontier(costs: ArrayLike) -> NDArray[np.bool_]:
     """Mark the rows of `costs` [n, k] that no other row dominates; every column is better when smaller.
 
-    A row dominates another when it is nowhere worse and somewhere better; equal rows stand together.
+    A row dominates another if it is worse in no column and better in at least one; equal rows do not dominate each
+    other.
     """
     table = np.asarray(costs, np.float64)
     no_worse = (table[:, None] <= table[None]).all(axis=2)

@@ -13,7 +13,7 @@ from skyshore.rules.records import NONE, Integers
 
 @kernel
 def append(line: Integers, after: Integers, number: int) -> None:
-    """Queue up at the end."""
+    """Add a task at the end."""
     if line[COUNT]:
         after[line[LAST]] = number
     else:
@@ -25,7 +25,7 @@ def append(line: Integers, after: Integers, number: int) -> None:
 
 @kernel
 def take_first(line: Integers, after: Integers) -> int:
-    """The first one, which leaves."""
+    """Remove the first task and return its number."""
     number: int = line[FIRST]
     line[FIRST] = after[number]
     line[COUNT] -= 1
@@ -34,7 +34,7 @@ def take_first(line: Integers, after: Integers) -> int:
 
 @kernel
 def unlink(line: Integers, after: Integers, before: int, number: int) -> None:
-    """Leave from behind `before`, which is NONE for the first."""
+    """Remove the task behind `before`, which is NONE for the first task."""
     if before == NONE:
         line[FIRST] = after[number]
     else:
@@ -46,7 +46,7 @@ def unlink(line: Integers, after: Integers, before: int, number: int) -> None:
 
 @kernel
 def remove(line: Integers, after: Integers, number: int) -> bool:
-    """Leave from wherever it is. False when it is not in this line."""
+    """Remove a task from any place. False if it is not in this line."""
     before, place = NONE, line[FIRST]
     for _ in range(line[COUNT]):
         if place == number:
@@ -68,7 +68,7 @@ def is_in(line: Integers, after: Integers, number: int) -> bool:
 
 
 def members(line: Integers, after: Integers) -> list[int]:
-    """All in line, in order."""
+    """Numbers of all tasks in the line, in order."""
     found, place = [], line[FIRST]
     for _ in range(line[COUNT]):
         found.append(place)

@@ -1,9 +1,9 @@
-"""The one table of answer qualities: how good each model is, relative to the best one known here, and who says so.
+"""The only table of answer qualities: each model relative to the best one in the table, with the source.
 
 Language models: published five-shot MMLU over 76.3, the score of Yi-34B. A suffix `:precision` multiplies by the share
 of positions at which that precision's likeliest token equals the 32-bit model's (teacher-forced, measured in this
-project). Detectors: published COCO average precision over 37.4, that of yolov5s. Encoding more harshly than the
-reference costs a factor; it is assumed here, and a policy's own feedback may replace it.
+project). Detectors: published COCO average precision over 37.4, that of yolov5s. An encode quality below the reference
+multiplies by a factor. It is assumed here; a policy may learn the true one from feedback.
 """
 
 from __future__ import annotations

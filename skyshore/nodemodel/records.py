@@ -37,7 +37,7 @@ ACCOUNT_FLOATS = "inference_mark idle_mark inference_joules idle_joules"
 ACCOUNT_INTEGERS = "pays"
 """Fields that the energy ledger uses of a task; the joules are filled in when its account is closed."""
 ROW = dtype_of(f"{ROW_FLOATS} {ACCOUNT_FLOATS}", f"{ROW_INTEGERS} {ACCOUNT_INTEGERS}")
-"""The least record of a task that the kernels of this package work on."""
+"""The smallest record of a task that the kernels of this package accept."""
 LEDGER = dtype_of("idle_watts seen_s seen_joules inference_share idle_share unassigned_joules", "paying")
-"""The energy ledger of a node: its meter at the last event, and the joules that one task would have paid had it been
-paying since the start."""
+"""The energy ledger of a node: its meter at the last event, and the joules of a task that had been in service since the
+start."""

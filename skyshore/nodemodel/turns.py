@@ -1,6 +1,6 @@
-"""How an engine whose prompts and answers take turns shares a turn of the prompts out.
+"""How an engine whose prompts and answers take turns divides a turn among the prompts.
 
-The real engine (`skyshore/engines/llm`) and the model of it ask here, so that a modelled turn is a real one.
+The real engine (`skyshore/engines/llm`) and its model both use this, so that their turns are the same.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from skyshore.rules.kernel import kernel
 from skyshore.rules.records import NONE
 
 LEAST_CHUNK_TOKENS = 8
-"""Below this a chunk costs nearly the same whatever it holds."""
+"""A chunk of fewer tokens takes nearly the same time."""
 MIN_CHUNK_FRACTION = 4
 """A part of 1/4 of a turn's prompt tokens is too little for a run of its own."""
 
 
 @kernel
 def chunk_share(rest: int, left: int, budget_tokens: int) -> int:
-    """Tokens of a turn for a prompt that still needs `rest`, of the `left` ones; NONE where the turn is over.
+    """Tokens, of the `left` ones of a turn, for a prompt that still needs `rest`; NONE when the turn is over.
 
     A run costs much by itself, so no prompt is begun or left with less than 1/MIN_CHUNK_FRACTION of the turn.
     """

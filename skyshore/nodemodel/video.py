@@ -1,4 +1,4 @@
-"""A node that works off video segments as an object: a queue and `slots` servers, over model time."""
+"""A video engine as an object: a queue and `slots` servers, in virtual time."""
 
 from __future__ import annotations
 

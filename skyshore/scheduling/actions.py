@@ -1,4 +1,4 @@
-"""What the scheduler wants done. The driver does it; nothing here has happened yet.
+"""Actions: what the scheduler core tells its driver to do. Nothing in an action has happened yet.
 
 Placements and records are made when they are read: a simulation that keeps no decision log does not pay for one.
 """
@@ -20,14 +20,14 @@ from skyshore.scheduling.tables import KindTable
 
 
 class ShownArms(NamedTuple):
-    """The arms of a decision that its record lists: all, or those of the best scores where they are many."""
+    """The arms that the record of a decision lists: all, or those of the best scores if there are many."""
 
     estimates: tuple[ArmEstimate, ...] = ()
     scores: tuple[float, ...] = ()
 
 
 def shown_arms(table: KindTable, options: Options, count: int, decision: Decision, most: int) -> ShownArms:
-    """The arms to list of a decision, at most so many; read from the records before they change."""
+    """The arms to list of a decision, at most `most`; read from the records before they change."""
     listed = range(count)
     if count > most:
         if decision.scores is None:
@@ -64,7 +64,7 @@ class Choice(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """Send the task to its arm. Room for it is already reserved."""
+    """Send the task to its arm. Its capacity is already reserved."""
 
     choice: Choice
     arm: Arm
@@ -105,7 +105,7 @@ class Dispatch(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """Tell the caller no."""
+    """Refuse the task, with an error for the caller."""
 
     choice: Choice
     error: SkyshoreError
@@ -131,7 +131,7 @@ class Migrate:
 
 @dataclass(frozen=True, slots=True)
 class SaveState:
-    """Keep what the policy learned."""
+    """Store what the policy learned."""
 
     policy: str
     snapshot: bytes

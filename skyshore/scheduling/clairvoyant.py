@@ -1,4 +1,4 @@
-"""What nobody could have beaten: bounds computed afterwards, with everything known, so that regret is a number."""
+"""Bounds that no policy can exceed, computed after a run with full knowledge, to measure regret."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def best_fixed_arm(rewards: Floats) -> tuple[int, float]:
 
 
 def least_joules(history: History) -> Floats:
-    """[T]: joules of the cheapest arm that could have kept the deadline on an idle node; infinite where none could.
+    """[T]: least joules of an arm that meets the deadline on an idle node; infinite where there is no such arm.
 
-    No schedule meets a task's deadline with less.
+    No schedule meets a task's deadline with fewer joules.
     """
     cheapest: Floats = np.where(history.possible, history.joules, np.inf).min(axis=1)
     return cheapest
@@ -61,7 +61,7 @@ def most_met(history: History, windows_s: tuple[float, ...] = (5.0, 20.0, 60.0))
 
         Σ μ·limit + Σ_t max(0, max_a 1 − Σ μ·work_ta)
 
-    is such a bound; a projected subgradient descent makes it small, and the least found is returned.
+    is such a bound. A projected subgradient descent makes it small. Returns the least bound found.
     """
     inside, length_s = _windows(history, windows_s)
     nodes = len(history.slots)

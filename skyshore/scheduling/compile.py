@@ -1,4 +1,4 @@
-"""Makes the machine code of a scheduler ahead, so that no decision has to wait for it."""
+"""Makes the machine code of a scheduler in advance, so that no decision waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler without its surroundings: events in, actions out, no clock, no I/O.
+"""The pure scheduler core: takes events, returns actions; reads no clock and does no I/O.
 
 The live loop and the simulator drive the same object; a log of its events replayed through a fresh core gives the
 same actions again (`skyshore.scheduling.log`).
@@ -45,14 +45,14 @@ MOST_IN_SLOT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class CoreSettings:
-    """What a run of the core depends on besides its events."""
+    """The settings of a core: with the events, they determine all actions."""
 
     policy: str = "least_loaded"
     seed: int = 0
     policy_settings: Mapping[str, Mapping[str, float | str | bool]] = field(default_factory=dict)
     """Settings by policy name."""
     grace_s: float = 5.0
-    """A task unheard of this long after its deadline is taken for gone."""
+    """Seconds after its deadline at which a task without a report is dropped."""
     save_every_s: float = 5.0
     logged_arms: int = 32
     """Arms listed in a decision record; with more, those of the best scores."""
@@ -299,7 +299,7 @@ class SchedulerCore:
         return saved
 
     def use_compiled(self, many_arms: int = MANY_ARMS) -> None:
-        """Use machine code from the next decision on while there are so many arms.
+        """Use machine code from the next decision on while there are at least `many_arms` arms.
 
         It is made at the first call of each kernel; `skyshore.scheduling.compile` makes it ahead.
         """

@@ -1,4 +1,4 @@
-"""What the scheduler gets. `at_s` is the driver's clock, in seconds; events come in its order."""
+"""Events: the input of the scheduler core. `at_s` is the driver's clock in seconds; events come in its order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skyshore.domain.task import Task
 
 @dataclass(frozen=True, slots=True)
 class TaskArrived:
-    """A task wants an arm. `avoid` names nodes that just failed it; a later attempt replaces the one before."""
+    """A task needs an arm. `avoid` names nodes that just failed it; a later attempt replaces the one before."""
 
     at_s: float
     task: Task
@@ -40,7 +40,7 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """Somebody measured a node's link; from now on this counts instead of our own guess from outcomes."""
+    """A node's link was measured; from now on this replaces the guess from outcomes."""
 
     at_s: float
     node_id: str
@@ -79,7 +79,7 @@ class Tick:
 
     at_s: float
     save: bool = False
-    """Save now, however short a time ago that was last done."""
+    """Save now, even if the last save was a short time ago."""
 
 
 Event = TaskArrived | NodeReported | NodeLost | LinkChanged | TaskFinished | TaskFailed | PolicyChanged | Tick

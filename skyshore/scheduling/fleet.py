@@ -40,7 +40,7 @@ FIRST_ROOM = 16
 
 @dataclass(slots=True, eq=False)
 class OpenAttempt:
-    """What is kept of an attempt beside its record."""
+    """An attempt in flight: what is stored besides its record."""
 
     context: Context
     estimate: ArmEstimate
@@ -142,7 +142,7 @@ class Fleet:
     # ----------------------------------------------------------------------------------------------- nodes
 
     def report(self, node: Node, status: NodeStatus) -> list[str]:
-        """Take in a heartbeat. Returns the tasks lost because the node was restarted since the last one."""
+        """Process a heartbeat. Returns the tasks lost because the node was restarted since the last one."""
         member = self._members.get(node.node_id)
         lost: list[str] = []
         if member is not None and member.node.incarnation != node.incarnation:
@@ -226,7 +226,7 @@ class Fleet:
         member.attempts.add(task_id)
 
     def supersede(self, task_id: str) -> OpenAttempt | None:
-        """The task is placed again: release its slot, but remember the attempt, for its outcome may still come."""
+        """Release the slot of a task that is placed again; keep the attempt, because its outcome may still come."""
         attempt = self._release(task_id)
         if attempt is not None:
             self._superseded[task_id, attempt.estimate.arm_id] = attempt
@@ -247,12 +247,12 @@ class Fleet:
         return attempt
 
     def close(self, attempt: OpenAttempt | None) -> None:
-        """Nothing more is asked of an attempt: its record may be used again."""
+        """Free the record of an attempt that is not needed any more."""
         if attempt is not None:
             self._free_attempts.append(attempt.number)
 
     def observe_link(self, attempt: OpenAttempt) -> None:
-        """Improve the guess at a link nobody measures."""
+        """Improve the guess of a link that is not measured."""
         member = self._members.get(attempt.estimate.node_id)
         if member is None:
             return
@@ -261,7 +261,7 @@ class Fleet:
             self.kernel(guess_link)(node, self.attempts[attempt.number])
 
     def expire(self, now_s: float) -> None:
-        """Drop attempts whose end was never reported, though their deadline and the grace are over."""
+        """Drop attempts whose deadline and grace time have passed without a report."""
         for task_id in [task_id for task_id, attempt in self.in_flight.items() if self._expired(attempt, now_s)]:
             self.close(self._release(task_id))
         for key in [key for key, attempt in self._superseded.items() if self._expired(attempt, now_s)]:

@@ -1,4 +1,4 @@
-"""Arms of the live fleet as records, and what policies and messages need of them; rebuilt when the fleet changes."""
+"""Arms of the live fleet as records and as tables for policies and messages; rebuilt when the fleet changes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class KindTable:
 
 
 COLUMNS = (*ArmEstimate._fields[3:], "latency_s")
-"""Columns of `Arms` that ESTIMATE names alike."""
+"""Columns of `Arms` with the same name in ESTIMATE."""
 
 
 def arm_records(fleet: Sequence[tuple[int, Node]], *, arrays: bool) -> tuple[Records, dict[TaskKind, KindTable]]:

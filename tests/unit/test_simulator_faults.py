@@ -80,21 +80,21 @@ def test_a_crash_ends_or_retries_its_tasks_one_by_one():
     assert [(outcome.task_id, outcome.arm_id) for outcome in outcomes] == [("prefilling", ""), ("begun", "a/yi-6b")]
 
 
-def test_a_policy_in_python_hears_of_each_attempt_of_a_task_that_ended():
+def test_a_policy_in_python_learns_of_each_attempt_of_a_task_that_ended():
     late = Arrival(5.0, "late", TaskKind.LLM, prompt_tokens=50, output_tokens=100, deadline_s=0.02)
-    told = []
+    statuses = []
 
     class Listening(Slowest):
         def __init__(self):
             """No generator."""
 
         def update(self, feedback):
-            told.append(feedback.outcome.status)
+            statuses.append(feedback.outcome.status)
 
     scenario = read_scenario(SCENARIO + fault("crash", "a", 5.01))
     simulation = build(scenario, Path(), policy=Listening())
     outcomes_of(simulation, [late])
-    assert told == [OutcomeStatus.FAILED, OutcomeStatus.DEADLINE_EXCEEDED]
+    assert statuses == [OutcomeStatus.FAILED, OutcomeStatus.DEADLINE_EXCEEDED]
 
 
 def test_a_lost_node_gets_nothing_until_it_is_back():
