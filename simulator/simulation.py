@@ -259,9 +259,6 @@ class Simulation:
             self._note_decisions()
             if self.plant.links.low[0]:
                 draw_ahead(self.plant.links, self.fleet.rngs)
-        for number in self._ended_early:
-            self._forget(number)
-        self._ended_early.clear()
 
     def _gathered(self) -> list[int]:
         """Tasks that wait for the end of their slot."""
@@ -303,8 +300,10 @@ class Simulation:
     def _taken_back(self, count: int) -> Records:
         put(self.clock, {"ended": 0})
         ended = self.run_records.ended[:count]
+        numbers = ended["number"].tolist() if self.arrays else [end.number for end in ended]
         waiting = {get(self.run_records.tasks[number], "number") for number in self._gathered()}
-        for number in ended["number"].tolist() if self.arrays else [end.number for end in ended]:
+        early, self._ended_early = [*self._ended_early, *numbers], []
+        for number in early:
             if number in waiting:
                 self._ended_early.append(number)
             else:
