@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from simulator.simulation import Simulation
 
 KINDS = tuple(TaskKind)
+FIRST_ROOM = 256
+"""Tasks under way for which there is room at first; it doubles when they are more."""
 
 
 class PolicyDriver:
@@ -122,7 +124,7 @@ class DecidingPolicy(PolicyDriver):
         if isinstance(self.policy, KernelPolicy):
             for kind, table in simulation.fleet.tables.items():
                 simulation.fleet.number_arms(kind, *self.policy.number_arms(table.shown))
-            self.policy.make_room(nodes=len(simulation.fleet.nodes), tasks=0)
+            self.policy.make_room(nodes=len(simulation.fleet.nodes), tasks=FIRST_ROOM)
             self.policy.make_slot_room(kernel.SMALL_SLOT)
             self.policy.use(arrays=simulation.arrays)
 

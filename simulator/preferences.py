@@ -20,8 +20,15 @@ class SegmentPictures:
     """
 
     def __init__(self) -> None:
-        self._predictor = PreferencePredictor(PreferenceNetwork.shipped())
+        self._made: PreferencePredictor | None = None
         self._answers: dict[tuple[str, int, float, float], list[Seen]] = {}
+
+    @property
+    def _predictor(self) -> PreferencePredictor:
+        """Made when first asked: its weights take some milliseconds to read, and text needs none."""
+        if self._made is None:
+            self._made = PreferencePredictor(PreferenceNetwork.shipped())
+        return self._made
 
     def of(self, arrival: Arrival, task: Task) -> Seen:
         """Complexity and preference of one request."""

@@ -16,7 +16,7 @@ from simulator import kernel, placing, room
 from simulator.garbage import rare_collections
 from simulator.outcomes import Outcomes
 from simulator.plant import FleetRecords, NodePlan
-from simulator.policy import PolicyDriver
+from simulator.policy import FIRST_ROOM, PolicyDriver
 from simulator.records import ATTEMPTS, ENDED
 from simulator.requests import record_values
 from simulator.timeline import CALL, plan_at_turn
@@ -32,8 +32,6 @@ BATCH = 8192
 """Requests handed over, and ends taken back, at a time."""
 CONSTANTS = ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "lease_s", "attempts", "grace_s")
 """Settings that the kernel needs."""
-FIRST_ROOM = 256
-"""Tasks under way for which there is room at first; it doubles when they are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class Simulation:
         self._taken = 0
         self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.outcomes = Outcomes(self.fleet.arms)
-        self._grow(FIRST_ROOM)
+        self._grow(FIRST_ROOM)  # of which the policy knows
         draw_ahead(self.plant.links, self.fleet.rngs)
 
     # ------------------------------------------------------------------------------------------------ use
@@ -338,4 +336,5 @@ class Simulation:
         """Make room for so many more tasks."""
         self.run_records = room.with_tasks(self.run_records, more)
         self.plant = self.plant._replace(unpaid_after=room.extended(self.plant.unpaid_after, more))
-        self.policy.make_room(len(self.run_records.tasks))
+        if len(self.run_records.tasks) > FIRST_ROOM:
+            self.policy.make_room(len(self.run_records.tasks))

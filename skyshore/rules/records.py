@@ -202,8 +202,4 @@ def _array(values: list[Any]) -> NDArray[Any]:
     dtype = getattr(type(values[0]), "dtype", None) if values else None
     if dtype is None:
         return np.array(values)
-    array = np.zeros(len(values), dtype=dtype)
-    for index, row in enumerate(values):
-        for name in dtype.names:
-            array[index][name] = getattr(row, name)
-    return array
+    return np.array([tuple([getattr(row, name) for name in dtype.names]) for row in values], dtype=dtype)
