@@ -24,7 +24,7 @@ from skyshore.domain.task import Task
 from skyshore.domain.video import Classification, EncodedFrame, SegmentInfo
 
 MOST_FRAMES = 256
-"""Frames of one clip; the model looks at a handful, so more are an error of the sender."""
+"""Frames of one clip; the model looks at a few, so more than this are an error of the sender."""
 
 
 class RankClassifierEngine:

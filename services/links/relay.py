@@ -128,7 +128,7 @@ class Connection:
             return
         self._far = far
         context.link.counters.connections += 1
-        if self._closed:  # the caller disconnected meanwhile
+        if self._closed:  # the caller has disconnected
             far.transport.close()
             context.link.counters.connections -= 1
             return

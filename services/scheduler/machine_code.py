@@ -33,7 +33,7 @@ class MachineCode:
             )
             return
         policy = ""
-        while policy != self._core.policy_name:  # it may change meanwhile
+        while policy != self._core.policy_name:  # it may change during compilation
             policy = self._core.policy_name
             await self._compile(policy)
         self._core.use_compiled()

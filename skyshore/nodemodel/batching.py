@@ -146,7 +146,7 @@ def end_iterations(engine: Record, rows: Records, after: Integers, leaving: Inte
     """Close the run. Returns how many rows are done.
 
     `leaving` names them, rows that were decoding before those whose first token was their last, and after them the
-    `engine.dropped` rows that were cancelled meanwhile. It has room for all slots.
+    `engine.dropped` rows that were cancelled during the run. It has room for all slots.
     """
     done, at_first_token, end_s = 0, False, run_end_s(engine)
     working, count, decodes = engine.working, engine.run_count, engine.run_decodes

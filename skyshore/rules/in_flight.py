@@ -174,7 +174,7 @@ def drop_flight(state: InFlightState, index: int, now_s: float, answered: bool) 
 
 @kernel
 def drop_gone(state: InFlightState, node: Record, now_s: float) -> None:
-    """Drop the attempts of a node that nobody reported in time."""
+    """Drop those attempts of a node whose end was not reported in time."""
     index = node.first
     for _ in range(node.tasks):
         behind = state.flights[index].next

@@ -107,7 +107,7 @@ class StepScheduler:
         self._remove(request_id, retain=True)
 
     def cancel(self, request_id: int) -> None:
-        """Cancel a request; an unknown id has ended meanwhile."""
+        """Cancel a request; nothing happens for an id that has ended already."""
         if request_id in self._sequences:
             self._remove(request_id, retain=False)
 

@@ -12,7 +12,7 @@ quality is the most accurate cloud arm, low quality the one with the fewest byte
 at most `share` of the remaining time count.
 
 Left out, because one placement cannot express it: regions of interest (and so most of the bytes that DDS saves), a
-second transmission of the same segment, several qualities in one frame. Where nobody measures quality, outcomes repeat
+second transmission of the same segment, several qualities in one frame. Where quality is not measured, outcomes repeat
 the arm's stated quality. Then no answer is poor, and every segment is sent in low quality.
 """
 
