@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from simulator.records import ARM_STATE, HOST, NODE_STATE, Plant, View
 from skyshore.domain.node import Arm, Node, Tier
 from skyshore.domain.task import TaskKind
@@ -16,7 +14,7 @@ from skyshore.nodemodel.arms import llm_arm, video_arms
 from skyshore.nodemodel.engine import fill_engine
 from skyshore.nodemodel.records import ENGINE, LEDGER
 from skyshore.nodemodel.speed import LlmSpeed, NodeProfile, VideoSpeed
-from skyshore.rules.records import DECISION, ESTIMATE, KINDS, NODE, NONE, Options, Records, in_form, integers, put, rows
+from skyshore.rules.records import KINDS, NODE, NONE, Records, blank_options, in_form, integers, put, rows
 from skyshore.rules.reward import Rewards
 from skyshore.scheduling.tables import KindTable, arm_records
 
@@ -28,7 +26,7 @@ class LinkPath:
     up: LinkDirection
     down: LinkDirection
     up_chunk_bytes: int | None = None
-    """Pieces in which bytes are measured as the live relay measures them; None where nobody measures."""
+    """Pieces in which bytes are measured as the live relay measures them; None if they are not measured."""
     down_chunk_bytes: int | None = None
     joules_per_byte: float = 0.0
 
@@ -118,11 +116,7 @@ class FleetRecords:
             rows(NODE, len(self.plans), arrays=arrays),
             in_form(self._arms, arrays=arrays),
             integers(KINDS, most + 1, arrays=arrays),
-            Options(
-                rows(DECISION, 1, arrays=arrays),
-                rows(ESTIMATE, max(most, 1), arrays=arrays),
-                np.zeros(max(most, 1)) if arrays else [0.0] * max(most, 1),
-            ),
+            blank_options(max(most, 1), arrays=arrays),
             in_form(self._rewards, arrays=arrays),
         )
 

@@ -17,6 +17,7 @@ from skyshore.domain.placement import DecisionRecord
 from skyshore.domain.task import TaskKind
 from skyshore.policies.kernel_policy import KernelPolicy
 from skyshore.policies.protocol import (
+    ESTIMATED,
     REFUSED,
     ArmEstimate,
     Arms,
@@ -29,7 +30,7 @@ from skyshore.policies.protocol import (
 )
 from skyshore.rules.kernel import compiled
 from skyshore.rules.records import NONE, Options, fields_of, get, put
-from skyshore.scheduling.actions import Choice, shown_arms
+from skyshore.scheduling.actions import LOGGED_ARMS, Choice, shown_arms
 from skyshore.scheduling.tables import KindTable
 from skyshore.workload.arrival import Arrival
 
@@ -260,8 +261,6 @@ class DecidingPolicy(PolicyDriver):
         return self._tables[KINDS[kind]].options(options, get(options.decision[0], "count"))
 
 
-LOGGED_ARMS = 32
-"""As `CoreSettings.logged_arms`."""
 MOST_ENDED = 20_000
 """Ended requests that are kept because an outcome of theirs may still reach the policy."""
 
@@ -288,5 +287,5 @@ def _table_of_rows(table: KindTable, rows: Sequence[int]) -> KindTable:
 
 
 def _estimate(attempt: Mapping[str, Any], arm: Arm) -> ArmEstimate:
-    numbers = (attempt[name] for name in ArmEstimate._fields[3:])
+    numbers = (attempt[name] for name in ESTIMATED)
     return ArmEstimate(arm.arm_id, arm.node_id, bool(attempt["is_cloud"]), *numbers)

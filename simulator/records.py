@@ -13,7 +13,7 @@ ATTEMPTS = 3
 """Nodes tried before a task fails, at most."""
 
 CLOCK = dtype_of(
-    "now_s gateway_s hop_s outcome_s heartbeat_s lease_s slot_s grace_s slot_end_s",
+    "now_s gateway_s hop_s outcome_s heartbeat_s slot_s grace_s",
     "turns events attempts open_tasks free arrived more next_request stopped decided ended asked answered placed "
     "reported called slot_over slot_room plans_slots stepping",
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from simulator.kernel import MOST_NOTES
-from simulator.placing import MOST_IN_SLOT
-from simulator.records import ATTEMPTS, CLOCK, DECIDED, ENDED, REQUEST, TASK, Run
+from simulator.records import ATTEMPTS, CLOCK, DECIDED, ENDED, TASK, Run
 from simulator.timeline import ENGINES, MOST_EVENTS, PER_TASK, ArrayHeap, ListHeap, is_low
-from skyshore.rules.records import ATTEMPT, NONE, Records, get, in_form, integers, put, rows, with_room
+from skyshore.rules.place import MOST_IN_SLOT
+from skyshore.rules.records import ATTEMPT, NONE, get, in_form, integers, put, rows, with_room
 
 NOTES_OF_ONE_EVENT = 4096
 """Decisions and ends that one event brings at most: those of a node that crashes."""
@@ -66,16 +66,6 @@ def with_heap_room(run: Run) -> Run:
     for fresh, old in zip(blank[:3], (times, turns, events), strict=True):
         fresh[: len(order)] = old[order]
     return run._replace(heap=blank)
-
-
-def request_records(values: Sequence[tuple[float | int, ...]], *, arrays: bool) -> Records:
-    """REQUEST records from their fields in order."""
-    if arrays:
-        return np.array(values, dtype=REQUEST)
-    records = rows(REQUEST, len(values), arrays=False)
-    for record, numbers in zip(records, values, strict=True):
-        put(record, dict(zip(REQUEST.names or (), numbers, strict=True)))
-    return records
 
 
 def extended(values: Any, more: int) -> Any:

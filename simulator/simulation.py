@@ -17,20 +17,21 @@ from simulator.garbage import rare_collections
 from simulator.outcomes import Outcomes
 from simulator.plant import FleetRecords, NodePlan
 from simulator.policy import FIRST_ROOM, PolicyDriver
-from simulator.records import ATTEMPTS, ENDED
+from simulator.records import ATTEMPTS, ENDED, REQUEST
 from simulator.requests import record_values
 from simulator.timeline import CALL, plan_at_turn
 from simulator.timeline import release as timeline_release
 from skyshore.domain.outcome import Outcome
 from skyshore.links.delivery import draw_ahead
 from skyshore.rules.kernel import entry
-from skyshore.rules.records import NONE, Records, fields_of, get, put
+from skyshore.rules.records import NONE, Records, fields_of, get, put, records_of
+from skyshore.rules.reserve import GRACE_S
 from skyshore.rules.reward import Rewards
 from skyshore.workload.arrival import Arrival
 
 BATCH = 8192
 """Requests handed over, and ends taken back, at a time."""
-CONSTANTS = ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "lease_s", "attempts", "grace_s")
+CONSTANTS = ("gateway_s", "hop_s", "outcome_s", "heartbeat_s", "attempts", "grace_s")
 """Settings that the kernel needs."""
 
 
@@ -49,8 +50,7 @@ class SimulationSettings:
     """A silent node is dropped after this long."""
     attempts: int = ATTEMPTS
     """Nodes tried before a task fails; `ATTEMPTS` at most."""
-    grace_s: float = 5.0
-    """See `CoreSettings`."""
+    grace_s: float = GRACE_S
     overheads: Iterator[tuple[float, float]] | None = None
     """Without end: `gateway_s` and `hop_s` of one request after the other, in place of the constants."""
 
@@ -189,11 +189,11 @@ class Simulation:
                     taken(number, arrival)
                 self.policy.taken(number, arrival)
                 number += 1
-            yield room.request_records(values, arrays=self.arrays), [arrival.request_id for arrival in some]
+            yield records_of(REQUEST, values, arrays=self.arrays), [arrival.request_id for arrival in some]
 
     def run_batches(self, batches: Iterator[tuple[Records, list[str]]]) -> Iterator[Records]:
         """Run to the end; yields the ends of tasks (`ENDED`) as they come."""
-        todo, last = self._more(room.request_records([], arrays=self.arrays), batches)
+        todo, last = self._more(records_of(REQUEST, [], arrays=self.arrays), batches)
         with rare_collections():
             self._kernel(kernel.start)(self.run_records, self.plant, self.view, todo)
             self.policy.fleet_changed()

@@ -17,8 +17,8 @@ from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
 from skyshore.policies.learning.arm_slots import ArmSlots, engine_names
 from skyshore.policies.protocol import (
+    ESTIMATED,
     REFUSED,
-    ArmEstimate,
     Arms,
     ArmTable,
     Context,
@@ -28,14 +28,13 @@ from skyshore.policies.protocol import (
 from skyshore.rules.choose import decide, learn
 from skyshore.rules.records import (
     ATTEMPT,
-    DECISION,
     DEMAND,
-    ESTIMATE,
     MOST_GROUPS,
     NONE,
     Options,
     Record,
     Records,
+    blank_options,
     get,
     in_form,
     put,
@@ -54,9 +53,7 @@ STATUSES = (
 """By their numbers in records."""
 STATUS_NUMBERS = {status: number for number, status in enumerate(STATUSES)}
 FEATURES = ("f0", "f1", "f2", "f3")
-NOT_COPIED = {"arm_id", "node_id", "is_cloud"}
-COPIED = (*(name for name in ArmEstimate._fields if name not in NOT_COPIED), "latency_s")
-"""Numbers with the same name in `ArmEstimate` and in the records."""
+COPIED = (*ESTIMATED, "latency_s")
 
 
 class KernelPolicy:
@@ -179,7 +176,7 @@ class KernelPolicy:
         self.use(arrays=False)
         count = len(arms)
         self.prepare_nodes(int(arms.node.max()) + 1)
-        options = Options(rows(DECISION, 1, arrays=False), rows(ESTIMATE, count, arrays=False), [0.0] * count)
+        options = blank_options(count, arrays=False)
         options.decision[0].count = count
         fill_estimates(options.estimates, arms, *self.number_arms(arms.table), context.remaining_s)
         decide(self.state, self._demand(context), options)

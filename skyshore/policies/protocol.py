@@ -158,6 +158,10 @@ class ArmEstimate(NamedTuple):
         return self.transmission_s + self.queue_s + self.service_s
 
 
+ESTIMATED = ArmEstimate._fields[3:]
+"""The numbers of an `ArmEstimate`; the records of the kernels use the same names."""
+
+
 @dataclass(slots=True, eq=False)
 class Decision:
     """The answer: a row of `Arms`, or a refusal. Not frozen, because creation would take twice as long."""

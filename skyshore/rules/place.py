@@ -8,6 +8,9 @@ from skyshore.rules.estimate import estimate_arms
 from skyshore.rules.kernel import generic, kernel
 from skyshore.rules.records import Integers, Options, Record, Records
 
+MOST_IN_SLOT = 10_000
+"""Tasks that wait for the end of one slot, at most."""
+
 
 @kernel
 def list_options(demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:

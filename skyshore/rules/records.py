@@ -50,7 +50,7 @@ NODE = dtype_of(
     "bytes_per_s rtt_s joules_per_byte guess_bytes_per_s guess_rtt_s guess_joules_per_byte",
     "open draining guessing present",
 )
-"""A node as the scheduler sees it. `open`: it takes another task. `guessing`: nobody has measured its link."""
+"""A node as the scheduler sees it. `open`: it takes another task. `guessing`: its link has not been measured."""
 ARM = dtype_of(
     "quality busy_watts context_tokens prefill_s_per_token decode_s_per_token frame_s stride bytes_per_frame slots",
     "node kind model is_cloud slot engine",
@@ -100,6 +100,11 @@ class Options(NamedTuple):
     """Score of each arm, larger is better."""
 
 
+def blank_options(arms: int, *, arrays: bool) -> Options:
+    """Room for a decision among so many arms."""
+    return Options(rows(DECISION, 1, arrays=arrays), rows(ESTIMATE, arms, arrays=arrays), floats(arms, arrays=arrays))
+
+
 @cache
 def row_class(dtype: np.dtype[np.void]) -> type[Any]:
     """The plain counterpart of a record type: an object with slots, every field zero."""
@@ -123,6 +128,16 @@ def rows(dtype: np.dtype[np.void], count: int, *, arrays: bool) -> Records:
         return np.zeros(count, dtype=dtype)
     row = row_class(dtype)
     return [row() for _ in range(count)]
+
+
+def records_of(dtype: np.dtype[np.void], values: Sequence[tuple[float, ...]], *, arrays: bool) -> Records:
+    """Rows from the values of their fields, in order."""
+    if arrays:
+        return np.array(values, dtype=dtype)
+    records = rows(dtype, len(values), arrays=False)
+    for record, numbers in zip(records, values, strict=True):
+        put(record, dict(zip(dtype.names or (), numbers, strict=True)))
+    return records
 
 
 def integers(*shape: int, arrays: bool, fill: int = 0) -> Integers:

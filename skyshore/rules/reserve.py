@@ -5,6 +5,9 @@ from __future__ import annotations
 from skyshore.rules.kernel import kernel
 from skyshore.rules.records import Options, Record
 
+GRACE_S = 5.0
+"""Seconds after its deadline at which a task without a report is dropped, unless set otherwise."""
+
 
 @kernel
 def update_open(node: Record) -> None:

@@ -18,6 +18,9 @@ from skyshore.rules.records import Options
 from skyshore.scheduling.logged_context import encode_context
 from skyshore.scheduling.tables import KindTable
 
+LOGGED_ARMS = 32
+"""Arms listed in a decision record, unless set otherwise."""
+
 
 class ShownArms(NamedTuple):
     """The arms that the record of a decision lists: all, or those of the best scores if there are many."""

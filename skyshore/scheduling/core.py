@@ -1,7 +1,7 @@
 """The pure scheduler core: takes events, returns actions; reads no clock and does no I/O.
 
-The live loop and the simulator drive the same object; a log of its events replayed through a fresh core gives the
-same actions again (`skyshore.scheduling.log`).
+The live loop drives it. A log of its events replayed through a fresh core gives the same actions again
+(`skyshore.scheduling.log`). The simulator calls the kernels of the same rules (`skyshore.rules`) without a core.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from skyshore.policies.kernel_policy import KernelPolicy, demand_values
 from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy, SavedPolicy, SlottedPolicy, slot_s
 from skyshore.policies.registry import create_policy
 from skyshore.rules.choose import learn_attempt
-from skyshore.rules.place import list_options, offer_task, place_task, plan_tasks
+from skyshore.rules.place import MOST_IN_SLOT, list_options, offer_task, place_task, plan_tasks
 from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
+from skyshore.rules.reserve import GRACE_S
 from skyshore.rules.reward import RewardWeights, blank_rewards, note_reward
-from skyshore.scheduling.actions import Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
+from skyshore.scheduling.actions import LOGGED_ARMS, Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
 from skyshore.scheduling.eligibility import why_none
 from skyshore.scheduling.events import (
     Event,
@@ -40,7 +41,6 @@ from skyshore.scheduling.tables import KindTable
 
 MANY_ARMS = 200
 """From so many arms on, machine code is worth its memory (about 100 MB). It is faster from about 20 on."""
-MOST_IN_SLOT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class CoreSettings:
     seed: int = 0
     policy_settings: Mapping[str, Mapping[str, float | str | bool]] = field(default_factory=dict)
     """Settings by policy name."""
-    grace_s: float = 5.0
+    grace_s: float = GRACE_S
     """Seconds after its deadline at which a task without a report is dropped."""
     save_every_s: float = 5.0
-    logged_arms: int = 32
+    logged_arms: int = LOGGED_ARMS
     """Arms listed in a decision record; with more, those of the best scores."""
     weights: RewardWeights = field(default_factory=RewardWeights)
 
@@ -252,7 +252,7 @@ class SchedulerCore:
         outcome, fleet = event.outcome, self.fleet
         attempt = fleet.end(outcome)
         if attempt is None:
-            return  # expired or migrated meanwhile
+            return  # the task has expired or migrated
         if outcome.status is OutcomeStatus.REJECTED:
             fleet.mark_full(outcome.node_id)
         elif outcome.status is not OutcomeStatus.CANCELLED:  # which says nothing about the arm

@@ -18,14 +18,12 @@ from skyshore.rules.kernel import compiled
 from skyshore.rules.link_guess import guess_link
 from skyshore.rules.records import (
     ATTEMPT,
-    DECISION,
-    ESTIMATE,
     KINDS,
     NODE,
     Integers,
-    Options,
     Record,
     Records,
+    blank_options,
     get,
     in_form,
     integers,
@@ -67,7 +65,7 @@ class Fleet:
         self.order: Integers = [[0] for _ in range(KINDS)]
         """[kinds] how many arms there are, then their numbers."""
         self.tables: dict[TaskKind, KindTable] = {}
-        self.options = self._blank_options(0)
+        self.options = blank_options(0, arrays=self.arrays)
         self.in_flight: dict[str, OpenAttempt] = {}
         self._superseded: dict[tuple[str, str], OpenAttempt] = {}
         self._members: dict[str, _Member] = {}
@@ -118,7 +116,7 @@ class Fleet:
                 count = len(table.arms)
                 self.order[number][: count + 1] = [count, *range(table.first, table.first + count)]
         self.order = np.array(self.order) if arrays else self.order
-        self.options = self._blank_options(most)
+        self.options = blank_options(most, arrays=self.arrays)
         self.changed = False
 
     @property
@@ -131,13 +129,6 @@ class Fleet:
             slots, engines = policy.number_arms(table.shown)
             for row, (slot, engine) in enumerate(zip(slots, engines, strict=True)):
                 put(self.arms[table.first + row], {"slot": slot, "engine": engine})
-
-    def _blank_options(self, arms: int) -> Options:
-        return Options(
-            rows(DECISION, 1, arrays=self.arrays),
-            rows(ESTIMATE, arms, arrays=self.arrays),
-            np.zeros(arms) if self.arrays else [0.0] * arms,
-        )
 
     # ----------------------------------------------------------------------------------------------- nodes
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from skyshore.domain.node import Arm, Node, Tier
 from skyshore.domain.task import TaskKind
-from skyshore.policies.protocol import ArmEstimate, Arms, ArmTable
-from skyshore.rules.records import ARM, NONE, Options, Record, Records, column, get, put, rows
+from skyshore.policies.protocol import ESTIMATED, ArmEstimate, Arms, ArmTable
+from skyshore.rules.records import ARM, NONE, Options, Record, Records, column, get, records_of
 
 UNKNOWN_PREFILL_TOKENS_PER_S = 200.0
 UNKNOWN_DECODE_TOKENS_PER_S = 10.0
@@ -37,7 +37,7 @@ class KindTable:
     def estimate(self, record: Record) -> ArmEstimate:
         """An ESTIMATE as policies and logs have it."""
         row, is_cloud = get(record, "row"), bool(get(record, "is_cloud"))
-        numbers = [float(get(record, name)) for name in ArmEstimate._fields[3:]]
+        numbers = [float(get(record, name)) for name in ESTIMATED]
         return ArmEstimate(self.shown.arm_ids[row], self.shown.node_ids[row], is_cloud, *numbers)
 
     def arm(self, record: Record) -> Arm:
@@ -47,7 +47,7 @@ class KindTable:
     def options(self, options: Options, count: int) -> Arms:
         """The arms of a decision as columns. They are views of the records, if those are arrays: copy to keep them."""
         estimates = options.estimates
-        columns = {name: column(estimates, name, count) for name in COLUMNS}
+        columns = {name: column(estimates, name, count) for name in (*ESTIMATED, "latency_s")}
         return Arms(
             table=self.shown,
             rows=column(estimates, "row", count),
@@ -55,10 +55,6 @@ class KindTable:
             is_cloud=column(estimates, "is_cloud", count) > 0,
             **columns,
         )
-
-
-COLUMNS = (*ArmEstimate._fields[3:], "latency_s")
-"""Columns of `Arms` with the same name in ESTIMATE."""
 
 
 def arm_records(fleet: Sequence[tuple[int, Node]], *, arrays: bool) -> tuple[Records, dict[TaskKind, KindTable]]:
@@ -77,12 +73,7 @@ def arm_records(fleet: Sequence[tuple[int, Node]], *, arrays: bool) -> tuple[Rec
         if of_kind:
             table = tables[kind] = _table(kind, len(values), of_kind)
             values += [_values(kind, table, number, node, arm) for number, node, arm in of_kind]
-    if arrays:
-        return np.array(values, dtype=ARM), tables
-    records = rows(ARM, len(values), arrays=False)
-    for record, numbers in zip(records, values, strict=True):
-        put(record, dict(zip(ARM.names or (), numbers, strict=True)))
-    return records, tables
+    return records_of(ARM, values, arrays=arrays), tables
 
 
 def _table(kind: TaskKind, first: int, found: Iterable[tuple[int, Node, Arm]]) -> KindTable:
