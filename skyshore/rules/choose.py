@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skyshore.rules.kernel import generic, kernel
+from skyshore.rules.kernel import allocating_kernel, generic, kernel
 from skyshore.rules.records import NONE, Floats, Options, Record
 
 
@@ -45,6 +45,12 @@ def learn_attempt(state: object, attempt: Record, now_s: float) -> None:
     learn(state, attempt, now_s)
 
 
+@allocating_kernel
+def draw_below(rng: object, count: int) -> int:
+    """A random number from 0 to `count` - 1."""
+    return int(rng.integers(0, count))  # type: ignore[attr-defined] # numba takes a Generator, and mypy no `Any` here
+
+
 @kernel
 def take_best(rng: object, options: Options) -> None:
     """Take the arm of the largest score. Ties are broken at random; a random number is drawn only if there is a tie."""
@@ -57,7 +63,7 @@ def take_best(rng: object, options: Options) -> None:
             ties += 1
     decision.scores, decision.ties, decision.propensity = 1, ties, 1.0 / ties
     if ties > 1:
-        skip = rng.integers(0, ties)  # type: ignore[attr-defined] # numba takes a Generator, and mypy no `Any` here
+        skip = draw_below(rng, ties)
         for index in range(first, decision.count):
             if scores[index] == top:
                 if skip == 0:

@@ -20,6 +20,7 @@ import numpy as np
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _kernels: set[FunctionType] = set()
+_allocating: set[FunctionType] = set()
 _generic: dict[FunctionType, dict[type, FunctionType]] = {}
 _defaults: dict[FunctionType, FunctionType] = {}
 
@@ -28,6 +29,12 @@ def kernel(function: Function) -> Function:
     """Register a function as a kernel; it stays a plain function."""
     _kernels.add(cast(FunctionType, function))
     return function
+
+
+def allocating_kernel(function: Function) -> Function:
+    """`kernel`, for a function that makes arrays or calls library functions that do; others must not."""
+    _allocating.add(cast(FunctionType, function))
+    return kernel(function)
 
 
 def generic(function: Function) -> Function:
@@ -109,8 +116,8 @@ def is_kept(what: str) -> bool:
 
 @cache
 def _dispatcher(function: FunctionType) -> Any:
-    numba = _numba()
-    return numba.njit(cache=True)(function)
+    # Without `_nrt` numba counts no references. Callers hold all arrays, and counting took two thirds of a run's time.
+    return _numba().njit(cache=True, _nrt=function in _allocating)(function)
 
 
 @cache
@@ -176,7 +183,7 @@ def _cache_folder() -> Path | None:
     if "NUMBA_CACHE_DIR" in os.environ:
         return None
     digest = hashlib.sha256(metadata.version("numba").encode())
-    for path in sorted({function.__code__.co_filename for function in _kernels}):
+    for path in sorted({__file__, *(function.__code__.co_filename for function in _kernels)}):
         digest.update(path.encode() + Path(path).read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "skyshore" / f"kernels-{digest.hexdigest()[:16]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from skyshore.rules.kernel import kernel
+from skyshore.rules.kernel import allocating_kernel, kernel
 from skyshore.rules.records import KINDS, OK, Floats, Record, Records, dtype_of, floats, put, rows
 
 
@@ -72,7 +72,7 @@ def common_reward(joules: float, reference_joules: float, slack: float, weight: 
     return -min(joules / reference_joules, 2.0) + weight * slack
 
 
-@kernel
+@allocating_kernel
 def quantile(ascending: Floats, count: int, share: float) -> float:
     """Linear interpolation between order statistics, as numpy's default."""
     place = share * (count - 1)
@@ -82,14 +82,19 @@ def quantile(ascending: Floats, count: int, share: float) -> float:
     return float(low + (high - low) * rest if rest < 0.5 else high - (high - low) * (1.0 - rest))
 
 
+@allocating_kernel
+def sample_quantile(values: Floats, share: float) -> float:
+    """`quantile` of values in any order."""
+    return quantile(sorted(values), len(values), share)
+
+
 @kernel
 def observe_joules(reward: Record, window: Floats, joules: float) -> None:
     """Move the reference: the 95th percentile of the last `WINDOW` answers' joules."""
     window[reward.seen % WINDOW] = joules
     reward.seen += 1
     if reward.seen < STRIDE or reward.seen % STRIDE == 0:
-        count = min(reward.seen, WINDOW)
-        value = quantile(sorted(window[:count]), count, QUANTILE)
+        value = sample_quantile(window[: min(reward.seen, WINDOW)], QUANTILE)
         reward.reference_joules = value if value != 0.0 else 1.0
 
 
