@@ -7,8 +7,9 @@ from simulator.timeline import ARRIVE, DEADLINE, REACH, SLOT, hold, plan, task_e
 from skyshore.links.delivery import deliver
 from skyshore.links.framing import FRAME_BYTES, REQUEST_BYTES
 from skyshore.nodemodel.clips import strided
+from skyshore.rules.eligible import list_options
 from skyshore.rules.kernel import kernel
-from skyshore.rules.place import MOST_IN_SLOT, list_options, offer_task, plan_tasks
+from skyshore.rules.place import MOST_IN_SLOT, offer_task, plan_tasks
 from skyshore.rules.records import FAILED, LLM, NONE, REJECTED, Integers, Record, Records
 from skyshore.rules.reserve import release as release_reservation
 from skyshore.rules.reserve import reserve, start_attempt

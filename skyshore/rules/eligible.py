@@ -1,7 +1,8 @@
-"""Which arms may take a task."""
+"""Which arms may take a task, and what it would cost there."""
 
 from __future__ import annotations
 
+from skyshore.rules.estimate import estimate_arm
 from skyshore.rules.kernel import kernel
 from skyshore.rules.records import NONE, Integers, Options, Record, Records
 
@@ -26,16 +27,16 @@ def is_avoided(demand: Record, node: int) -> bool:
 
 
 @kernel
-def list_arms(demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:
-    """List the arms that may take the task now, in the order of their table.
+def list_options(demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:
+    """Estimates of the arms that may take the task now, in the order of their table.
 
-    `order` is that of the task's kind: first how many arms there are, then their numbers. An arm may take the task if
+    `order` has for each kind of task first how many arms there are, then their numbers. An arm may take the task if
     it is capable of it and its node is open and not to be avoided. `full` counts capable arms whose node has no room.
     """
-    decision = options.decision[0]
+    decision, line = options.decision[0], order[demand.kind]
     capable = count = full = 0
-    for row in range(order[0]):
-        number = order[row + 1]
+    for row in range(line[0]):
+        number = line[row + 1]
         arm = arms[number]
         if not is_capable(demand, arm):
             continue
@@ -48,5 +49,6 @@ def list_arms(demand: Record, nodes: Records, arms: Records, order: Integers, op
         if node.open:
             estimate = options.estimates[count]
             estimate.arm, estimate.row, estimate.node = number, row, arm.node
+            estimate_arm(estimate, demand, arm, node)
             count += 1
     decision.capable, decision.count, decision.full = capable, count, full

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from skyshore.rules.kernel import kernel
-from skyshore.rules.records import LLM, Options, Record, Records
+from skyshore.rules.records import LLM, Record
 from skyshore.rules.slack import spare_share
 
 
@@ -63,11 +63,3 @@ def estimate_arm(estimate: Record, demand: Record, arm: Record, node: Record) ->
         node.kv_used,
         max(demand.remaining_s, 1e-9),
     )
-
-
-@kernel
-def estimate_arms(demand: Record, nodes: Records, arms: Records, options: Options) -> None:
-    """Estimates of all arms that `list_arms` listed."""
-    for index in range(options.decision[0].count):
-        estimate = options.estimates[index]
-        estimate_arm(estimate, demand, arms[estimate.arm], nodes[estimate.node])

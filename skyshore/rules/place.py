@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from skyshore.rules.choose import decide, note_task, plan_slot
-from skyshore.rules.eligible import list_arms
-from skyshore.rules.estimate import estimate_arms
+from skyshore.rules.eligible import list_options
 from skyshore.rules.kernel import generic, kernel
 from skyshore.rules.records import Integers, Options, Record, Records
 
 MOST_IN_SLOT = 10_000
 """Tasks that wait for the end of one slot, at most."""
-
-
-@kernel
-def list_options(demand: Record, nodes: Records, arms: Records, order: Integers, options: Options) -> None:
-    """The arms that may take a task now, and what it would cost there."""
-    list_arms(demand, nodes, arms, order[demand.kind], options)
-    estimate_arms(demand, nodes, arms, options)
 
 
 @generic

@@ -19,7 +19,8 @@ from skyshore.policies.kernel_policy import KernelPolicy, demand_values
 from skyshore.policies.protocol import REFUSED, Arms, Context, Feedback, Policy, SavedPolicy, SlottedPolicy, slot_s
 from skyshore.policies.registry import create_policy
 from skyshore.rules.choose import learn_attempt
-from skyshore.rules.place import MOST_IN_SLOT, list_options, offer_task, place_task, plan_tasks
+from skyshore.rules.eligible import list_options
+from skyshore.rules.place import MOST_IN_SLOT, offer_task, place_task, plan_tasks
 from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
 from skyshore.rules.reserve import GRACE_S
 from skyshore.rules.reward import RewardWeights, blank_rewards, note_reward

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from skyshore.rules.eligible import is_avoided, is_capable, list_arms
+from skyshore.rules.eligible import is_avoided, is_capable, list_options
 from skyshore.rules.estimate import bytes_to_node, estimate_arm, expected_queue_s, service_seconds
 from skyshore.rules.heartbeat import join, leave, measured_link, note_status
 from skyshore.rules.link_guess import guess_link, mean, transfer_s
@@ -85,13 +85,13 @@ def test_arms_are_listed_in_order_with_the_reasons_of_the_others():
     note_status(stopping, 0.0, 4.0, 0.0, True)
     arms = [arm(node=3), arm(node=1), arm(node=2), arm(node=0), arm(node=0, quality=0.1)]
     options = options_for(5)
-    list_arms(demand(min_quality=0.4), nodes, arms, [5, 0, 1, 2, 3, 4], options)
+    list_options(demand(min_quality=0.4), nodes, arms, [[5, 0, 1, 2, 3, 4]], options)
     decision = options.decision[0]
     assert (decision.capable, decision.count, decision.full) == (4, 2, 1)
     assert [(each.arm, each.row, each.node) for each in options.estimates[:2]] == [(0, 0, 3), (3, 3, 0)]
     avoiding = demand(tries=1)
     avoiding.tried[0] = 3
-    list_arms(avoiding, nodes, arms, [1, 0], options)
+    list_options(avoiding, nodes, arms, [[1, 0]], options)
     assert (decision.capable, decision.count, decision.full) == (1, 0, 0)
 
 
