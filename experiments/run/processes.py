@@ -1,4 +1,4 @@
-"""Runs cells in processes of this machine, one process per cell: a crash loses that cell and nothing else."""
+"""Runs cells in processes of this machine, many in each: a crash loses the cell under way and nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -50,20 +51,28 @@ class Failed:
 Event = Progressed | Finished | Failed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Worker:
-    job: CellJob
-    folder: Path
     process: BaseProcess
     pipe: Connection
+    job: CellJob
+    folder: Path
+
+    def give(self, job: CellJob, scratch: Path) -> None:
+        """Hand over the next cell."""
+        self.job, self.folder = job, scratch / job.cell.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with suppress(BrokenPipeError):  # the worker was lost just now; reading from it says so
+            self.pipe.send((job, self.folder))
 
 
 def run_in_processes(jobs: Sequence[CellJob], scratch: Path, parallel: int) -> Iterator[Event]:
     """Yield events until every job has finished or failed. Closing the iterator stops the workers.
 
-    `scratch` holds one folder a cell; a folder is whole only once its `Finished` was yielded.
+    A worker runs many cells, so it loads a policy's machine code once. `scratch` holds one folder a cell; a folder is
+    whole only once its `Finished` was yielded.
     """
-    # Forks from a process without threads that has everything imported: safe, and a cell starts in milliseconds.
+    # Forks from a process without threads that has everything imported: safe, and a worker starts in milliseconds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.run.work"])
     waiting, workers = list(reversed(jobs)), list[_Worker]()
@@ -74,29 +83,31 @@ def run_in_processes(jobs: Sequence[CellJob], scratch: Path, parallel: int) -> I
             ready = wait([worker.pipe for worker in workers])
             for worker in [worker for worker in workers if worker.pipe in ready]:
                 event = _received(worker)
-                if not isinstance(event, Progressed):
-                    worker.process.join()
-                    worker.pipe.close()
+                crashed = isinstance(event, Failed) and event.crashed
+                if crashed or (waiting == [] and not isinstance(event, Progressed)):
+                    _stop([worker])
                     workers.remove(worker)
+                elif not isinstance(event, Progressed):
+                    worker.give(waiting.pop(), scratch)
                 yield event
     finally:
         _stop(workers)
 
 
 def _start(context: ForkServerContext, job: CellJob, scratch: Path) -> _Worker:
-    folder = scratch / job.cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, folder, there), name=job.cell.name)
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(there,), name="cells")
     process.start()
     there.close()  # so that the pipe closes when the worker ends
-    return _Worker(job, folder, process, here)
+    worker = _Worker(process, here, job, scratch)
+    worker.give(job, scratch)
+    return worker
 
 
 def _received(worker: _Worker) -> Event:
     try:
         said = worker.pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         worker.process.join()
         return Failed(worker.job, f"its worker ended with status {worker.process.exitcode}", crashed=True)
     if isinstance(said, float):
@@ -115,10 +126,20 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.pipe.close()
 
 
-def _work(job: CellJob, folder: Path, pipe: Connection) -> None:
+def _work(pipe: Connection) -> None:
     # Ctrl-C reaches the whole process group; the parent handles it and then asks this process to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    while True:
+        try:
+            job, folder = pipe.recv()
+        except EOFError:  # the parent is gone
+            return
+        pipe.send(_performed(job, folder, pipe))
+
+
+def _performed(job: CellJob, folder: Path, pipe: Connection) -> str:
+    """Run a cell. Returns why it has no result, or nothing."""
 
     def progress(share: float) -> bool:
         pipe.send(share)
@@ -127,8 +148,7 @@ def _work(job: CellJob, folder: Path, pipe: Connection) -> None:
     try:
         perform(job, folder, progress)
     except (SkyshoreError, OSError) as error:
-        pipe.send(str(error) or type(error).__name__)
+        return str(error) or type(error).__name__
     except Exception:  # reported with its traceback: only a defect of Skyshore comes here
-        pipe.send(traceback.format_exc())
-    else:
-        pipe.send("")
+        return traceback.format_exc()
+    return ""
