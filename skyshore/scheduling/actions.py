@@ -5,8 +5,9 @@ Placements and records are made when they are read: a simulation that keeps no d
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +15,9 @@ from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.node import Arm, Node
 from skyshore.domain.placement import DecisionRecord, Placement
 from skyshore.policies.protocol import ArmEstimate, Context, Decision
-from skyshore.rules.records import Options
+from skyshore.rules.records import Options, kept
 from skyshore.scheduling.logged_context import encode_context
-from skyshore.scheduling.tables import KindTable
+from skyshore.scheduling.tables import SHOWN, KindTable
 
 LOGGED_ARMS = 32
 """Arms listed in a decision record, unless set otherwise."""
@@ -25,19 +26,26 @@ LOGGED_ARMS = 32
 class ShownArms(NamedTuple):
     """The arms that the record of a decision lists: all, or those of the best scores if there are many."""
 
-    estimates: tuple[ArmEstimate, ...] = ()
+    table: KindTable | None = None
+    values: Callable[[], list[tuple[Any, ...]]] = list
+    """The fields `SHOWN` of each estimate, as they were at the decision."""
     scores: tuple[float, ...] = ()
+
+    @property
+    def estimates(self) -> tuple[ArmEstimate, ...]:
+        """What the task would have cost on each."""
+        return tuple(self.table.estimate(*values) for values in self.values()) if self.table else ()
 
 
 def shown_arms(table: KindTable, options: Options, count: int, decision: Decision, most: int) -> ShownArms:
-    """The arms to list of a decision, at most `most`; read from the records before they change."""
-    listed = range(count)
+    """The arms to list of a decision, at most `most`."""
+    listed: Sequence[int] = range(count)
     if count > most:
         if decision.scores is None:
             return ShownArms()
         listed = np.argpartition(decision.scores, count - most)[-most:].tolist()
-    scores = () if decision.scores is None else tuple(float(decision.scores[index]) for index in listed)
-    return ShownArms(tuple(table.estimate(options.estimates[index]) for index in listed), scores)
+    scores = () if decision.scores is None else tuple(np.asarray(decision.scores)[listed].tolist())
+    return ShownArms(table, kept(options.estimates, listed, SHOWN), scores)
 
 
 class Choice(NamedTuple):

@@ -21,7 +21,7 @@ from skyshore.policies.registry import create_policy
 from skyshore.rules.choose import learn_attempt
 from skyshore.rules.eligible import list_options
 from skyshore.rules.place import MOST_IN_SLOT, offer_task, place_task, plan_tasks
-from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows
+from skyshore.rules.records import DEMAND, MOST_TRIED, Record, get, in_form, put, rows, values_of
 from skyshore.rules.reserve import GRACE_S
 from skyshore.rules.reward import RewardWeights, blank_rewards, note_reward
 from skyshore.scheduling.actions import LOGGED_ARMS, Action, Choice, Dispatch, Migrate, Reject, SaveState, shown_arms
@@ -38,7 +38,7 @@ from skyshore.scheduling.events import (
     Tick,
 )
 from skyshore.scheduling.fleet import Fleet, OpenAttempt
-from skyshore.scheduling.tables import KindTable
+from skyshore.scheduling.tables import SHOWN, KindTable
 
 MANY_ARMS = 200
 """From so many arms on, machine code is worth its memory (about 100 MB). It is faster from about 20 on."""
@@ -200,12 +200,12 @@ class SchedulerCore:
         assert decision is not None, "there was something to choose from"
         fleet = self.fleet
         put(fleet.options.decision[0], {"index": decision.index})
-        chosen = fleet.options.estimates[decision.index]
-        estimate = table.estimate(chosen)
+        chosen = values_of(fleet.options.estimates[decision.index], SHOWN)
+        estimate = table.estimate(*chosen)
         node = fleet.node(estimate.node_id)
         assert node is not None, "arms come from live nodes"
         fleet.open_attempt(choice.context, estimate, demand, self.settings.grace_s)
-        return Dispatch(choice, table.arm(chosen), node, estimate, attempt)
+        return Dispatch(choice, table.arms[chosen[0]], node, estimate, attempt)
 
     def _reject(self, context: Context, error: SkyshoreError) -> Reject:
         return Reject(Choice(context, self.policy_name), error)
@@ -266,7 +266,7 @@ class SchedulerCore:
             fleet.observe_link(attempt)
         fleet.kernel(note_reward)(self._rewards, record)
         if isinstance(self._policy, KernelPolicy):
-            fleet.kernel(learn_attempt)(self._policy.state, record, at_s)
+            fleet.kernel(learn_attempt)(self._policy.state, record, float(at_s))
         else:
             reward = get(record, "reward")
             self._policy.update(Feedback(at_s, attempt.context, attempt.estimate, outcome, reward))

@@ -14,7 +14,7 @@ from skyshore.domain.task import TaskKind
 from skyshore.policies.kernel_policy import KernelPolicy, fill_outcome
 from skyshore.policies.protocol import ArmEstimate, Context
 from skyshore.rules import heartbeat, reserve
-from skyshore.rules.kernel import compiled
+from skyshore.rules.kernel import entry
 from skyshore.rules.link_guess import guess_link
 from skyshore.rules.records import (
     ATTEMPT,
@@ -72,6 +72,7 @@ class Fleet:
         self._free_nodes: list[int] = list(range(FIRST_ROOM - 1, -1, -1))
         self._free_attempts: list[int] = list(range(FIRST_ROOM - 1, -1, -1))
         self._tasks = TaskNumbers()
+        self._entries: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.changed = False
         """Whether `refresh` is needed before the next decision."""
 
@@ -79,8 +80,12 @@ class Fleet:
         return len(self._members)
 
     def kernel(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A kernel in the form that fits the records."""
-        return compiled(function) if self.arrays else function
+        """A kernel in the form that fits the records. Until `refresh` it must get the same types of arguments."""
+        if not self.arrays:
+            return function
+        if function not in self._entries:
+            self._entries[function] = entry(function)
+        return self._entries[function]
 
     def node(self, node_id: str) -> Node | None:
         """A live node by name."""
@@ -100,6 +105,7 @@ class Fleet:
 
     def refresh(self, policy: object, *, arrays: bool) -> None:
         """Rebuild the arms after the fleet, the policy or the form of the records changed."""
+        self._entries.clear()  # the state of another policy has another type
         members = [(member.number, member.node) for member in self._members.values()]
         if arrays != self.arrays:
             self.arrays = arrays
@@ -148,8 +154,8 @@ class Fleet:
             self.nodes[member.number],
             float(status.running + status.queued),
             float(max(status.capacity, 1)),
-            status.kv_used,
-            status.draining,
+            float(status.kv_used),
+            bool(status.draining),
         )
         return lost
 
@@ -172,7 +178,7 @@ class Fleet:
         member = self._members.get(node_id)
         if member is not None:
             self.kernel(heartbeat.measured_link)(
-                self.nodes[member.number], link.up_bytes_per_s, link.rtt_s, link.joules_per_byte
+                self.nodes[member.number], float(link.up_bytes_per_s), float(link.rtt_s), float(link.joules_per_byte)
             )
 
     def mark_full(self, node_id: str) -> None:
@@ -210,7 +216,7 @@ class Fleet:
             self._free_attempts = list(range(2 * room - 1, room - 1, -1))
         number, member = self._free_attempts.pop(), self._members[estimate.node_id]
         attempt = self.attempts[number]
-        self.kernel(reserve.start_attempt)(attempt, demand, self.options, grace_s)
+        self.kernel(reserve.start_attempt)(attempt, demand, self.options, float(grace_s))
         self.kernel(reserve.reserve)(self.nodes[member.number], attempt)
         task_id = context.task.task_id
         self.in_flight[task_id] = OpenAttempt(context, estimate, number)

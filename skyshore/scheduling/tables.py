@@ -11,8 +11,10 @@ import numpy as np
 from skyshore.domain.node import Arm, Node, Tier
 from skyshore.domain.task import TaskKind
 from skyshore.policies.protocol import ESTIMATED, ArmEstimate, Arms, ArmTable
-from skyshore.rules.records import ARM, NONE, Options, Record, Records, column, get, records_of
+from skyshore.rules.records import ARM, NONE, Options, Records, column, records_of
 
+SHOWN = ("row", "is_cloud", *ESTIMATED)
+"""Fields of an ESTIMATE that `KindTable.estimate` takes."""
 UNKNOWN_PREFILL_TOKENS_PER_S = 200.0
 UNKNOWN_DECODE_TOKENS_PER_S = 10.0
 UNKNOWN_FRAME_S = 0.1
@@ -34,15 +36,9 @@ class KindTable:
         """The number of a model that a task asks for; NONE for any, and one that no arm has for an unknown one."""
         return self.models.get(name, len(self.models)) if name else NONE
 
-    def estimate(self, record: Record) -> ArmEstimate:
-        """An ESTIMATE as policies and logs have it."""
-        row, is_cloud = get(record, "row"), bool(get(record, "is_cloud"))
-        numbers = [float(get(record, name)) for name in ESTIMATED]
-        return ArmEstimate(self.shown.arm_ids[row], self.shown.node_ids[row], is_cloud, *numbers)
-
-    def arm(self, record: Record) -> Arm:
-        """The arm of an ESTIMATE."""
-        return self.arms[int(get(record, "row"))]
+    def estimate(self, row: int, is_cloud: int, *numbers: float) -> ArmEstimate:
+        """An estimate as policies and logs have it, from the fields `SHOWN` of its record."""
+        return ArmEstimate(self.shown.arm_ids[row], self.shown.node_ids[row], bool(is_cloud), *numbers)
 
     def options(self, options: Options, count: int) -> Arms:
         """The arms of a decision as columns. They are views of the records, if those are arrays: copy to keep them."""
