@@ -82,6 +82,7 @@ def create_app(deps: Deps) -> Gateway:
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         yield
+        clips.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

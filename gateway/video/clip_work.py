@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from gateway.video.schema import ClipFacts
-from skyshore.adapters import video_draw, video_source
+from skyshore.adapters import video_draw, video_sandbox
 from skyshore.adapters.video_draw import Mp4Writer, draw, write_png
 from skyshore.adapters.video_encode import Encoding, encode_segment, fit
 from skyshore.adapters.video_source import ClipFrame
@@ -41,7 +41,7 @@ class KeyFrame:
 
 def probe(path: Path) -> ClipFacts:
     """Read size, rate and length of a clip. Raises InvalidMedia with the reason."""
-    info = video_source.probe(path)
+    info = video_sandbox.probe(path)
     if info.frame_count < 1:
         raise InvalidMedia("the clip has no frames")
     return ClipFacts(
@@ -53,13 +53,18 @@ def probe(path: Path) -> ClipFacts:
     )
 
 
+def stop_reading() -> None:
+    """Stop all reading of clips at once."""
+    video_sandbox.stop_reading()
+
+
 class ClipCutter:
     """Reads a clip once, segment by segment, with one frame in memory. Not safe for several threads at once."""
 
     def __init__(self, path: Path, facts: ClipFacts, segment_s: float, stride: int | None) -> None:
         self._path, self._facts, self._stride = path, facts, stride
         self._per_segment = max(1, round(segment_s * facts.fps))
-        self._frames = video_source.frames(path, stride=stride or 1)
+        self._frames = video_sandbox.frames(path, stride=stride or 1)
         self._ahead = next(self._frames, None)
 
     def next_key_frame(self) -> KeyFrame | None:
@@ -95,13 +100,13 @@ class ClipCutter:
 
 def first_key_frame(path: Path, frame_count: int) -> KeyFrame:
     """A clip's first frame, of a segment that is the whole clip. Raises InvalidMedia."""
-    return _key_frame(next(video_source.frames(path)), 0, frame_count)
+    return _key_frame(next(video_sandbox.frames(path)), 0, frame_count)
 
 
 def encode_sample(path: Path, facts: ClipFacts, count: int, arm: Arm) -> list[EncodedFrame]:
     """Encode `count` frames, evenly spaced over the clip, for `arm`. Holds one frame in memory."""
     chosen = set(np.rint(np.linspace(0, facts.frame_count - 1, min(count, facts.frame_count))).astype(int).tolist())
-    return encode_frames((frame for frame in video_source.frames(path) if frame.index in chosen), arm, facts, None)
+    return encode_frames((frame for frame in video_sandbox.frames(path) if frame.index in chosen), arm, facts, None)
 
 
 def _key_frame(frame: ClipFrame, segment_index: int, frame_count: int) -> KeyFrame:
@@ -111,7 +116,7 @@ def _key_frame(frame: ClipFrame, segment_index: int, frame_count: int) -> KeyFra
 
 
 def _between(path: Path, first: int, end: int, stride: int) -> Iterator[ClipFrame]:
-    for frame in video_source.frames(path, stride=stride):
+    for frame in video_sandbox.frames(path, stride=stride):
         if frame.index >= end:
             return
         if frame.index >= first:
@@ -131,7 +136,7 @@ def annotate(clip: Path, facts: ClipFacts, boxes: Mapping[int, list[Detection]],
     shown: list[Detection] = []
     try:
         with Mp4Writer(partial, facts.fps) as movie:
-            for frame in video_source.frames(clip):
+            for frame in video_sandbox.frames(clip):
                 shown = boxes.get(frame.index, shown)
                 movie.write(draw(frame.picture, shown))
         os.replace(partial, target)
@@ -145,7 +150,7 @@ def contact_sheet(clip: Path, _facts: ClipFacts, boxes: Mapping[int, list[Detect
     chosen = set(processed[:: max(1, -(-len(processed) // SHEET_TILES))])
     tiles = [
         draw(frame.picture, boxes[frame.index], f"{frame.timestamp_s:.1f} s")
-        for frame in video_source.frames(clip)
+        for frame in video_sandbox.frames(clip)
         if frame.index in chosen
     ]
     partial = target.with_suffix(".partial.png")

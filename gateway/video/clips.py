@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 KEEP_S = 25 * 3600.0
 """Seconds until a file is deleted: an hour more than the record that names it is kept."""
 SWEEP_EVERY_S = 3600.0
+PROBES = 8
+"""Clips whose properties are read at the same time."""
 
 
 class ClipStore:
@@ -35,11 +38,19 @@ class ClipStore:
         self._store = store
         self._uploads, self.results = folder / "uploads", folder / "results"
         self._annotating = asyncio.Lock()
+        self._probing = ThreadPoolExecutor(PROBES, "probe")  # its own: clips that are slow to read delay nothing else
 
     def make_folders(self) -> None:
         """Create the missing folders."""
         for folder in (self._uploads, self.results):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Stop reading clips at once."""
+        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
+
+        self._probing.shutdown(wait=False, cancel_futures=True)
+        clip_work.stop_reading()
 
     async def accept_upload(
         self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
@@ -68,7 +79,7 @@ class ClipStore:
         """Check a clip on disk and make it a job, which is durable when this returns. Raises as `accept_upload`."""
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
-        facts = await asyncio.to_thread(clip_work.probe, path)
+        facts = await asyncio.get_running_loop().run_in_executor(self._probing, clip_work.probe, path)
         job = VideoJob(
             task_id=task_id,
             path=str(path),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from skyshore.adapters.containers import ALLOWED, HEAD_BYTES, container_of
 from skyshore.adapters.video_decode import Picture
 from skyshore.domain.errors import InvalidMedia
 
@@ -50,6 +52,10 @@ class ClipFrame:
     picture: Picture
 
 
+READ = 256 * 1024
+"""Bytes that FFmpeg asks for at a time."""
+_ONLY_THIS_FILE = {"protocol_whitelist": "none"}
+"""There is no such protocol, so what a container refers to (other files, addresses) is not opened."""
 _COMPLETE = 0.95
 """Share of the promised frames that must be in the file; containers may drop a few, a cut file lacks many."""
 
@@ -87,8 +93,12 @@ def _packets(container: InputContainer, stream: VideoStream, path: Path, limits:
     return count
 
 
-def frames(path: Path, *, stride: int = 1, limits: ClipLimits | None = None) -> Iterator[ClipFrame]:
+def frames(
+    path: Path, *, stride: int = 1, limits: ClipLimits | None = None, decoded: Callable[[int], None] | None = None
+) -> Iterator[ClipFrame]:
     """Iterate over every `stride`-th frame. Memory does not grow with the clip's length.
+
+    `decoded` is called with the index of each frame, skipped ones too.
 
     Raises:
         InvalidMedia: as `probe`, and when the clip breaks off in the middle.
@@ -103,6 +113,8 @@ def frames(path: Path, *, stride: int = 1, limits: ClipLimits | None = None) -> 
             seen = index + 1
             if seen > limits.frames:
                 raise InvalidMedia(f"{path.name} has more than {limits.frames} frames; send it in parts")
+            if decoded is not None:
+                decoded(index)
             if index % stride == 0:
                 yield ClipFrame(index, timestamp_s - first_s, upright(frame))
         if seen == 0:
@@ -122,13 +134,22 @@ def _rotation(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) * 90 % 360
 
 
-def _open(path: Path) -> InputContainer:
-    try:
-        return av.open(str(path), metadata_errors="ignore")
-    except av.FileNotFoundError:
-        raise
-    except av.FFmpegError as error:  # its own text contains folders of this machine
-        raise InvalidMedia(f"{path.name} is no video file this system can read ({error.strerror})") from error
+@contextmanager
+def _open(path: Path) -> Iterator[InputContainer]:
+    """Open by the file's own bytes, with one demuxer that can reach nothing else."""
+    with path.open("rb") as file:
+        name = container_of(file.read(HEAD_BYTES))
+        if name is None:
+            raise InvalidMedia(f"{path.name} is no video file this system reads; it reads {ALLOWED}")
+        file.seek(0)
+        try:
+            container = av.open(
+                file, "r", format=name, options=_ONLY_THIS_FILE, metadata_errors="ignore", buffer_size=READ
+            )
+        except av.FFmpegError as error:  # its own text contains folders of this machine
+            raise InvalidMedia(f"{path.name} is no video file this system can read ({error.strerror})") from error
+        with container:
+            yield container
 
 
 def _video_stream(container: InputContainer, path: Path, limits: ClipLimits) -> VideoStream:

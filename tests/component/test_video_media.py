@@ -171,7 +171,7 @@ def monstrous(path: Path) -> None:
 REFUSED = {
     text: "no video file|holds no",
     empty: "no video file",
-    still_sound: "holds no video",
+    still_sound: "no video file",
     half_an_mp4: "no video file|cut off|damaged",
     half_a_faststart_mp4: "cut off|damaged",
     half_an_avi: "cut off|damaged",
