@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but torch's stubs forget it
 
 from cloud_node.dsp.rank import TOKEN_VARIABLE, main
+from cloud_node.dsp.rendezvous import open_store
 from skyshore.domain.errors import Internal
 
 
@@ -77,7 +78,7 @@ class ForkLauncher:
         if self._ranks:
             raise Internal("the ranks are running already; stop them first")
         # A store per run: keys of a broken run must not meet those of the next.
-        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self._store = open_store()
         await asyncio.to_thread(self._fork, front, run, token, self._store.port)
 
     def _fork(self, front: str, run: str, token: str, port: int) -> None:

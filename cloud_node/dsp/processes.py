@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but torch's stubs forget it
 
+from cloud_node.dsp.rendezvous import open_store
 from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable
 
 Answer = TypeVar("Answer")
@@ -57,7 +58,7 @@ def watch_processes(
     context = mp.get_context("forkserver")
     # Forking from a server that has torch loaded spares every rank seconds of imports.
     context.set_forkserver_preload(["torch", "torch.distributed", "cloud_node.classify.model"])
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = open_store()
     pipes, processes = [], []
     for rank in range(size):
         ours, theirs = context.Pipe(duplex=False)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -18,18 +19,39 @@ from services.links.fleet import LinkFleet, RelayAddresses
 from services.links.schemas import ClockBody, InterruptBody, LinkBody, NewLinkBody, RestartBody, SettingsBody
 from services.links.settings import LinksSettings
 from skyshore.adapters.redis_store import RedisStore
-from skyshore.domain.errors import InvalidTask, NodeUnavailable, SkyshoreError
+from skyshore.domain.errors import InvalidTask, NodeUnavailable, PermissionDenied, SkyshoreError
 from skyshore.ports import StateStore
 from skyshore.runtime.serve import stop_signal
 from skyshore.wire.status import http_status
 
 log = structlog.get_logger()
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 PUBLISH_EVERY_S = 0.5
 LEASE_S = 3.0
 
 
-def create_app(fleet: LinkFleet) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class RelayRules:
+    """Which relays a caller may add. A relay connects to its target for whoever reaches it."""
+
+    hosts: frozenset[str] = LOOPBACK
+    """On which relays may listen."""
+    targets: frozenset[str] = frozenset()
+    """host:port, compared as they are written."""
+
+    def check(self, body: NewLinkBody) -> None:
+        """Raises PermissionDenied for another address."""
+        if body.listen.rpartition(":")[0] not in self.hosts:
+            hosts = ", ".join(sorted(self.hosts))
+            raise PermissionDenied(f"a link may listen only on {hosts}, not on '{body.listen}'", param="listen")
+        if body.target not in self.targets:
+            raise PermissionDenied(
+                f"'{body.target}' is no target of this service; name it in SKYSHORE_LINKS_TARGETS", param="target"
+            )
+
+
+def create_app(fleet: LinkFleet, rules: RelayRules) -> FastAPI:
     """The routes over a running fleet of links."""
     app = FastAPI(title="Skyshore links", openapi_url="/openapi.json")
 
@@ -55,7 +77,8 @@ def create_app(fleet: LinkFleet) -> FastAPI:
 
     @app.post("/links", status_code=201)
     async def add(body: NewLinkBody) -> LinkBody:
-        """Start to relay."""
+        """Start to relay, from an address and to a target that the settings allow."""
+        rules.check(body)
         await start_link(fleet, body)
         return LinkBody.of(*fleet.link(body.name))
 
@@ -142,7 +165,11 @@ async def serve(settings: LinksSettings) -> None:
         for body in links:
             await start_link(fleet, body)
         host, _, port = settings.listen.rpartition(":")
-        config = uvicorn.Config(create_app(fleet), host=host, port=int(port), log_level="warning", lifespan="off")
+        named = {target.strip() for target in settings.targets.split(",") if target.strip()}
+        rules = RelayRules(LOOPBACK | {host}, frozenset(named | {body.target for body in links}))
+        config = uvicorn.Config(
+            create_app(fleet, rules), host=host, port=int(port), log_level="warning", lifespan="off"
+        )
         server = _Server(config)
         async with publishing(fleet, settings.redis_url):
             serving = asyncio.create_task(server.serve(), name="http")

@@ -17,6 +17,8 @@ from skyshore.links.settings import Direction, LinkSettings, Outage, problems
 from skyshore.links.shaper import Bucket
 from skyshore.links.trace_files import TraceError, parse_trace
 
+MOST_LINKS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class RelayAddresses:
@@ -65,6 +67,8 @@ class LinkFleet:
         """
         if name in self._links:
             raise InvalidTask(f"a link '{name}' already exists; change it with PUT", param="name")
+        if len(self._links) >= MOST_LINKS:
+            raise InvalidTask(f"there are {MOST_LINKS} links already, the most that one service keeps", param="name")
         self._check(name, settings)
         link = EmulatedLink(name, settings, *shape(settings, self._traces, self._shared_with(settings)))
         rng = np.random.default_rng(self._seed.spawn(1)[0])

@@ -15,6 +15,8 @@ class LinksSettings(BaseSettings):
     """host:port of the HTTP interface that shows and changes links."""
     file: str = ""
     """JSON file with the links to start with: a list of bodies of POST /links."""
+    targets: str = ""
+    """host:port addresses, separated by commas, to which POST /links may relay, besides the targets in `file`."""
     traces: str = "."
     """Folder of the trace files."""
     seed: int = 0

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import uvloop
 
-from services.links.app import create_app
+from services.links.app import RelayRules, create_app
 from services.links.fleet import LinkFleet, RelayAddresses
 from skyshore.domain.errors import InvalidTask, NotFound, PermissionDenied
 from skyshore.links.settings import Direction, LinkSettings
@@ -205,7 +205,7 @@ async def test_mistakes_are_named(tmp_path):
 
 async def test_the_http_interface_shows_changes_and_refuses():
     async with behind(LinkSettings()) as (fleet, (address,)):
-        transport = httpx.ASGITransport(create_app(fleet))
+        transport = httpx.ASGITransport(create_app(fleet, RelayRules(targets=frozenset({"127.0.0.1:9"}))))
         async with httpx.AsyncClient(transport=transport, base_url="http://links") as http, connected(address) as peer:
             body = {"up": {"rate_bytes_per_s": 1e6}, "down": {"delay_s": 0.05}}
             changed = (await http.put("/links/l0", json=body)).json()
@@ -219,12 +219,60 @@ async def test_the_http_interface_shows_changes_and_refuses():
             for response, status, param in (
                 (await http.put("/links/l0", json={"up": {"loss": 3}}), 400, "up"),
                 (await http.put("/links/none", json={}), 404, "name"),
-                (await http.post("/links", json={"name": "z", "target": "nowhere"}), 400, "target"),
+                (await http.post("/links", json={**new, "name": "z", "listen": "127.0.0.1"}), 403, "listen"),
             ):
                 assert (response.status_code, response.json()["error"]["param"]) == (status, param)
             assert (await http.put("/links/l0", json={"upp": {}})).status_code == 422
             before_s = (await http.get("/health")).json()["now_s"]
             assert (await http.post("/restart")).json()["now_s"] < before_s
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "0.0.0.0:0",
+        "[::]:0",
+        ":::0",
+        ":0",
+        "*:0",
+        "10.0.0.1:0",
+        "169.254.1.1:0",
+        "localhost.:0",
+        "LOCALHOST:0",
+        "127.0.0.1.nip.example:0",
+        "0:0",
+        "2130706433:0",
+    ],
+)
+async def test_a_caller_cannot_make_a_relay_listen_beyond_this_machine(listen):
+    async with behind(LinkSettings()) as (fleet, _):
+        app = create_app(fleet, RelayRules(targets=frozenset({"127.0.0.1:9"})))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://links") as http:
+            body = {"name": "evil", "listen": listen, "target": "127.0.0.1:9"}
+            response = await http.post("/links", json=body)
+            assert (response.status_code, response.json()["error"]["param"]) == (403, "listen")
+            assert len(fleet.all()) == 1
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:6379",
+        "localhost:9",
+        "127.1:9",
+        "[::ffff:127.0.0.1]:9",
+        "169.254.169.254:80",
+        "127.0.0.1:09",
+        "nowhere",
+    ],
+)
+async def test_a_caller_cannot_make_a_relay_reach_what_is_no_target(target):
+    async with behind(LinkSettings()) as (fleet, _):
+        app = create_app(fleet, RelayRules(targets=frozenset({"127.0.0.1:9"})))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://links") as http:
+            response = await http.post("/links", json={"name": "evil", "target": target})
+            assert (response.status_code, response.json()["error"]["param"]) == (403, "target")
+            assert len(fleet.all()) == 1
 
 
 async def test_a_slow_link_makes_its_sender_wait():
