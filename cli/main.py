@@ -21,7 +21,7 @@ app = typer.Typer(
 
 SimEngine = Annotated[str, typer.Option(help="Simulation engine: auto, plain or compiled. The results are equal.")]
 
-for _command in (system.up, system.down, system.status, system.nodes):
+for _command in (system.up, system.down, system.restart, system.status, system.nodes):
     app.command(rich_help_panel="System")(_command)
 
 

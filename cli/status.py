@@ -42,8 +42,11 @@ def show_status(state: SystemState, *, as_json: bool) -> bool:
         print(json.dumps({**body, "problem": problem or None}))
         return serving
     console = Console()
-    columns = ("process", "pid", "health", "address", "memory")
-    rows = tuple((p["name"], str(p["pid"]), p["health"], p["address"], f"{p['memory_mb']:.0f} MB") for p in processes)
+    columns = ("process", "pid", "health", "restarts", "address", "memory")
+    rows = tuple(
+        (p["name"], str(p["pid"]), p["health"], str(p["restarts"]), p["address"], f"{p['memory_mb']:.0f} MB")
+        for p in processes
+    )
     show_table(console, Table(f"gateway {state.gateway_url}", columns, rows))
     if problem:
         say(console, (f"nodes are unknown: {problem}", "red"))
@@ -88,7 +91,8 @@ def _lease_ends(redis_url: str) -> dict[str, float]:
 
 def _process(entry: ProcessEntry) -> dict[str, Any]:
     process = entry.id.find()
-    health = "ended" if process is None else entry.health.problem(timeout_s=3.0) or "serving"
+    ended = entry.trouble or "ended"
+    health = ended if process is None else entry.health.problem(timeout_s=3.0) or "serving"
     address = entry.health.address
     return {
         "name": entry.name,
@@ -96,6 +100,7 @@ def _process(entry: ProcessEntry) -> dict[str, Any]:
         "health": health,
         "address": address.removesuffix("/ready") if entry.health.probe is Probe.HTTP else address,
         "memory_mb": round(process.memory_info().rss / MEGABYTE, 1) if process else 0.0,
+        "restarts": entry.restarts,
         "log": entry.log,
     }
 

@@ -31,11 +31,12 @@ def up(
     policy: Policy = "",
     seed: Annotated[int | None, typer.Option(min=0, help="Policy seed (default: from the scenario).")] = None,
     log_level: Annotated[str, typer.Option(help="Log level: debug, info, warning or error.")] = "info",
+    restart: Annotated[bool, typer.Option(help="Restart processes that end by themselves.")] = True,
 ) -> None:
     """Start all processes and keep running; Ctrl-C stops them in order."""
     from cli.up import UpOptions, up_detached, up_foreground  # noqa: PLC0415
 
-    options = UpOptions(scenario, emulated, fetch, port, any_ports, policy, seed, log_level)
+    options = UpOptions(scenario, emulated, fetch, port, any_ports, policy, seed, log_level, restart)
     if detach:
         up_detached(options, READY_S)
     else:
@@ -51,6 +52,22 @@ def down() -> None:
 
     stopped = stop_system(state_folder(), Console(stderr=True))
     Console(stderr=True).print("stopped" if stopped else f"nothing runs in {state_folder()}", highlight=False)
+
+
+def restart(
+    name: Annotated[str, typer.Argument(help="Process: gateway, scheduler, profiler, links, valkey or a node.")],
+) -> None:
+    """Stop one process of the running system and start it; return when it serves."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from cli.connection import state_folder  # noqa: PLC0415
+    from cli.launcher.control import restart_process  # noqa: PLC0415
+    from cli.launcher.state_file import StateFile  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    with console.status(f"restarting {name}"):
+        restart_process(StateFile(state_folder()).running(), name)
+    console.print(f"{name} serves again", highlight=False)
 
 
 def status(as_json: AsJson = False) -> None:

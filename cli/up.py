@@ -38,6 +38,7 @@ class UpOptions:
     policy: str = ""
     seed: int | None = None
     log_level: str = "info"
+    restart: bool = True
 
     def arguments(self) -> list[str]:
         """The command line of these options, without `--fetch`: the foreground process fetches the models."""
@@ -47,6 +48,7 @@ class UpOptions:
         given += ["--any-ports"] if self.any_ports else []
         given += ["--policy", self.policy] if self.policy else []
         given += ["--seed", str(self.seed)] if self.seed is not None else []
+        given += [] if self.restart else ["--no-restart"]
         return [*given, "--log-level", self.log_level]
 
 
@@ -64,6 +66,7 @@ def up_foreground(options: UpOptions) -> None:
         policy=options.policy,
         seed=options.seed,
         log_level=options.log_level,
+        restart=options.restart,
     )
     asyncio.run(run_system(system, cached_models(), console))
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +22,7 @@ from cli.launcher.errors import LaunchFailed
 from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.log_view import LogView
 from cli.launcher.process import Child
+from cli.launcher.restarts import Restarts
 from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
 from cli.launcher.supervisor import Limits, Supervisor
 from cli.launcher.system_plan import SystemOptions, SystemPlan, plan_system
@@ -26,6 +31,10 @@ from skyshore.runtime.serve import stop_signal
 
 DOWN_WAIT_S = 60.0
 POLL_S = 0.1
+RESTART_WAIT_S = 180.0
+"""Until a process that is restarted serves, or the launcher says why not."""
+PRIVATE = 0o077
+"""Umask: files and folders of the system are for its user only."""
 
 
 def log_folder(state_folder: Path) -> Path:
@@ -40,8 +49,10 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         AlreadyRunning: a system runs in this state folder.
         LaunchFailed: the system did not start, or an essential process ended.
     """
+    os.umask(PRIVATE)  # for every process of the system, too: clips and answers are nobody else's business
     file = StateFile(options.state_folder)
     with file.locked():
+        options.state_folder.chmod(0o700)
         stop_remains(file, console)
         log_folder(options.state_folder).mkdir(parents=True, exist_ok=True)
         _check_store(options.redis_url)
@@ -50,7 +61,9 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         for note in plan.notes:
             view.say(note, "yellow")
         record = _Recorder(file, plan, options.scenario)
-        supervisor = Supervisor(plan.stages, log_folder(options.state_folder), view, limits, record.started)
+        restarts = Restarts(random.Random()) if options.restart else None
+        logs = log_folder(options.state_folder)
+        supervisor = Supervisor(plan.stages, logs, view, limits, record.changed, restarts=restarts)
         try:
             async with control_socket(supervisor) as path:
                 record.opened(path)
@@ -72,6 +85,7 @@ def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -
         pass  # the background process takes the lock later; asking first gives a clearer message
     log_folder(state_folder).mkdir(parents=True, exist_ok=True)
     log_path = log_folder(state_folder) / "launcher.log"
+    os.umask(PRIVATE)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", "up", *arguments],
@@ -110,6 +124,24 @@ def stop_system(state_folder: Path, console: Console) -> bool:
     return True
 
 
+def restart_process(state: SystemState, name: str) -> None:
+    """Let the launcher stop a process and start it; returns when it serves.
+
+    Raises:
+        LaunchFailed: no such process, or it does not serve again.
+    """
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(RESTART_WAIT_S)
+        try:
+            control.connect(state.control_socket)
+            control.sendall(json.dumps({"restart": name}).encode() + b"\n")
+            answer = json.loads(control.makefile().readline())
+        except (OSError, ValueError) as error:
+            raise LaunchFailed(f"the launcher does not answer ({error}); see `skyshore status`") from error
+    if "error" in answer:
+        raise LaunchFailed(answer["error"])
+
+
 def stop_remains(file: StateFile, console: Console) -> None:
     """Stop processes that a dead launcher left, newest first, and remove the state file."""
     state = file.read()
@@ -144,15 +176,20 @@ class _Recorder:
     def opened(self, control_socket: str) -> None:
         self._state = replace(self._state, control_socket=control_socket)
 
-    def started(self, child: Child) -> None:
-        spec = child.spec
-        try:
-            identity = ProcessId.of(child.pid)
-        except psutil.NoSuchProcess:
-            return  # already ended: the supervisor reports why, and there is nothing to stop
-        entry = ProcessEntry(spec.name, identity, spec.health, str(child.log_path), spec.essential)
-        others = tuple(each for each in self._state.processes if each.name != entry.name)
-        self._write(replace(self._state, processes=(*others, entry)))
+    def changed(self, child: Child) -> None:
+        """Write down how a process is now. Entries keep the order of the first start."""
+        spec, known = child.spec, {entry.name: entry for entry in self._state.processes}
+        if child.trouble and spec.name in known:
+            identity = known[spec.name].id
+        else:
+            try:
+                identity = ProcessId.of(child.pid)
+            except psutil.NoSuchProcess:
+                return  # already ended: the supervisor reports why, and there is nothing to stop
+        known[spec.name] = ProcessEntry(
+            spec.name, identity, spec.health, str(child.log_path), spec.essential, child.restarts, child.trouble
+        )
+        self._write(replace(self._state, processes=tuple(known.values())))
 
     def ready(self) -> SystemState:
         return self._write(replace(self._state, ready=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -26,13 +26,17 @@ class EffectExecutor(Protocol):
         """Returns when it has happened. Raises LaunchFailed if the process does not exist or cannot do it."""
         ...
 
+    async def restart(self, name: str) -> None:
+        """Stop a process and start it; returns when it serves. Raises LaunchFailed."""
+        ...
+
 
 @asynccontextmanager
 async def control_socket(executor: EffectExecutor) -> AsyncIterator[str]:
     """Serve inside the block; yields the path of a socket that only this user can open.
 
-    A command is one line of JSON, `{"node": "edge-1", "effect": "slow_node", "slowdown": 2}`. The answer is `{}` or
-    `{"error": "..."}`.
+    A command is one line of JSON: `{"node": "edge-1", "effect": "slow_node", "slowdown": 2}`, or
+    `{"restart": "gateway"}`. The answer is `{}` or `{"error": "..."}`.
     """
 
     async def answer_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,6 +62,8 @@ async def control_socket(executor: EffectExecutor) -> AsyncIterator[str]:
 async def _answer(executor: EffectExecutor, line: bytes) -> dict[str, str]:
     try:
         fields = json.loads(line)
+        if list(fields) == ["restart"]:
+            return await _done(executor.restart(str(fields["restart"])))
         name = str(fields.pop("node"))
         effect = NODE_EFFECT.validate_python(fields)
     except ValidationError as error:
@@ -65,8 +71,12 @@ async def _answer(executor: EffectExecutor, line: bytes) -> dict[str, str]:
         return {"error": f"not a command like {EXAMPLE}: {reason}"}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return {"error": f"not a command like {EXAMPLE}: {error!r}"}
+    return await _done(executor.apply(name, effect))
+
+
+async def _done(doing: Awaitable[None]) -> dict[str, str]:
     try:
-        await executor.apply(name, effect)
+        await doing
     except LaunchFailed as error:
         return {"error": error.message}
     return {}

@@ -48,6 +48,9 @@ class Child:
 
     def __init__(self, spec: ProcessSpec, log_path: Path, show: Callable[[str, str], None]) -> None:
         self.spec, self.log_path = spec, log_path
+        self.restarts = 0
+        self.trouble = ""
+        """Why it does not run, in words; empty while it runs."""
         self._show = show
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None

@@ -47,6 +47,9 @@ class ProcessEntry:
     health: HealthCheck
     log: str
     essential: bool
+    restarts: int = 0
+    trouble: str = ""
+    """Why it does not run; empty while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class StateFile:
 
     def write(self, state: SystemState) -> None:
         """Replace the file in one step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(state), indent=2))
         fresh.replace(self.path)
@@ -132,7 +135,7 @@ class StateFile:
         Raises:
             AlreadyRunning: another launcher holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self.folder / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,4 +153,12 @@ def _entry(raw: dict[str, object]) -> ProcessEntry:
     if not isinstance(identity, dict) or not isinstance(health, dict):
         raise TypeError("id and health must be objects")
     check = HealthCheck(Probe(health["probe"]), health["address"])
-    return ProcessEntry(str(raw["name"]), ProcessId(**identity), check, str(raw["log"]), bool(raw["essential"]))
+    return ProcessEntry(
+        str(raw["name"]),
+        ProcessId(**identity),
+        check,
+        str(raw["log"]),
+        bool(raw["essential"]),
+        int(str(raw.get("restarts", 0))),
+        str(raw.get("trouble", "")),
+    )

@@ -1,8 +1,9 @@
-"""Starts processes stage by stage, watches them, and stops them in reverse order."""
+"""Starts processes stage by stage, watches them, restarts those that end, and stops them in reverse order."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from cli.launcher.errors import LaunchFailed
 from cli.launcher.log_view import LogView
 from cli.launcher.nodes import DRIFT_FILE
 from cli.launcher.process import Child, ProcessSpec
+from cli.launcher.restarts import Restarts
 from skyshore.scenario.effects import NodeEffect, SlowNode, StartNode, StopNode
 
 PROBE_EVERY_S = 0.1
@@ -28,7 +30,11 @@ class Limits:
 
 
 class Supervisor:
-    """Owns the processes: only it starts, awaits and stops them. It restarts one only for a `StartNode` effect."""
+    """Owns the processes: only it starts, awaits and stops them.
+
+    A process that ends by itself starts again after a wait that grows (`Restarts`). One that was stopped by a
+    `StopNode` effect starts again only by a `StartNode` effect or by `restart`.
+    """
 
     def __init__(
         self,
@@ -36,10 +42,17 @@ class Supervisor:
         log_folder: Path,
         view: LogView,
         limits: Limits = Limits(),
-        on_started: Callable[[Child], None] = lambda child: None,
+        on_change: Callable[[Child], None] = lambda child: None,
+        *,
+        restarts: Restarts | None = None,
     ) -> None:
-        """`on_started` is called with each process as soon as it has a pid."""
-        self._view, self._limits, self._on_started = view, limits, on_started
+        """`on_change` is called with a process when it has a pid and when it has ended. `restarts`: None for none."""
+        self._view, self._limits, self._on_change = view, limits, on_change
+        self._restarts = restarts
+        self._one_restart = asyncio.Lock()
+        self._held: set[Child] = set()
+        """Processes whose end is intended."""
+        self._restarting: dict[Child, asyncio.Task[None]] = {}
         self._stages = [[Child(spec, log_folder / f"{spec.name}.log", view.show) for spec in s] for s in stages]
         self._ends: dict[asyncio.Task[int], Child] = {}
         self._started_again = asyncio.Event()
@@ -59,8 +72,7 @@ class Supervisor:
             for child in stage:
                 if (file := _drift_file(child)).name:
                     file.unlink(missing_ok=True)
-                await child.start()
-                self._on_started(child)
+                await self._start(child)
             try:
                 async with asyncio.TaskGroup() as waiting:
                     for child in stage:
@@ -71,7 +83,7 @@ class Supervisor:
                 self._view.say(f"{child.spec.name} serves at {child.spec.health.address} (pid {child.pid})", "green")
 
     async def watch(self) -> Child:
-        """Report every process that ends; return the first essential one."""
+        """Restart every process that ends; return the first essential one that is not restarted."""
         waiting = self._ends = {asyncio.create_task(child.wait()): child for child in self.children}
         started_again = asyncio.create_task(self._started_again.wait())
         try:
@@ -80,17 +92,63 @@ class Supervisor:
                 if started_again in done:
                     self._started_again.clear()
                     started_again = asyncio.create_task(self._started_again.wait())
-                ended = [waiting.pop(task) for task in done if task in waiting]
-                for child in ended:
-                    self._view.say(f"{_how_it_ended(child)}; it is not restarted. Log: {child.log_path}", "bold red")
-                for child in ended:
-                    if child.spec.essential:
+                for child in [waiting.pop(task) for task in done if task in waiting]:
+                    if self._has_ended(child):
                         return child
         finally:
-            tasks = [*waiting, started_again]
+            tasks = [*waiting, started_again, *self._restarting.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _has_ended(self, child: Child) -> bool:
+        """React to the end of a process; True if the system cannot go on."""
+        how = _how_it_ended(child)
+        if child in self._held:
+            child.trouble = "stopped on request"
+            self._view.say(f"{how}, as asked", "yellow")
+        elif self._restarts is None:
+            self._view.say(f"{how}; it is not restarted. Log: {child.log_path}", "bold red")
+            return child.spec.essential
+        else:
+            child.trouble = f"{how}; it starts again in {self._restart_later(child):.1f} s"
+            self._view.say(f"{child.trouble}. Log: {child.log_path}", "bold red")
+        self._on_change(child)
+        return False
+
+    def _restart_later(self, child: Child) -> float:
+        assert self._restarts is not None, "only a system that restarts asks for it"
+        wait_s = self._restarts.wait_s(child.spec.name, time.monotonic())
+        self._restarting[child] = asyncio.create_task(self._restart_after(child, wait_s))
+        return wait_s
+
+    async def restart(self, name: str) -> None:
+        """Stop a process, if it runs, and start it; returns when it serves.
+
+        Raises:
+            LaunchFailed: no such process, or it does not serve; then it is tried again as after any other end.
+        """
+        child = self._child(name)
+        async with self._one_restart:
+            self._held.add(child)
+            await child.stop(self._limits.grace_s)
+            child.restarts += 1
+            await self._start_again(child)
+            await self._wait_until_it_serves(child)
+
+    async def _restart_after(self, child: Child, wait_s: float) -> None:
+        """Start a process later. One that does not serve in time is killed, so that it is tried again."""
+        await asyncio.sleep(wait_s)
+        child.restarts += 1
+        try:
+            await self._start_again(child)
+            await self._wait_until_it_serves(child)
+        except LaunchFailed as failure:
+            self._view.say(failure.message, "bold red")
+            child.kill()
+        except OSError as error:  # no memory or no descriptors for a process
+            self._view.say(f"{child.spec.name} cannot be started: {error}", "bold red")
+            self._restart_later(child)
 
     async def apply(self, name: str, effect: NodeEffect) -> None:
         """Make an effect of a fault happen to the process of a node.
@@ -103,8 +161,11 @@ class Supervisor:
             case StopNode():
                 if child.spec.essential:
                     raise LaunchFailed(f"{name} is not a node: the system cannot run without it, so it is not stopped")
+                self._held.add(child)
                 child.kill()
             case StartNode():
+                if child.returncode is None:
+                    raise LaunchFailed(f"{name} already runs; stop it first")
                 await self._start_again(child)
             case SlowNode():
                 _slow_down(child, effect.slowdown)
@@ -128,16 +189,23 @@ class Supervisor:
         for child in self.children:
             child.kill()
 
-    async def _start_again(self, child: Child) -> None:
-        name = child.spec.name
-        if child.returncode is None:
-            raise LaunchFailed(f"{name} already runs; stop it first")
-        await child.wait()
+    async def _start(self, child: Child) -> None:
         await child.start()
-        self._on_started(child)
+        child.trouble = ""
+        self._held.discard(child)
+        if self._restarts is not None:
+            self._restarts.started(child.spec.name, time.monotonic())
+        self._on_change(child)
+
+    async def _start_again(self, child: Child) -> None:
+        waiting = self._restarting.pop(child, None)
+        if waiting is not None and waiting is not asyncio.current_task():
+            waiting.cancel()
+        await child.wait()
+        await self._start(child)
         self._ends[asyncio.create_task(child.wait())] = child
         self._started_again.set()
-        self._view.say(f"{name} was started again (pid {child.pid})", "green")
+        self._view.say(f"{child.spec.name} was started again (pid {child.pid})", "green")
 
     def _child(self, name: str) -> Child:
         for child in self.children:

@@ -41,6 +41,8 @@ class SystemOptions:
     seed: int | None = None
     """Replaces that of the scenario."""
     log_level: str = "info"
+    restart: bool = True
+    """Start processes again that end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)

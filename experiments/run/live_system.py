@@ -44,6 +44,7 @@ def live_system(scenario: Path, policy: str, seed: int, *, keep_event_log: Path 
         env = os.environ | {"SKYSHORE_STATE_DIR": folder}
         env.pop("SKYSHORE_REDIS_URL", None)  # a run has its own store, empty at the start
         words = ["up", str(scenario), "--detach", "--any-ports", "--policy", policy, "--seed", str(seed)]
+        words += ["--no-restart"]  # a process that ends by itself makes the run invalid: it must not be hidden
         try:
             _skyshore([*words, "--log-level", "warning"], env, START_S)
             said = json.loads((Path(folder) / "system.json").read_text(encoding="utf-8"))
