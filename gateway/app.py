@@ -105,7 +105,7 @@ def create_app(deps: Deps) -> Gateway:
     app.include_router(video_routes(deps.store, clips, settings))
     app.include_router(task_routes(deps.store, clips))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
-    app.include_router(health_routes(fleet, deps.scheduler, deps.store))
+    app.include_router(health_routes(fleet, deps.scheduler, deps.profiler, deps.store))
     errors.install(app)
     openapi.install(app)
     return Gateway(app, hot)

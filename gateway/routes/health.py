@@ -11,12 +11,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from gateway.deps import PolicyClient
 from gateway.fleet import FleetView
 from skyshore.domain.errors import NodeUnavailable, SkyshoreError
-from skyshore.ports import StateStore
+from skyshore.domain.llm import LlmInput, Sampling
+from skyshore.domain.task import Task, TaskKind
+from skyshore.ports import ProfilerClient, StateStore
 
 PROBE_TIMEOUT_S = 2.0
 
 
-def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -> APIRouter:
+PROBE = LlmInput(prompt="ready?", sampling=Sampling(max_tokens=1))
+"""What the profiler is asked to profile, as it is for every request."""
+
+
+def health_routes(fleet: FleetView, scheduler: PolicyClient, profiler: ProfilerClient, store: StateStore) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["health"])
 
@@ -27,7 +33,13 @@ def health_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) 
 
     @router.get("/ready", summary="Whether requests can be answered, and what is missing")
     async def ready(response: Response) -> dict[str, object]:
-        checks = {"store": store.ping(), "scheduler": scheduler.policy(), "nodes": _check_nodes(fleet)}
+        probe = Task("ready", TaskKind.LLM, deadline_s=PROBE_TIMEOUT_S)
+        checks = {
+            "store": store.ping(),
+            "scheduler": scheduler.policy(),
+            "profiler": profiler.profile_llm(probe, PROBE),
+            "nodes": _check_nodes(fleet),
+        }
         missing = dict(zip(checks, await asyncio.gather(*map(_problem, checks.values())), strict=True))
         missing = {name: why for name, why in missing.items() if why}
         response.status_code = 503 if missing else 200

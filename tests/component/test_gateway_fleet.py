@@ -14,6 +14,7 @@ import httpx
 from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.node import Tier
 from skyshore.domain.placement import DecisionRecord
+from skyshore.domain.profile import TaskProfile
 from tests.fakes.gateway_services import FakeNode, world
 from tests.fakes.memory_store import MemoryStore
 
@@ -89,6 +90,17 @@ async def test_ready_without_a_scheduler(tmp_path: Path) -> None:
         assert (await w.client.get("/ready")).json()["missing"] == {"scheduler": "the scheduler is away"}
 
 
+async def test_ready_without_a_profiler(tmp_path: Path) -> None:
+    async with world(tmp_path, FakeNode("n")) as w:
+
+        async def away(*_: object) -> TaskProfile:
+            raise NodeUnavailable("the profiler is away")
+
+        w.deps.profiler.profile_llm = away  # type: ignore[method-assign]
+        ready = await w.client.get("/ready")
+        assert (ready.status_code, ready.json()["missing"]) == (503, {"profiler": "the profiler is away"})
+
+
 async def test_metrics_count_requests_by_outcome(tmp_path: Path) -> None:
     def requests(text: str) -> float:
         found = re.search(r'^skyshore_requests_total\{kind="llm",status="ok"\} (\S+)', text, re.MULTILINE)
@@ -151,7 +163,7 @@ async def test_process_starts_says_what_is_missing_stays_small_and_stops_on_sigt
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port[1]}", timeout=60) as client:
             assert (await client.get("/health")).status_code == 200
             ready = await client.get("/ready")
-            assert set(ready.json()["missing"]) == {"store", "scheduler", "nodes"}
+            assert set(ready.json()["missing"]) == {"store", "scheduler", "profiler", "nodes"}
             body = {"messages": [{"role": "user", "content": "hi"}]}
             answer = await client.post("/v1/chat/completions", json=body)
             assert answer.status_code == 503

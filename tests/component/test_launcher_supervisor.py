@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import random
 import signal
 import socket
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,8 +23,10 @@ from cli.launcher.health import HealthCheck, Probe
 from cli.launcher.log_view import LogView, render
 from cli.launcher.ports import Ports
 from cli.launcher.process import ProcessSpec
+from cli.launcher.restarts import Backoff, Restarts
 from cli.launcher.state_file import ProcessEntry, ProcessId, StateFile, SystemState
 from cli.launcher.supervisor import Limits, Supervisor
+from skyshore.scenario.effects import StartNode, StopNode
 
 SERVER = """
     import http.server, json, os, signal, sys, threading
@@ -76,9 +80,15 @@ class Sandbox:
         address = HealthCheck(Probe.HTTP, f"http://127.0.0.1:{self.free_port()}/")
         return ProcessSpec(name, (sys.executable, "-S", "-c", code), {}, address)
 
-    def supervisor(self, *stages: list[ProcessSpec], ready_s: float = 100.0, grace_s: float = 60.0) -> Supervisor:
+    def supervisor(
+        self,
+        *stages: list[ProcessSpec],
+        ready_s: float = 100.0,
+        grace_s: float = 60.0,
+        restarts: Restarts | None = None,
+    ) -> Supervisor:
         view = LogView(Console(file=self.screen, width=200))
-        return Supervisor(stages, self.folder, view, Limits(ready_s, grace_s))
+        return Supervisor(stages, self.folder, view, Limits(ready_s, grace_s), restarts=restarts)
 
     def events(self, specs: list[ProcessSpec]) -> list[str]:
         name_of = {spec.argv[3]: spec.name for spec in specs}
@@ -154,6 +164,95 @@ async def test_a_lost_node_is_reported_and_the_watch_continues_until_an_essentia
     os.kill(supervisor.children[1].pid, signal.SIGKILL)
     async with asyncio.timeout(60):
         assert (await watching).spec.name == "gateway"
+    await supervisor.stop()
+
+
+QUICKLY = Backoff(first_s=0.01, most_s=0.02)
+
+
+@pytest.mark.parametrize("essential", [True, False])
+async def test_a_process_that_is_killed_comes_back(sandbox: Sandbox, essential: bool) -> None:
+    node = sandbox.server("node", essential=essential)
+    supervisor = sandbox.supervisor([node], restarts=Restarts(random.Random(1), QUICKLY))
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    (child,) = supervisor.children
+    for round_ in (1, 2):
+        old = child.pid
+        os.kill(old, signal.SIGKILL)
+        await until(lambda old=old: child.pid != old and not child.spec.health.problem() and child.owns_its_port())
+        assert (child.restarts, child.trouble) == (round_, "")
+    assert "was ended by signal 9; it starts again in 0.0 s" in sandbox.screen.getvalue()
+    assert not watching.done()
+    watching.cancel()
+    await supervisor.stop()
+
+
+async def test_a_process_that_cannot_stay_is_tried_again_and_again(sandbox: Sandbox) -> None:
+    marker = sandbox.folder / "broken"
+    server = sandbox.server("node")
+    code = (
+        f"import os,sys\nif os.path.exists({str(marker)!r}): sys.exit('no luck')\nos.execv(sys.argv[1], sys.argv[1:])"
+    )
+    spec = replace(server, argv=(sys.executable, "-c", code, *server.argv))
+    supervisor = sandbox.supervisor([spec], restarts=Restarts(random.Random(1), QUICKLY))
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    (child,) = supervisor.children
+    marker.touch()
+    child.kill()
+    await until(lambda: child.restarts >= 3)
+    marker.unlink()
+    await until(lambda: not child.trouble and not child.spec.health.problem())
+    assert "ended with status 1; it starts again" in sandbox.screen.getvalue()
+    watching.cancel()
+    await supervisor.stop()
+
+
+async def test_down_does_not_wait_for_a_restart(sandbox: Sandbox) -> None:
+    late = Backoff(first_s=3600.0, most_s=3600.0)
+    supervisor = sandbox.supervisor([sandbox.server("node")], restarts=Restarts(random.Random(1), late))
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    (child,) = supervisor.children
+    child.kill()
+    await until(lambda: bool(child.trouble))
+    assert "starts again in" in child.trouble
+    watching.cancel()
+    await asyncio.wait([watching])
+    await supervisor.stop()
+
+
+async def test_a_node_that_a_fault_stopped_stays_down_until_the_fault_ends(sandbox: Sandbox) -> None:
+    node = sandbox.server("node", essential=False)
+    supervisor = sandbox.supervisor([node], restarts=Restarts(random.Random(1), QUICKLY))
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    (child,) = supervisor.children
+    await supervisor.apply("node", StopNode())
+    await until(lambda: child.trouble == "stopped on request")
+    assert child.restarts == 0
+    await supervisor.apply("node", StartNode())
+    await until(lambda: not child.spec.health.problem())
+    assert child.trouble == ""
+    watching.cancel()
+    await supervisor.stop()
+
+
+async def test_restart_by_name_replaces_the_process_and_waits_until_it_serves(sandbox: Sandbox) -> None:
+    supervisor = sandbox.supervisor([sandbox.server("gateway")], restarts=Restarts(random.Random(1), QUICKLY))
+    await supervisor.start()
+    watching = asyncio.create_task(supervisor.watch())
+    (child,) = supervisor.children
+    old = child.pid
+    await supervisor.restart("gateway")
+    assert child.pid != old
+    assert not psutil.pid_exists(old)
+    assert (child.restarts, child.spec.health.problem()) == (1, "")
+    with pytest.raises(LaunchFailed, match="no process 'gatway'; the processes are gateway"):
+        await supervisor.restart("gatway")
+    assert not watching.done()
+    watching.cancel()
     await supervisor.stop()
 
 
