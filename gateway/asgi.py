@@ -37,6 +37,10 @@ async def read_json(headers: Mapping[str, str], receive: Receive, limit_bytes: i
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise InvalidTask(f"send JSON with Content-Type: application/json, not '{kind}'", param="content-type")
+    too_large = PayloadTooLarge(f"the body is over {limit_bytes} bytes; send a shorter prompt")
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit_bytes:  # at once, before the body
+        raise too_large
     event = await receive()
     body: bytes = event.get("body", b"")
     while event.get("more_body"):
@@ -47,7 +51,7 @@ async def read_json(headers: Mapping[str, str], receive: Receive, limit_bytes: i
     if event["type"] == "http.disconnect":
         raise CallerGone
     if len(body) > limit_bytes:
-        raise PayloadTooLarge(f"the body is over {limit_bytes} bytes; send a shorter prompt")
+        raise too_large
     return body
 
 

@@ -19,6 +19,7 @@ from skyshore.adapters.scheduler_client import MuxSchedulerClient
 from skyshore.adapters.worker_client import WorkerPool
 from skyshore.domain.errors import Internal
 from skyshore.mux.client import MuxChannel
+from skyshore.runtime.http_limits import HttpLimits, limited
 from skyshore.runtime.serve import stop_signal
 
 log = structlog.get_logger()
@@ -73,7 +74,7 @@ async def _serve_until_stopped(server: uvicorn.Server, listening: socket.socket)
 def _config(deps: Deps) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(deps),
-        http="httptools",
+        http=limited(HttpLimits(connections=deps.settings.gateway_connections)),
         ws="none",
         lifespan="on",
         access_log=False,

@@ -23,6 +23,8 @@ class GatewaySettings(BaseSettings):
     """More service classes, as JSON: [{"name": "fast", "deadline_s": 2}]. A built-in name replaces that class."""
     gateway_media_root: Path | None = None
     """Folder of the files that a caller may name by URL. Unset: none."""
+    gateway_connections: int = Field(default=8192, gt=0)
+    """Most connections at the same time."""
     gateway_max_body_bytes: int = Field(default=2 * 1024 * 1024, gt=0)
     """Largest JSON body, in bytes."""
     gateway_max_upload_bytes: int = Field(default=1024 * 1024 * 1024, gt=0)

@@ -21,6 +21,7 @@ from services.links.settings import LinksSettings
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, PermissionDenied, SkyshoreError
 from skyshore.ports import StateStore
+from skyshore.runtime.http_limits import LimitedHttp
 from skyshore.runtime.serve import stop_signal
 from skyshore.wire.status import http_status
 
@@ -168,7 +169,12 @@ async def serve(settings: LinksSettings) -> None:
         named = {target.strip() for target in settings.targets.split(",") if target.strip()}
         rules = RelayRules(LOOPBACK | {host}, frozenset(named | {body.target for body in links}))
         config = uvicorn.Config(
-            create_app(fleet, rules), host=host, port=int(port), log_level="warning", lifespan="off"
+            create_app(fleet, rules),
+            host=host,
+            port=int(port),
+            log_level="warning",
+            lifespan="off",
+            http=LimitedHttp,
         )
         server = _Server(config)
         async with publishing(fleet, settings.redis_url):
