@@ -48,9 +48,9 @@ class ClipStore:
 
         Raises:
             InvalidMedia: the file is not a clip that can be read.
-            NodeUnavailable: the state store is away.
+            StoreUnavailable: the state store is away, or refuses writes.
         """
-        await self._store.ping()  # before a gigabyte is uploaded in vain
+        await self._store.registry_epoch()  # it writes: before a gigabyte is uploaded in vain
         task_id = new_task_id()
         path = self._uploads / task_id
         try:
