@@ -219,7 +219,11 @@ class StateStore(Protocol):
         ...
 
     async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
-        """Put a job that `waiting_jobs` does not have into the work stream again; False if it ended, or no room."""
+        """Put a job that `waiting_jobs` does not have into the work stream again; False if it ended.
+
+        Raises:
+            QueueFull: as many jobs wait as the stream may hold.
+        """
         ...
 
     async def waiting_jobs(self) -> set[str]:

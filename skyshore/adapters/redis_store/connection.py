@@ -15,7 +15,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as LostConnection
 
 from skyshore.adapters.redis_store import schema
-from skyshore.adapters.redis_store.failures import BUGS, FAILURES, UNREADABLE, as_domain, is_wrong_type
+from skyshore.adapters.redis_store.failures import FAILURES, UNREADABLE, as_domain, is_failure, is_wrong_type
 from skyshore.runtime import telemetry
 
 log = structlog.get_logger()
@@ -72,9 +72,9 @@ class Connection:
         asked_before = task.cancelling() if task else 0
         try:
             yield
-        except BUGS:
-            raise
-        except FAILURES as error:
+        except Exception as error:
+            if not is_failure(error):
+                raise
             if is_wrong_type(error):
                 await self._set_aside(dict.fromkeys(strings, b"string"))
             raise as_domain(error, self._where) from error

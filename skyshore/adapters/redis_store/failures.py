@@ -17,6 +17,8 @@ RETRY_AFTER_S = 1.0
 
 FAILURES = (exceptions.RedisError, OSError)
 """What a command raises when the store, or the way to it, fails. OSError includes Python's own TimeoutError."""
+_LOST = ("handler is closed", "Transport closed", "unable to perform operation on")
+"""Words of the RuntimeError that an event loop raises for a connection that was lost a moment ago."""
 BUGS = (exceptions.DataError, exceptions.PubSubError, exceptions.WatchError)
 """RedisErrors that say that our own code is wrong. They are not translated."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError, SkyshoreError)
@@ -63,12 +65,20 @@ _BUSY = "too many requests use the state store at this moment; try again"
 
 def as_domain(error: Exception, where: str) -> SkyshoreError:
     """The domain error of a failed command; `where` is the server's address, for the log."""
-    words = f"{type(error).__name__}: {error}"
+    # In a pipeline, redis-py quotes the whole command before the server's words.
+    words = f"{type(error).__name__}: {str(error).rpartition(' of pipeline caused error: ')[2]}"
     if "No connection available" in words or isinstance(error, exceptions.MaxConnectionsError):
         return StoreBusy(_BUSY, retry_after_s=RETRY_AFTER_S)
     failure = StoreUnavailable(f"the state store {_what(error, words)}", retry_after_s=RETRY_AFTER_S)
-    failure.detail = f"{where}: {words}"
+    failure.detail = f"{where}: {words[:300]}"
     return failure
+
+
+def is_failure(error: Exception) -> bool:
+    """Whether the store, or the way to it, failed. Otherwise our own code is wrong."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in _LOST)
+    return isinstance(error, FAILURES) and not isinstance(error, BUGS)
 
 
 def is_wrong_type(error: Exception) -> bool:
@@ -82,6 +92,6 @@ def _what(error: Exception, words: str) -> str:
             return row.message
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return f"does not answer in time; see whether it is overloaded or paused, else {_START_IT}"
-    if isinstance(error, exceptions.ConnectionError | OSError):
+    if isinstance(error, exceptions.ConnectionError | OSError | RuntimeError):
         return f"cannot be reached; {_START_IT}"
     return "refused a command; the log of this process has its words"

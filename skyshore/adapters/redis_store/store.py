@@ -158,20 +158,22 @@ class RedisStore:
         Raises:
             QueueFull: as many jobs wait as the stream may hold.
         """
-        if await self._add_job(self._accept, record, body) == -1:
-            raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
+        await self._add_job(self._accept, record, body)
 
     async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
         """See StateStore."""
-        return await self._add_job(self._restore, record, body) == 1
+        return await self._add_job(self._restore, record, body)
 
-    async def _add_job(self, script: Any, record: TaskRecord, body: bytes) -> int:
+    async def _add_job(self, script: Any, record: TaskRecord, body: bytes) -> bool:
         if len(body) > schema.MOST_JOB_BYTES:
             raise InvalidTask(f"the options of a clip are over {schema.MOST_JOB_BYTES} bytes; name fewer classes")
         key = schema.task_key(record.task_id)
         arguments = [record.task_id, schema.encode_record(record), schema.task_ttl_s(record), schema.MOST_JOBS, body]
         async with self._answers(key):
-            return int(await script(keys=[key, schema.JOBS], args=arguments))
+            added = await script(keys=[key, schema.JOBS], args=arguments)
+        if added == -1:
+            raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
+        return bool(added)
 
     async def waiting_jobs(self) -> set[str]:
         """See StateStore."""
