@@ -13,7 +13,7 @@ from skyshore.domain.errors import DiskFull, DiskUnavailable, SkyshoreError
 RETRY_AFTER_S = 60.0
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNAVAILABLE = {
-    errno.EIO: "the disk has an input/output error",
+    errno.EIO: "the disk cannot be read or written",
     errno.EACCES: "the server may not write to its folder",
     errno.EPERM: "the server may not write to its folder",
     errno.EROFS: "the disk is read-only",
