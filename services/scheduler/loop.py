@@ -152,7 +152,11 @@ class SchedulerLoop:
     async def _look_at_nodes(self) -> None:
         reports = await self._store.nodes()
         links = await self._store.links([node.node_id for node, _ in reports])
-        epoch = await self._store.registry_epoch()
+        try:
+            epoch = await self._store.registry_epoch()
+        except DEPENDENCY_FAILED:
+            self._take_nodes(reports, complete=False)  # nodes whose lease still runs are there
+            raise
         now_s = self._now_s()
         if not self._reachable:
             self._reachable, self._outage_ended_s = True, now_s
@@ -180,13 +184,14 @@ class SchedulerLoop:
             if known.get(key) != link:
                 self._handle(LinkChanged(self._now_s(), node.node_id, link))
 
-    def _take_nodes(self, reports: Sequence[NodeReport]) -> None:
+    def _take_nodes(self, reports: Sequence[NodeReport], *, complete: bool = True) -> None:
+        """Report nodes to the core; if the registry is complete, also those that are lost."""
         now_s = self._now_s()
         seen = {node.node_id: node.tier for node, _ in reports}
         for node, status in reports:
             self._handle(NodeReported(now_s, node, status))
         # Leases ended while the store was away: after an outage, nodes get time to register again.
-        if now_s - self._outage_ended_s > REGISTER_AGAIN_S:
+        if complete and now_s - self._outage_ended_s > REGISTER_AGAIN_S:
             for node_id in self._alive.keys() - seen.keys():
                 log.warning("node lost", node_id=node_id)
                 self._handle(NodeLost(now_s, node_id))

@@ -21,6 +21,7 @@ DISK_FREE = Gauge("skyshore_disk_room_bytes", "Bytes that uploads may still take
 STORE_UNREADABLE = Counter(
     "skyshore_store_unreadable", "Entries of the store that could not be read, by kind.", ["kind"]
 )
+LOG_WRITES_LOST = Counter("skyshore_log_writes_lost", "Writes of log lines that stderr did not take.")
 OUTAGES = Counter("skyshore_outages", "Times a loop lost a dependency, by loop.", ["loop"])
 
 # scheduler

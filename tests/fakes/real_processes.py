@@ -99,6 +99,7 @@ class RealProcesses:
                 )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{ports['gateway']}", timeout=60)
         until(self.ready, "ready")
+        until(lambda: self.chat().status_code == 200, "a chat")
 
     def log(self, module: str) -> str:
         return (self.folder / f"{module}.log").read_text(errors="replace")
