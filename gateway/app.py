@@ -26,6 +26,7 @@ from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
+from gateway.settings import GatewaySettings
 from gateway.video.classify_job import ClassificationJobs
 from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
@@ -59,10 +60,9 @@ def create_app(deps: Deps) -> Gateway:
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
     attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
-    limits = DiskLimits(
-        settings.gateway_disk_reserve_bytes, settings.gateway_disk_bytes, settings.gateway_caller_disk_bytes
+    clips = ClipStore(
+        deps.store, settings.state_dir.resolve(), _disk_limits(settings), settings.gateway_uploads_in_flight
     )
-    clips = ClipStore(deps.store, settings.state_dir.resolve(), limits, settings.gateway_uploads_in_flight)
     detection = DetectionJobs(
         deps.profiler,
         attempts,
@@ -82,10 +82,7 @@ def create_app(deps: Deps) -> Gateway:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            clips.make_folders()
-        except (DiskFull, DiskUnavailable) as error:  # chats need no disk; an upload tries again
-            log.error("uploads are refused: the state folder cannot be used", why=error.message)
+        _make_folders(clips)
         loops = (records.run, jobs.run, clips.sweep, clips.restore, fleet.watch)
         tasks = [asyncio.create_task(work()) for work in loops]
         for task in tasks:
@@ -117,6 +114,19 @@ def create_app(deps: Deps) -> Gateway:
     errors.install(app)
     openapi.install(app)
     return Gateway(app, hot)
+
+
+def _disk_limits(settings: GatewaySettings) -> DiskLimits:
+    return DiskLimits(
+        settings.gateway_disk_reserve_bytes, settings.gateway_disk_bytes, settings.gateway_caller_disk_bytes
+    )
+
+
+def _make_folders(clips: ClipStore) -> None:
+    try:
+        clips.make_folders()
+    except (DiskFull, DiskUnavailable) as error:  # chats need no disk; each upload tries again
+        log.error("uploads are refused: the state folder cannot be used", why=error.message)
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:

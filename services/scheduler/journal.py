@@ -107,7 +107,7 @@ def _append_bounded(queue: deque[EntryT], entry: EntryT, kind: str) -> None:
 def _append(path: Path, lines: list[str]) -> None:
     """Append all lines or none: half a line would make the log unreadable."""
     with path.open("ab") as file:
-        end = file.tell()
+        end = os.fstat(file.fileno()).st_size
         try:
             file.write(("\n".join(lines) + "\n").encode())
             file.flush()

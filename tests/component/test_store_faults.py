@@ -37,7 +37,7 @@ def admin(system: RealProcesses) -> Iterator[redis.Redis]:
 
 
 @dataclass(frozen=True)
-class Fault:
+class StoreFault:
     name: str
     begin: tuple[Command, ...]
     end: tuple[Command, ...]
@@ -47,64 +47,66 @@ class Fault:
 
 NO_WRITES = ("ACL", "SETUSER", "default", "-@write")
 FAULTS = (
-    Fault(
+    StoreFault(
         "out of memory",
         (("CONFIG", "SET", "maxmemory", "1"),),
         (("CONFIG", "SET", "maxmemory", "0"),),
         "out of memory",
     ),
-    Fault("read-only", (("REPLICAOF", "127.0.0.1", "1"),), (("REPLICAOF", "NO", "ONE"),), "read-only"),
-    Fault(
+    StoreFault("read-only", (("REPLICAOF", "127.0.0.1", "1"),), (("REPLICAOF", "NO", "ONE"),), "read-only"),
+    StoreFault(
         "no replica",
         (("CONFIG", "SET", "min-replicas-to-write", "1"),),
         (("CONFIG", "SET", "min-replicas-to-write", "0"),),
         "too few replicas",
     ),
-    Fault(
+    StoreFault(
         "replica without its primary",
         (("CONFIG", "SET", "replica-serve-stale-data", "no"), ("REPLICAOF", "127.0.0.1", "1")),
         (("REPLICAOF", "NO", "ONE"), ("CONFIG", "SET", "replica-serve-stale-data", "yes")),
         "read-only",
     ),
-    Fault("no permission to write", (NO_WRITES,), (("ACL", "SETUSER", "default", "+@all"),), "does not allow its user"),
-    Fault(
+    StoreFault(
+        "no permission to write", (NO_WRITES,), (("ACL", "SETUSER", "default", "+@all"),), "does not allow its user"
+    ),
+    StoreFault(
         "no permission at all",
         (("ACL", "SETUSER", "default", "-@all"),),
         (("ACL", "SETUSER", "default", "+@all"),),
         "does not allow its user",
     ),
-    Fault(
+    StoreFault(
         "no permission for our keys",
         (("ACL", "SETUSER", "default", "resetkeys", "~other:*"),),
         (("ACL", "SETUSER", "default", "allkeys"),),
         "does not allow its user",
     ),
-    Fault(
+    StoreFault(
         "no scripts",
         (("ACL", "SETUSER", "default", "-@scripting"),),
         (("ACL", "SETUSER", "default", "+@all"),),
         "does not allow its user",
     ),
-    Fault(
+    StoreFault(
         "a password later",
         (("CONFIG", "SET", "requirepass", "secret"), ("CLIENT", "KILL", "USER", "default")),
         (("CONFIG", "SET", "requirepass", ""),),
         "wants a user and password",
     ),
-    Fault(
+    StoreFault(
         "the user is off",
         (("ACL", "SETUSER", "default", "off"), ("CLIENT", "KILL", "USER", "default")),
         (("ACL", "SETUSER", "default", "on", "nopass"),),
         "wants a user and password",
     ),
-    Fault(
+    StoreFault(
         "no connections",
         (("CONFIG", "SET", "maxclients", "2"), ("CLIENT", "KILL", "USER", "default")),
         (("CONFIG", "SET", "maxclients", "1000"),),
         "the state store",
     ),
-    Fault("paused", (("CLIENT", "PAUSE", "12000", "ALL"),), (), "does not answer in time"),
-    Fault(
+    StoreFault("paused", (("CLIENT", "PAUSE", "12000", "ALL"),), (), "does not answer in time"),
+    StoreFault(
         "paused for writes",
         (("CLIENT", "PAUSE", "60000", "WRITE"),),
         (
@@ -119,7 +121,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_store_that_refuses_costs_only_clips(system: RealProcesses, admin: redis.Redis, fault: Fault) -> None:
+def test_a_store_that_refuses_costs_only_clips(system: RealProcesses, admin: redis.Redis, fault: StoreFault) -> None:
     with ExitStack() as undo:
         for command in fault.end:
             undo.callback(admin.execute_command, *command)

@@ -273,7 +273,7 @@ async def test_a_store_that_refuses_is_logged_once_and_found_again(monkeypatch):
     monkeypatch.setattr("skyshore.worker.registration.EVERY_S", 0.0)
     monkeypatch.setattr("skyshore.runtime.endure.LONGEST_WAIT_S", 0.01)
 
-    class Refusing:
+    class RefusingStore:
         refused, done = 0, 0
 
         async def register_node(self, node, status, lease_s):
@@ -283,7 +283,7 @@ async def test_a_store_that_refuses_is_logged_once_and_found_again(monkeypatch):
             self.done += 1
             await asyncio.sleep(0)
 
-    store = Refusing()
+    store = RefusingStore()
     with structlog.testing.capture_logs() as lines:
         async with node() as n:
             renewing = asyncio.create_task(Registration(shown(), n.executor.report, store).renew_forever())

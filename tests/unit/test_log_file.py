@@ -44,7 +44,7 @@ def test_the_total_is_bounded_and_ends_with_what_was_written_last(
     assert b"".join(writes).endswith(b"".join(found.get(name, b"") for name in reversed(names)))
 
 
-def test_a_log_goes_on_after_a_restart_or_begins_anew(tmp_path: Path) -> None:
+def test_a_log_goes_on_after_a_restart_or_is_emptied(tmp_path: Path) -> None:
     for new, expected in ((False, b"onetwo"), (True, b"two")):
         (tmp_path / "a.log").write_bytes(b"one")
         log = RotatingLog(tmp_path / "a.log", new=new)
@@ -61,12 +61,12 @@ def test_a_log_that_cannot_be_written_says_later_what_is_missing(
     log = RotatingLog(tmp_path / "a.log", now_s=lambda: now_s[0])
     log.write(b"before\n")
 
-    class Refusing(io.FileIO):
+    class RefusingFile(io.FileIO):
         def write(self, data: object) -> int:
             raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as broken:
-        broken.setattr(log_file, "FileIO", Refusing)
+        broken.setattr(log_file, "FileIO", RefusingFile)
         log.close()
         for _ in range(3):
             log.write(b"12345\n")

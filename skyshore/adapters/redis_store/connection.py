@@ -31,7 +31,7 @@ EntryT = TypeVar("EntryT")
 ValueT = TypeVar("ValueT")
 
 
-class Connection:
+class StoreConnection:
     """One pool of connections. Use `redis` inside `answers` only."""
 
     def __init__(self, url: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from skyshore.adapters.redis_store import schema
-from skyshore.adapters.redis_store.connection import Connection
+from skyshore.adapters.redis_store.connection import StoreConnection
 from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB, RESTORE_JOB
 from skyshore.domain.errors import InvalidTask, NotFound, QueueFull, StoreUnavailable
 from skyshore.domain.job import Job, TaskRecord
@@ -40,7 +40,7 @@ class RedisStore:
         Raises:
             ValueError: the URL cannot be read.
         """
-        connection = Connection(url)
+        connection = StoreConnection(url)
         self._answers, self._readable = connection.answers, connection.readable
         self._redis = connection.redis
         self._accept = self._redis.register_script(ACCEPT_JOB)
@@ -225,7 +225,7 @@ class RedisStore:
         jobs = self._readable("job", _job, entries)
         for entry in entries:
             if entry.entry_id.decode() not in {job.entry_id for job in jobs}:
-                await self._bury(entry.entry_id, {**entry.fields, b"reason": b"it cannot be read"})
+                await self._move_entry(entry.entry_id, {**entry.fields, b"reason": b"it cannot be read"})
         return jobs
 
     async def _claim_left(self, consumer: str, count: int, idle_s: float) -> list[Job]:
@@ -269,9 +269,9 @@ class RedisStore:
     async def move_to_dead_letters(self, job: Job, reason: str) -> None:
         """See StateStore."""
         async with self._answers():
-            await self._bury(job.entry_id, {"task": job.task_id, "body": job.body, "reason": reason})
+            await self._move_entry(job.entry_id, {"task": job.task_id, "body": job.body, "reason": reason})
 
-    async def _bury(self, entry_id: Any, letter: dict[Any, Any]) -> None:
+    async def _move_entry(self, entry_id: Any, letter: dict[Any, Any]) -> None:
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.xadd(schema.DEAD_JOBS, letter, maxlen=schema.MOST_DEAD_JOBS, approximate=True)
             pipe.xack(schema.JOBS, schema.JOBS_GROUP, entry_id)
