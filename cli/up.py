@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO, cast
 
 from rich.console import Console
 
 from cli.connection import state_folder
-from cli.launcher.control import run_system, start_detached
+from cli.launcher.control import LOG_FILE, run_system, start_detached
+from cli.launcher.log_file import RotatingLog, TextLog
 from cli.launcher.state_file import SystemState
 from cli.launcher.system_plan import SystemOptions
 from cli.models import is_ready
@@ -21,6 +24,7 @@ from skyshore.catalogue.store import fetch
 from skyshore.catalogue.table import ENTRIES
 from skyshore.domain.errors import SkyshoreError
 from skyshore.nodemodel.clips import CLIP_MODEL
+from skyshore.runtime.logs import SafeStream
 
 MODELS = ("ssd-mobilenet", "nanodet", "smollm2-135m")
 """The models of the nodes of `cli.launcher.system_plan`."""
@@ -54,7 +58,7 @@ class UpOptions:
 
 def up_foreground(options: UpOptions) -> None:
     """Run until Ctrl-C. Raises LaunchFailed, AlreadyRunning."""
-    console = Console()
+    console = _launcher_console()
     _fetch_if_asked(options, console)
     system = SystemOptions(
         state_folder=state_folder(),
@@ -69,6 +73,13 @@ def up_foreground(options: UpOptions) -> None:
         restart=options.restart,
     )
     asyncio.run(run_system(system, cached_models(), console))
+
+
+def _launcher_console() -> Console:
+    """Where the launcher writes: a log of a bounded size in the background, else the terminal, which may be closed."""
+    path = os.environ.get(LOG_FILE, "")
+    file = TextLog(RotatingLog(Path(path))) if path else SafeStream(sys.stdout)
+    return Console(file=cast(TextIO, file))
 
 
 def up_detached(options: UpOptions, ready_s: float) -> SystemState:

@@ -26,10 +26,13 @@ from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
+from gateway.settings import GatewaySettings
 from gateway.video.classify_job import ClassificationJobs
 from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
+from gateway.video.disk_room import DiskLimits
 from gateway.video.job_runner import JobRunner
+from skyshore.domain.errors import DiskFull, DiskUnavailable
 from skyshore.domain.task import TaskKind
 
 log = structlog.get_logger()
@@ -57,7 +60,9 @@ def create_app(deps: Deps) -> Gateway:
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
     attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
-    clips = ClipStore(deps.store, settings.state_dir.resolve())
+    clips = ClipStore(
+        deps.store, settings.state_dir.resolve(), _disk_limits(settings), settings.gateway_uploads_in_flight
+    )
     detection = DetectionJobs(
         deps.profiler,
         attempts,
@@ -77,8 +82,9 @@ def create_app(deps: Deps) -> Gateway:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        clips.make_folders()
-        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep, fleet.watch)]
+        _make_folders(clips)
+        loops = (records.run, jobs.run, clips.sweep, clips.restore, fleet.watch)
+        tasks = [asyncio.create_task(work()) for work in loops]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         yield
@@ -109,6 +115,19 @@ def create_app(deps: Deps) -> Gateway:
     errors.install(app)
     openapi.install(app)
     return Gateway(app, hot)
+
+
+def _disk_limits(settings: GatewaySettings) -> DiskLimits:
+    return DiskLimits(
+        settings.gateway_disk_reserve_bytes, settings.gateway_disk_bytes, settings.gateway_caller_disk_bytes
+    )
+
+
+def _make_folders(clips: ClipStore) -> None:
+    try:
+        clips.make_folders()
+    except (DiskFull, DiskUnavailable) as error:  # chats need no disk; each upload tries again
+        log.error("uploads are refused: the state folder cannot be used", why=error.message)
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
+from skyshore.runtime.disk import as_disk_error
 from skyshore.wire.status import http_status
 
 log = structlog.get_logger()
@@ -48,6 +49,9 @@ def as_domain(error: Exception) -> SkyshoreError:
         return error
     if isinstance(error, RequestValidationError | ValidationError):
         return invalid_task(error.errors())
+    if failure := as_disk_error(error):
+        log.error("the disk failed", exc_info=error)
+        return failure
     log.error("unhandled error", exc_info=error)
     return Internal("internal error; the gateway's log has the details")
 

@@ -9,9 +9,9 @@ import structlog
 
 from gateway.absence import Absences
 from gateway.deps import Workers
-from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.node import Link, NodeReport
 from skyshore.ports import StateStore
+from skyshore.runtime.endure import for_ever
 
 log = structlog.get_logger()
 
@@ -28,15 +28,22 @@ class FleetView:
         self._store, self._workers = store, workers
         self._fleet: Fleet = []
         self._links: dict[str, Link] = {}
+        self._epoch = 0.0
         self._read_at_s = -FRESH_S
         self._lock = asyncio.Lock()
 
     async def nodes(self) -> Fleet:
-        """All live nodes, at most `FRESH_S` old. Raises NodeUnavailable when the store is away."""
+        """All live nodes, at most `FRESH_S` old.
+
+        Raises:
+            StoreUnavailable: the store cannot be read, or nodes cannot renew their leases.
+            StoreBusy: too many requests use the store.
+        """
         async with self._lock:
             if time.monotonic() - self._read_at_s >= FRESH_S:
                 self._fleet = await self._store.nodes()
                 self._links = await self._store.links([node.node_id for node, _ in self._fleet])
+                self._epoch = await self._store.registry_epoch()
                 self._read_at_s = time.monotonic()
                 await self._workers.keep({node.address for node, _ in self._fleet})
         return self._fleet
@@ -49,14 +56,14 @@ class FleetView:
     async def watch(self) -> None:
         """Fail the calls on nodes that are gone, so that they are tried on other nodes. Runs until cancelled."""
         absences = Absences()
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            try:
-                fleet = await self.nodes()
-            except NodeUnavailable:
-                absences.store_away()
-                continue
-            leased = {node.address for node, _ in fleet}
+
+        async def look() -> None:
+            before = self._epoch
+            leased = {node.address for node, _ in await self.nodes()}
+            if before != self._epoch:
+                absences.store_away()  # the store lost its data: nobody can say who is gone
             for address in absences.gone(time.monotonic(), leased, self._workers.busy()):
                 log.warning("the node is gone; its calls fail", address=address)
                 await self._workers.give_up(address)
+
+        await for_ever("fleet", look, WATCH_EVERY_S, lambda error: absences.store_away())

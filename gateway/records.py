@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import structlog
 
-from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+from skyshore.domain.errors import SkyshoreError
 from skyshore.domain.job import TaskRecord
 from skyshore.domain.outcome import Outcome
 from skyshore.ports import StateStore
 from skyshore.runtime import telemetry
+from skyshore.runtime.endure import DEPENDENCY_FAILED, for_ever
 
 log = structlog.get_logger()
 
@@ -24,7 +25,6 @@ QUEUE_LIMIT = 20_000
 BATCH = 512
 FLUSH_EVERY_S = 0.05
 """Seconds between two batches: outcomes reach the scheduler this much later."""
-RETRY_S = 1.0
 
 
 class RecordWriter:
@@ -59,21 +59,19 @@ class RecordWriter:
             group.create_task(self._report_outcomes())
 
     async def _write_batches(self) -> None:
-        while True:
+        await for_ever("records", self._write_batch, FLUSH_EVERY_S, self._wait)
+
+    async def _write_batch(self) -> None:
+        if not self._away.is_set():
             await self._filled.wait()
-            self._filled.clear()
-            try:
-                await self.flush()
-            except NodeUnavailable as error:
-                if not self._away.is_set():
-                    log.warning("records wait: the state store is away", reason=error.message)
-                    self._unreported = deque(self._outcomes, QUEUE_LIMIT)
-                self._away.set()
-                self._filled.set()
-                await asyncio.sleep(RETRY_S)
-                continue
-            self._away.clear()
-            await asyncio.sleep(FLUSH_EVERY_S)
+        self._filled.clear()
+        await self.flush()
+        self._away.clear()
+
+    def _wait(self, error: BaseException) -> None:
+        if not self._away.is_set():
+            self._unreported = deque(self._outcomes, QUEUE_LIMIT)
+        self._away.set()
 
     async def _report_outcomes(self) -> None:
         while True:
@@ -86,7 +84,7 @@ class RecordWriter:
             await asyncio.sleep(FLUSH_EVERY_S)
 
     async def flush(self) -> None:
-        """Write all waiting records. Raises NodeUnavailable; unwritten records stay in the queue."""
+        """Write all waiting records. Raises StoreUnavailable, StoreBusy; unwritten records stay in the queue."""
         await _write(self._outcomes, self._store.append_outcomes)
         await _write(self._tasks, self._store.put_tasks)
 
@@ -95,7 +93,7 @@ class RecordWriter:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.flush()
-        except (NodeUnavailable, TimeoutError) as error:
+        except DEPENDENCY_FAILED as error:
             log.warning(
                 "records lost at shutdown", outcomes=len(self._outcomes), tasks=len(self._tasks), reason=str(error)
             )

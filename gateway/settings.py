@@ -29,6 +29,14 @@ class GatewaySettings(BaseSettings):
     """Largest JSON body, in bytes."""
     gateway_max_upload_bytes: int = Field(default=1024 * 1024 * 1024, gt=0)
     """Largest clip, in bytes."""
+    gateway_uploads_in_flight: int = Field(default=32, gt=0)
+    """Uploads that are received at the same time; more are refused with 429."""
+    gateway_disk_reserve_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Free bytes that uploads leave on the disk of the state folder: for the state store, the logs and results."""
+    gateway_disk_bytes: int = Field(default=64 * 1024**3, gt=0)
+    """Bytes that all uploads and results may take."""
+    gateway_caller_disk_bytes: int = Field(default=16 * 1024**3, gt=0)
+    """Bytes that the uploads and results of one caller (today: one client address) may take."""
     gateway_segment_s: float = Field(default=2.0, gt=0)
     """Seconds of video in one segment."""
     gateway_segments_in_flight: int = Field(default=4, gt=0)

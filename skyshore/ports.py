@@ -167,7 +167,8 @@ class WorkerClient(Protocol):
 class StateStore(Protocol):
     """The state that all processes share. Keys and formats: `docs/state.md`.
 
-    Every method raises `NodeUnavailable` when the store cannot be reached.
+    Every method raises `StoreUnavailable` when the store is away or refuses the command, and `StoreBusy` when this
+    process has too many calls open. Nothing else that the store does may raise another error.
     """
 
     async def ping(self) -> None:
@@ -184,6 +185,13 @@ class StateStore(Protocol):
 
     async def nodes(self) -> list[NodeReport]:
         """All nodes with a valid lease."""
+        ...
+
+    async def registry_epoch(self) -> float:
+        """When the registry was made: a change means that the store lost what it had.
+
+        It writes. So it raises when nodes cannot renew their leases, although the store can still be read.
+        """
         ...
 
     async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
@@ -208,6 +216,22 @@ class StateStore(Protocol):
 
     async def accept_job(self, record: TaskRecord, body: bytes) -> None:
         """Write the record and its entry in the work stream together: both or neither."""
+        ...
+
+    async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
+        """Put a job that `waiting_jobs` does not have into the work stream again; False if it ended.
+
+        Raises:
+            QueueFull: as many jobs wait as the stream may hold.
+        """
+        ...
+
+    async def waiting_jobs(self) -> set[str]:
+        """Task ids of all jobs that wait or run."""
+        ...
+
+    async def become_restorer(self, name: str, lease_s: float) -> bool:
+        """Whether this process may restore jobs for the time of the lease. One process gets it."""
         ...
 
     async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:

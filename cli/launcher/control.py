@@ -29,6 +29,8 @@ from cli.launcher.system_plan import SystemOptions, SystemPlan, plan_system
 from cli.render import say
 from skyshore.runtime.serve import stop_signal
 
+LOG_FILE = "SKYSHORE_LAUNCHER_LOG"
+"""Environment variable of a launcher in the background: the file that it writes to."""
 DOWN_WAIT_S = 60.0
 POLL_S = 0.1
 RESTART_WAIT_S = 180.0
@@ -86,13 +88,15 @@ def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -
     log_folder(state_folder).mkdir(parents=True, exist_ok=True)
     log_path = log_folder(state_folder) / "launcher.log"
     os.umask(PRIVATE)
-    with log_path.open("wb") as log:
+    log_path.unlink(missing_ok=True)
+    with log_path.open("ab") as log:  # appended to by the launcher's own writes and, for tracebacks, by Python
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", "up", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={**os.environ, LOG_FILE: str(log_path.absolute())},
         )
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from cli.launcher.health import HealthCheck
+from cli.launcher.log_file import RotatingLog
 
 PIPE_WAIT_S = 2.0
 
@@ -119,15 +120,20 @@ class Child:
 
     def last_lines(self, count: int = 12) -> str:
         """The end of its log."""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+        try:
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+        except OSError as error:
+            return f"(no log: {error})"
 
     async def _pump_lines(self) -> None:
         assert self._process is not None and self._process.stdout is not None
-        lines = _Lines()
-        with self.log_path.open("ab" if self._started_before else "wb", buffering=0) as log:
+        lines, log = _Lines(), RotatingLog(self.log_path, new=not self._started_before)
+        try:
             while data := await self._process.stdout.read(1 << 16):
                 log.write(data)
                 for line in lines.feed(data):
                     self._show(self.spec.name, line.decode(errors="replace"))
+        finally:
+            log.close()
         if lines.rest:
             self._show(self.spec.name, lines.rest.decode(errors="replace"))

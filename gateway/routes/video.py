@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
@@ -16,8 +15,9 @@ from gateway.openapi import option_parameters
 from gateway.request_options import RequestOptions, new_task_id, read_request_options
 from gateway.settings import GatewaySettings
 from gateway.video.clips import ClipStore
+from gateway.video.disk_room import Claim
 from gateway.video.schema import ClassifyFields, ClipFields, DetectFields
-from gateway.video.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
+from gateway.video.uploads import FILE_FIELD, UploadForm, expected_bytes, local_clip, refuse_oversize
 from skyshore.domain.errors import InvalidTask
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import ServiceClass, TaskKind
@@ -50,14 +50,15 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
         if form == "multipart/form-data":
             refuse_oversize(headers, settings.gateway_max_upload_bytes)
 
-            async def fill(path: Path) -> tuple[ClipFields, RequestOptions]:
-                upload = UploadForm(headers["content-type"], path, settings.gateway_max_upload_bytes)
+            async def fill(claim: Claim) -> tuple[ClipFields, RequestOptions]:
+                limit_bytes = settings.gateway_max_upload_bytes
+                upload = UploadForm(headers["content-type"], claim.path, limit_bytes, claim.check)
                 await upload.read(request.stream())
                 # An empty form field counts as absent.
                 fields = fields_type.model_validate({k: v for k, v in upload.fields.items() if v != ""})
                 return fields, _options(headers, fields, settings.service_classes)
 
-            return await clips.accept_upload(kind, fill)
+            return await clips.accept_upload(kind, _caller(request), expected_bytes(headers), fill)
         if form == "application/json":
             body = await read_json(headers, request.receive, settings.gateway_max_body_bytes)
             fields = fields_type.model_validate_json(body)
@@ -96,6 +97,11 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
         return await _answer(store, record, request, wait)
 
     return router
+
+
+def _caller(request: Request) -> str:
+    """Whose quota an upload uses: the client's address, as long as callers have no keys."""
+    return request.client.host if request.client else ""
 
 
 def _options(headers: dict[str, str], fields: ClipFields, classes: Mapping[str, ServiceClass]) -> RequestOptions:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.attempts import AttemptLoop
-from gateway.video.detect_job import JobProgress, write_atomically
+from gateway.video.detect_job import JobProgress, write_result
 from gateway.video.schema import VideoJob
 from gateway.video.segment_run import SegmentResult, SegmentRun, SegmentTask
 from skyshore.domain.errors import DeadlineExceeded, Internal
@@ -40,7 +40,7 @@ class ClassificationJobs:
             pass
         target = self._results / f"{job.task_id}.json"
         body = orjson.dumps(_result(job, result, time.monotonic() - began_s))
-        await asyncio.to_thread(write_atomically, target, body)
+        await write_result(target, body)
         await report(JobProgress(1.0, (result.placement.arm.node_id,)))
         return target
 

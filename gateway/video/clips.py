@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,17 @@ import orjson
 import structlog
 
 from gateway.request_options import RequestOptions, new_task_id
+from gateway.video.accepted import AcceptedClips
+from gateway.video.disk_room import Claim, DiskLimits, DiskRoom, owner_of, owner_of_upload, upload_name
 from gateway.video.schema import ClipFacts, ClipFields, VideoJob
 from gateway.video.uploads import FILE_FIELD
-from skyshore.domain.errors import InvalidMedia, NotFound
+from skyshore.domain.errors import InvalidMedia, NotFound, QueueFull
 from skyshore.domain.job import TaskRecord
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
 from skyshore.ports import StateStore
+from skyshore.runtime.disk import disk_errors
+from skyshore.runtime.endure import for_ever
 from skyshore.workload.annotations import write_mot
 
 log = structlog.get_logger()
@@ -31,44 +37,66 @@ PROBES = 8
 """Clips whose properties are read at the same time."""
 
 
+Fill = Callable[[Claim], Awaitable[tuple[ClipFields, RequestOptions]]]
+"""Writes an upload to the path of a claim; returns its fields and options."""
+
+
 class ClipStore:
     """Uploads, results and annotated clips in one folder."""
 
-    def __init__(self, store: StateStore, folder: Path) -> None:
+    def __init__(self, store: StateStore, folder: Path, limits: DiskLimits, uploads_in_flight: int) -> None:
         self._store = store
+        self._folder = folder
         self._uploads, self.results = folder / "uploads", folder / "results"
+        self._accepted = AcceptedClips(store, folder / "accepted")
+        self._room = DiskRoom(self._uploads, self.results, limits)
+        self._uploading, self._uploads_in_flight = 0, uploads_in_flight
         self._annotating = asyncio.Lock()
         self._probing = ThreadPoolExecutor(PROBES, "probe")  # its own: clips that are slow to read delay nothing else
 
     def make_folders(self) -> None:
-        """Create the missing folders."""
-        for folder in (self._uploads, self.results):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Create the missing folders. Raises DiskFull, DiskUnavailable."""
+        with disk_errors():
+            for folder in (self._uploads, self.results, self._folder / "accepted"):
+                folder.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Stop reading clips at once."""
-        from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
-
         self._probing.shutdown(wait=False, cancel_futures=True)
-        clip_work.stop_reading()
+        if clip_work := sys.modules.get("gateway.video.clip_work"):  # loaded with the first clip
+            clip_work.stop_reading()
 
-    async def accept_upload(
-        self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
-    ) -> TaskRecord:
-        """Let `fill` write the clip to a path, then accept it. A refused clip is deleted.
+    async def accept_upload(self, kind: TaskKind, caller: str, expected_bytes: int, fill: Fill) -> TaskRecord:
+        """Let `fill` write the clip to the path of a claim, then accept it. A refused clip is deleted.
 
         Raises:
             InvalidMedia: the file is not a clip that can be read.
-            NodeUnavailable: the state store is away.
+            QueueFull: too many uploads are in progress.
+            DiskFull, DiskUnavailable: the disk does not take the file.
+            StoreUnavailable: the state store is away, or refuses writes.
         """
-        await self._store.ping()  # before a gigabyte is uploaded in vain
-        task_id = new_task_id()
-        path = self._uploads / task_id
+        if self._uploading >= self._uploads_in_flight:
+            raise QueueFull(
+                f"{self._uploads_in_flight} uploads are in progress; try again when some have ended", retry_after_s=1.0
+            )
+        self._uploading += 1
         try:
-            fields, options = await fill(path)
+            await self._store.registry_epoch()  # it writes: before a gigabyte is uploaded in vain
+            await asyncio.to_thread(self.make_folders)  # somebody may have deleted them
+            task_id, owner = new_task_id(), owner_of(caller)
+            path = self._uploads / upload_name(owner, task_id)
+            async with self._room.claim(owner, path, expected_bytes) as claim:
+                return await self._accept_filled(kind, task_id, claim, fill)
+        finally:
+            self._uploading -= 1
+
+    async def _accept_filled(self, kind: TaskKind, task_id: str, claim: Claim, fill: Fill) -> TaskRecord:
+        path = claim.path
+        try:
+            fields, options = await fill(claim)
             return await self.accept(kind, task_id, path, fields, options)
         except BaseException as error:
-            path.unlink(missing_ok=True)
+            _delete(path)
             if isinstance(error, InvalidMedia):  # the caller does not know the name of our copy
                 raise InvalidMedia(error.message.replace(path.name, "the upload"), param=FILE_FIELD) from error
             raise
@@ -79,7 +107,8 @@ class ClipStore:
         """Check a clip on disk and make it a job, which is durable when this returns. Raises as `accept_upload`."""
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
-        facts = await asyncio.get_running_loop().run_in_executor(self._probing, clip_work.probe, path)
+        with disk_errors():
+            facts = await asyncio.get_running_loop().run_in_executor(self._probing, clip_work.probe, path)
         job = VideoJob(
             task_id=task_id,
             path=str(path),
@@ -93,7 +122,12 @@ class ClipStore:
             **fields.job_options(),
         )
         record = job.record()
-        await self._store.accept_job(record, job.model_dump_json().encode())
+        body = await self._accepted.add(job)
+        try:
+            await self._store.accept_job(record, body)
+        except BaseException:
+            self._accepted.remove(task_id)
+            raise
         return record
 
     async def annotated(self, record: TaskRecord) -> Path:
@@ -130,16 +164,23 @@ class ClipStore:
                     raise NotFound(f"the files of task '{record.task_id}' are no longer kept")
                 facts = ClipFacts.model_validate_json((record.detail or {})["facts"])
                 boxes = await asyncio.to_thread(_boxes, result)
-                await asyncio.to_thread(make, clip, facts, boxes, target)
+                with disk_errors():
+                    async with self._room.claim(owner_of_upload(clip.name), target, facts.size_bytes):
+                        await asyncio.to_thread(make, clip, facts, boxes, target)
         return target
 
     async def sweep(self) -> None:
         """Delete old files. Runs until cancelled."""
-        while True:
-            deleted = await asyncio.to_thread(_delete_older, (self._uploads, self.results), time.time() - KEEP_S)
-            if deleted:
-                log.info("old files deleted", count=deleted)
-            await asyncio.sleep(SWEEP_EVERY_S)
+        await for_ever("old files", self._sweep, SWEEP_EVERY_S)
+
+    async def restore(self) -> None:
+        """Restore accepted clips that the store lost. Runs until cancelled."""
+        await self._accepted.watch()
+
+    async def _sweep(self) -> None:
+        deleted = await asyncio.to_thread(_delete_older, (self._uploads, self.results), time.time() - KEEP_S)
+        if deleted:
+            log.info("old files deleted", count=deleted)
 
 
 def _boxes(result: Path) -> Mapping[int, list[Detection]]:
@@ -153,7 +194,19 @@ def _mot(result: Path, label: str) -> str:
 
 
 def _delete_older(folders: tuple[Path, ...], than_s: float) -> int:
-    old = [path for folder in folders for path in folder.iterdir() if path.stat().st_mtime < than_s]
-    for path in old:
+    count = 0
+    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        with suppress(FileNotFoundError):  # another gateway was faster
+            if path.stat().st_mtime < than_s:
+                count += _delete(path)
+    return count
+
+
+def _delete(path: Path) -> bool:
+    """Whether the file is gone. One that cannot be deleted is logged and does not stop the others."""
+    try:
         path.unlink(missing_ok=True)
-    return len(old)
+    except OSError as error:
+        log.error("a file cannot be deleted", path=str(path), why=str(error))
+        return False
+    return True

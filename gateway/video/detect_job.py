@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
@@ -19,9 +18,14 @@ from skyshore.domain.node import Arm
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.video import EncodedFrame, SegmentInfo
 from skyshore.ports import ProfilerClient
+from skyshore.runtime.disk import disk_errors, write_atomically
+from skyshore.runtime.endure import until_done
 
 if TYPE_CHECKING:
     from gateway.video.clip_work import ClipCutter, KeyFrame
+
+
+RESULT_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class DetectionJobs:
             raise failures.exceptions[0] from None
         result = _merged(job, done, time.monotonic() - began_s)
         target = self._results / f"{job.task_id}.json"
-        await asyncio.to_thread(write_atomically, target, orjson.dumps(result))
+        await write_result(target, orjson.dumps(result))
         return target
 
     async def _cut(
@@ -160,11 +164,16 @@ def _merged(job: VideoJob, done: list[SegmentResult], wall_s: float) -> dict[str
     }
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write a file completely or not at all, even if the power fails."""
-    partial = target.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
+async def write_result(target: Path, data: bytes) -> None:
+    """Write the result of a clip. The work is done, so it waits for a disk that is full.
+
+    Raises:
+        DiskFull, DiskUnavailable: the disk did not take it for `RESULT_WITHIN_S`.
+    """
+    last: list[BaseException] = []
+    try:
+        async with asyncio.timeout(RESULT_WITHIN_S):
+            await until_done("results", lambda: asyncio.to_thread(write_atomically, target, data), last.append)
+    except TimeoutError as late:
+        with disk_errors():
+            raise (last[-1] if last else late) from late

@@ -15,15 +15,15 @@ import structlog
 from gateway.endings import RETRIED
 from gateway.video.detect_job import JobProgress
 from gateway.video.schema import VideoJob
-from skyshore.domain.errors import Internal, NodeUnavailable, NotFound, SkyshoreError
+from skyshore.domain.errors import Internal, NotFound, SkyshoreError
 from skyshore.domain.job import Job, TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
+from skyshore.runtime.endure import DEPENDENCY_FAILED, until_done, why
 
 log = structlog.get_logger()
 
 BLOCK_S = 2.0
-RETRY_S = 1.0
 REPORT_EVERY_S = 0.25
 """Shortest time between two writes of progress."""
 JobHandler = Callable[[VideoJob, Callable[[JobProgress], Awaitable[None]]], Awaitable[Path]]
@@ -56,11 +56,7 @@ class JobRunner:
 
     async def _claim(self) -> Job:
         while True:
-            try:
-                jobs = await self._store.claim_jobs(self.consumer, 1, BLOCK_S, self._idle_s)
-            except NodeUnavailable:
-                await asyncio.sleep(RETRY_S)
-                continue
+            jobs = await until_done("claims", lambda: self._store.claim_jobs(self.consumer, 1, BLOCK_S, self._idle_s))
             if jobs:
                 return jobs[0]
 
@@ -83,8 +79,8 @@ class JobRunner:
             if job.deliveries >= self._tries:
                 await self._move_to_dead_letters(job, Internal(f"failed {self._tries} times: {type(error).__name__}"))
         else:
-            await self._write_until_done(lambda: self._store.put_task(record))
-            await self._write_until_done(lambda: self._store.finish_job(job))
+            await until_done("ends of jobs", lambda: self._store.put_task(record))
+            await until_done("ends of jobs", lambda: self._store.finish_job(job))
             bound.info("job ended", state=record.state, error=record.error)
 
     async def _while_renewed(self, job: Job) -> TaskRecord:
@@ -104,10 +100,7 @@ class JobRunner:
     async def _renew(self, job: Job) -> None:
         while True:
             await asyncio.sleep(self._idle_s / 3)
-            try:
-                await self._store.renew_job(self.consumer, job)
-            except NodeUnavailable:
-                log.warning("lease not renewed: the state store is away", task_id=job.task_id)
+            await until_done("job leases", lambda: self._store.renew_job(self.consumer, job))
 
     async def _process(self, job: Job) -> TaskRecord:
         """Run the handler of the job. An error that would occur again is a result as well."""
@@ -134,20 +127,10 @@ class JobRunner:
             found = await self._store.task(job.task_id)
             known.append(found or _blank(job))
 
-        await self._write_until_done(read)
-        await self._write_until_done(lambda: self._store.put_task(_failed(known[0], error)))
-        await self._write_until_done(lambda: self._store.move_to_dead_letters(job, error.message))
+        await until_done("ends of jobs", read)
+        await until_done("ends of jobs", lambda: self._store.put_task(_failed(known[0], error)))
+        await until_done("ends of jobs", lambda: self._store.move_to_dead_letters(job, error.message))
         log.error("job moved to dead letters", task_id=job.task_id, reason=error.message)
-
-    async def _write_until_done(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write the end of a job; wait as long as the store is away."""
-        while True:
-            try:
-                await write()
-            except NodeUnavailable:
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
 
 class _Reporter:
@@ -167,8 +150,8 @@ class _Reporter:
         self._written_at_s = now_s
         try:
             await self._store.put_task(self.record)
-        except NodeUnavailable as error:
-            log.warning("progress not written", task_id=self.record.task_id, reason=error.message)
+        except DEPENDENCY_FAILED as error:
+            log.warning("progress not written", task_id=self.record.task_id, **why(error))
 
 
 def _blank(job: Job) -> TaskRecord:

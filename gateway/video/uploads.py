@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from skyshore.domain.errors import InvalidTask, NotFound, PayloadTooLarge, PermissionDenied
+from skyshore.runtime.disk import disk_errors
 
 WRITE_BYTES = 1024 * 1024
 """The file is written in blocks of this size, so an upload needs no more memory than that."""
@@ -24,14 +25,16 @@ FILE_FIELD = "file"
 class UploadForm:
     """Parses a multipart body. Writes the file to `target` and puts the short fields into `fields`."""
 
-    def __init__(self, content_type: str, target: Path, limit_bytes: int) -> None:
-        """Raises InvalidTask when `content_type` names no boundary."""
+    def __init__(
+        self, content_type: str, target: Path, limit_bytes: int, room: Callable[[int], None] = lambda size_bytes: None
+    ) -> None:
+        """Raises InvalidTask when `content_type` names no boundary. `room` raises if a file of a size has no room."""
         _, options = parse_options_header(content_type)
         if b"boundary" not in options:
             raise InvalidTask("the multipart body has no boundary; let the client set it", param="content-type")
         self.fields: dict[str, str] = {}
         self.file_bytes = 0
-        self._target, self._limit_bytes = target, limit_bytes
+        self._target, self._limit_bytes, self._room = target, limit_bytes, room
         self._header = [b"", b""]
         self._part_headers: dict[bytes, bytes] = {}
         self._name = ""
@@ -59,8 +62,10 @@ class UploadForm:
         Raises:
             InvalidTask: the form is malformed, incomplete or without a file.
             PayloadTooLarge: the file or the fields are over their limits.
+            DiskFull, DiskUnavailable: the disk does not take the file.
         """
-        file = await asyncio.to_thread(self._target.open, "wb")
+        with disk_errors():
+            file = await asyncio.to_thread(self._target.open, "wb", buffering=0)
         try:
             async for chunk in body:
                 self._feed(chunk)
@@ -68,7 +73,8 @@ class UploadForm:
                     await self._write(file)
             self._feed(b"")
             await self._write(file)
-            await asyncio.to_thread(_sync, file)
+            with disk_errors():
+                await asyncio.to_thread(os.fsync, file.fileno())
         finally:
             await asyncio.to_thread(file.close)
         if not self._complete:
@@ -83,9 +89,16 @@ class UploadForm:
         except FormParserError as error:
             raise InvalidTask(f"the multipart body cannot be read: {error}") from error
 
-    async def _write(self, file: BinaryIO) -> None:
+    async def _write(self, file: FileIO) -> None:
         pending, self._pending = self._pending, bytearray()
-        await asyncio.to_thread(file.write, pending)
+        with disk_errors():
+            await asyncio.to_thread(self._write_all, file, pending)
+
+    def _write_all(self, file: FileIO, data: bytearray) -> None:
+        self._room(self.file_bytes)
+        left = memoryview(data)
+        while left:  # a disk that is nearly full takes a part, and refuses the rest
+            left = left[file.write(left) or 0 :]
 
     def _part_begin(self) -> None:
         self._part_headers, self._value = {}, bytearray()
@@ -121,16 +134,16 @@ class UploadForm:
         self._complete = True
 
 
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def refuse_oversize(headers: Mapping[str, str], limit_bytes: int) -> None:
     """Check the Content-Length before a byte is read. Raises PayloadTooLarge."""
-    length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit_bytes + FIELDS_BYTES:
+    if expected_bytes(headers) > limit_bytes + FIELDS_BYTES:
         raise PayloadTooLarge(f"the upload is over {limit_bytes} bytes; send it in parts", param=FILE_FIELD)
+
+
+def expected_bytes(headers: Mapping[str, str]) -> int:
+    """The Content-Length; 0 if there is none."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdigit() else 0
 
 
 def local_clip(url: str, root: Path | None) -> Path:

@@ -19,8 +19,9 @@ from services.links.fleet import LinkFleet, RelayAddresses
 from services.links.schemas import ClockBody, InterruptBody, LinkBody, NewLinkBody, RestartBody, SettingsBody
 from services.links.settings import LinksSettings
 from skyshore.adapters.redis_store import RedisStore
-from skyshore.domain.errors import InvalidTask, NodeUnavailable, PermissionDenied, SkyshoreError
+from skyshore.domain.errors import InvalidTask, PermissionDenied, SkyshoreError
 from skyshore.ports import StateStore
+from skyshore.runtime.endure import for_ever
 from skyshore.runtime.http_limits import LimitedHttp
 from skyshore.runtime.serve import stop_signal
 from skyshore.wire.status import http_status
@@ -123,17 +124,7 @@ def read_links(path: Path) -> list[NewLinkBody]:
 
 async def publish_measurements(fleet: LinkFleet, store: StateStore) -> None:
     """Write the measured links to the store until cancelled. The links keep working while the store is away."""
-    reachable = True
-    while True:
-        await asyncio.sleep(PUBLISH_EVERY_S)
-        try:
-            await store.report_links(fleet.measured(), LEASE_S)
-        except NodeUnavailable as error:
-            if reachable:
-                log.warning("cannot publish measured links: the state store is away", why=error.message)
-            reachable = False
-        else:
-            reachable = True
+    await for_ever("measured links", lambda: store.report_links(fleet.measured(), LEASE_S), PUBLISH_EVERY_S)
 
 
 @asynccontextmanager

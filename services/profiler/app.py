@@ -17,9 +17,10 @@ from skyshore.adapters.redis_store import RedisStore
 from skyshore.adapters.tokenizer import Tokenizer
 from skyshore.catalogue.errors import NotFetched
 from skyshore.catalogue.store import ready
-from skyshore.domain.errors import NodeUnavailable, NotFound
+from skyshore.domain.errors import NotFound
 from skyshore.ports import StateStore
 from skyshore.profiling.preference import PreferenceNetwork, PreferencePredictor
+from skyshore.runtime.endure import for_ever
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
 from skyshore.runtime.telemetry import serve_metrics
 from skyshore.v1.profiler_service_pb2_grpc import add_ProfilerServiceServicer_to_server
@@ -27,7 +28,6 @@ from skyshore.v1.profiler_service_pb2_grpc import add_ProfilerServiceServicer_to
 log = structlog.get_logger()
 
 SERVICE = "skyshore.v1.ProfilerService"
-RETRY_S = 1.0
 OUTCOMES_AT_ONCE = 500
 
 
@@ -49,19 +49,15 @@ async def profiler(
 
 async def learn(profiling: TaskProfiler, store: StateStore) -> None:
     """Learn from the outcome stream until cancelled. While the store is away, profiles use the earlier state."""
-    cursor, reachable = "$", True
-    while True:
-        try:
-            cursor, outcomes = await store.read_outcomes(cursor, OUTCOMES_AT_ONCE, block_s=2.0)
-            reachable = True
-        except NodeUnavailable as error:
-            if reachable:
-                log.warning("cannot read outcomes; profiles use the earlier state", why=str(error))
-            reachable = False
-            await asyncio.sleep(RETRY_S)
-            continue
+    cursor = "$"
+
+    async def read() -> None:
+        nonlocal cursor
+        cursor, outcomes = await store.read_outcomes(cursor, OUTCOMES_AT_ONCE, block_s=2.0)
         for outcome in outcomes:
             profiling.learn(outcome)
+
+    await for_ever("outcomes", read)
 
 
 def load_tokenizer(model: str) -> PromptTokenizer:

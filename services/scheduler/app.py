@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
@@ -14,8 +14,8 @@ from services.scheduler.loop import SchedulerLoop
 from services.scheduler.servicer import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
 from skyshore.adapters.redis_store import RedisStore
-from skyshore.domain.errors import NodeUnavailable
 from skyshore.ports import StateStore
+from skyshore.runtime.endure import until_done
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
 from skyshore.runtime.telemetry import serve_metrics
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 SERVICE = "skyshore.v1.SchedulerService"
 STORE_WITHIN_S = 15.0
-"""Longest wait for the state store at the start; a launcher starts both at once."""
+"""Longest wait for the state store before it serves; a launcher starts both at once."""
 
 
 @asynccontextmanager
@@ -34,7 +34,6 @@ async def scheduler(settings: SchedulerSettings, store: StateStore) -> AsyncIter
 
     Raises:
         NotFound: no policy of the name set.
-        NodeUnavailable: the store does not answer.
         OSError: the address is taken.
     """
     core_settings = CoreSettings(
@@ -44,8 +43,9 @@ async def scheduler(settings: SchedulerSettings, store: StateStore) -> AsyncIter
     )
     core = SchedulerCore(core_settings)
     loop = SchedulerLoop(core, store, Journal(store, settings.scheduler_event_log, core_settings), time.time)
-    await _wait_for(store)
-    await loop.start()
+    with suppress(TimeoutError):  # without the store it serves without nodes, until `run` has read them
+        async with asyncio.timeout(STORE_WITHIN_S):
+            await until_done("saved state", loop.start)
     service = GrpcService(SERVICE, add_SchedulerServiceServicer_to_server, SchedulerServicer(loop))
     async with asyncio.TaskGroup() as group:  # an error in the loop ends the process
         running = group.create_task(loop.run())
@@ -65,14 +65,3 @@ async def serve(settings: SchedulerSettings) -> None:
             log.info("draining")
     finally:
         await store.close()
-
-
-async def _wait_for(store: StateStore) -> None:
-    end_s = time.monotonic() + STORE_WITHIN_S
-    while True:
-        try:
-            return await store.ping()
-        except NodeUnavailable:
-            if time.monotonic() > end_s:
-                raise
-            await asyncio.sleep(0.2)

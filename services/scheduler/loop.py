@@ -12,7 +12,7 @@ import structlog
 from services.scheduler.journal import Journal
 from services.scheduler.machine_code import MachineCode
 from services.scheduler.watchers import DecisionWatchers
-from skyshore.domain.errors import Internal, NodeUnavailable, SkyshoreError
+from skyshore.domain.errors import Internal, SkyshoreError
 from skyshore.domain.node import Link, NodeReport, Tier
 from skyshore.domain.outcome import Outcome, OutcomeStatus
 from skyshore.domain.placement import Placement
@@ -21,6 +21,7 @@ from skyshore.domain.task import Task
 from skyshore.policies.registry import POLICIES
 from skyshore.ports import StateStore
 from skyshore.runtime import telemetry
+from skyshore.runtime.endure import DEPENDENCY_FAILED, LONGEST_WAIT_S, for_ever, until_done
 from skyshore.scheduling.actions import Action, Dispatch, Migrate, Reject, SaveState
 from skyshore.scheduling.core import SchedulerCore
 from skyshore.scheduling.events import (
@@ -40,6 +41,8 @@ log = structlog.get_logger()
 NODES_EVERY_S = 0.4
 """Period of reading leases; a node is reported lost at most this long after its lease ended."""
 LEASE_S = 3.0
+REGISTER_AGAIN_S = LEASE_S + LONGEST_WAIT_S
+"""Time of the nodes after an outage: they ask again at the latest after `LONGEST_WAIT_S`."""
 FLUSH_EVERY_S = 0.25
 OUTCOMES_AT_ONCE = 500
 
@@ -56,8 +59,13 @@ class SchedulerLoop:
         self._alive: dict[str, Tier] = {}
         self._links: dict[tuple[str, str], Link] = {}
         """Node id, incarnation → measured link."""
+        self._started = False
+        self._cursor = "$"
+        """Where to read on in the stream of outcomes."""
+        self._epoch = 0.0
+        """Of the registry; see `StateStore.registry_epoch`."""
         self._reachable = True
-        """Whether the state store answered when it was last asked for nodes."""
+        """Whether the state store could be read and written when it was last asked for nodes."""
         self._outage_ended_s = float("-inf")
 
     @property
@@ -93,7 +101,7 @@ class SchedulerLoop:
         """Put a policy in force, with what it learned before. Raises NotFound for an unknown one."""
         if name not in POLICIES:
             self._handle(PolicyChanged(self._now_s(), name))  # raises the error that names the known ones
-        await self._journal.flush()  # it may have been in force a moment ago
+        await self._journal.flush_to_store()  # it may have been in force a moment ago
         snapshot = await self._store.load_policy(name) or b""
         await self._machine_code.before_change(name)
         self._restore(name, snapshot)
@@ -103,13 +111,15 @@ class SchedulerLoop:
         """Handle an outcome now and append it to the stream. Read back from the stream, it changes nothing."""
         self._ended(outcome)
         if self._reachable:
-            with suppress(NodeUnavailable):
+            with suppress(*DEPENDENCY_FAILED):
                 await self._store.append_outcomes([outcome])
 
     # ------------------------------------------------------------------------------------------- running
 
     async def start(self) -> None:
-        """Read the saved state, the nodes and the links. Raises NodeUnavailable while the store is away."""
+        """Read the saved state, the nodes and the links. Raises StoreUnavailable, StoreBusy."""
+        if self._started:
+            return
         snapshot = await self._store.load_policy(self.policy)
         if snapshot:
             self._restore(self.policy, snapshot)
@@ -117,46 +127,50 @@ class SchedulerLoop:
         reports = await self._store.nodes()
         self._take_nodes(reports)
         self._take_links(reports, await self._store.links(list(self._alive)))
+        self._started = True
 
     async def run(self) -> None:
         """Run until cancelled; then write what is queued."""
         try:
+            await until_done("saved state", self.start)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch_nodes())
-                group.create_task(self._read_outcomes())
+                group.create_task(for_ever("registry", self._look_at_nodes, NODES_EVERY_S, self._lost_sight))
+                group.create_task(for_ever("outcomes", self._read_outcomes))
+                group.create_task(for_ever("journal", self._journal.flush_to_store, FLUSH_EVERY_S))
+                group.create_task(for_ever("event log", self._journal.flush_to_file, FLUSH_EVERY_S))
                 group.create_task(self._tick())
-                group.create_task(self._flush())
                 group.create_task(self._machine_code.run())
         finally:
             self._handle(Tick(self._now_s(), save=True))
-            await self._journal.flush()
+            await self._journal.close()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._core.tick_every_s)
             self._handle(Tick(self._now_s()))
 
-    async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
-            await self._journal.flush()
+    async def _look_at_nodes(self) -> None:
+        reports = await self._store.nodes()
+        links = await self._store.links([node.node_id for node, _ in reports])
+        try:
+            epoch = await self._store.registry_epoch()
+        except DEPENDENCY_FAILED:
+            self._take_nodes(reports, complete=False)  # nodes whose lease still runs are there
+            raise
+        now_s = self._now_s()
+        if not self._reachable:
+            self._reachable, self._outage_ended_s = True, now_s
+        if self._epoch not in (0.0, epoch):
+            log.warning("the state store lost its data; nodes have time to register again", nodes=len(self._alive))
+            self._outage_ended_s = now_s
+            self._handle(Tick(now_s, save=True))  # what the policy learned is lost there, too
+        self._epoch = epoch
+        self._take_nodes(reports)
+        self._take_links(reports, links)
 
-    async def _watch_nodes(self) -> None:
-        while True:
-            await asyncio.sleep(NODES_EVERY_S)
-            try:
-                reports = await self._store.nodes()
-                links = await self._store.links([node.node_id for node, _ in reports])
-            except NodeUnavailable as error:
-                if self._reachable:
-                    log.warning("placing on the fleet last seen", nodes=len(self._alive), why=str(error))
-                self._reachable = False
-                continue
-            if not self._reachable:
-                self._reachable, self._outage_ended_s = True, self._now_s()
-                log.info("state store is back")
-            self._take_nodes(reports)
-            self._take_links(reports, links)
+    def _lost_sight(self, error: BaseException) -> None:
+        """The store cannot be read, or nodes cannot renew their leases: the fleet stays as it was seen last."""
+        self._reachable = False
 
     def _take_links(self, reports: Sequence[NodeReport], links: Mapping[str, Link]) -> None:
         """Report changed links to the core. A restarted node counts as new, and so does its link."""
@@ -170,13 +184,14 @@ class SchedulerLoop:
             if known.get(key) != link:
                 self._handle(LinkChanged(self._now_s(), node.node_id, link))
 
-    def _take_nodes(self, reports: Sequence[NodeReport]) -> None:
+    def _take_nodes(self, reports: Sequence[NodeReport], *, complete: bool = True) -> None:
+        """Report nodes to the core; if the registry is complete, also those that are lost."""
         now_s = self._now_s()
         seen = {node.node_id: node.tier for node, _ in reports}
         for node, status in reports:
             self._handle(NodeReported(now_s, node, status))
-        # Leases ended while the store was away: after an outage, nodes get the time of one lease to register.
-        if now_s - self._outage_ended_s > LEASE_S:
+        # Leases ended while the store was away: after an outage, nodes get time to register again.
+        if complete and now_s - self._outage_ended_s > REGISTER_AGAIN_S:
             for node_id in self._alive.keys() - seen.keys():
                 log.warning("node lost", node_id=node_id)
                 self._handle(NodeLost(now_s, node_id))
@@ -187,15 +202,9 @@ class SchedulerLoop:
             telemetry.NODES.labels(tier.value).set(sum(entry is tier for entry in self._alive.values()))
 
     async def _read_outcomes(self) -> None:
-        cursor = "$"
-        while True:
-            try:
-                cursor, outcomes = await self._store.read_outcomes(cursor, OUTCOMES_AT_ONCE, block_s=2.0)
-            except NodeUnavailable:  # `_watch_nodes` logs it once
-                await asyncio.sleep(NODES_EVERY_S)
-                continue
-            for outcome in outcomes:
-                self._ended(outcome)
+        self._cursor, outcomes = await self._store.read_outcomes(self._cursor, OUTCOMES_AT_ONCE, block_s=2.0)
+        for outcome in outcomes:
+            self._ended(outcome)
 
     # ------------------------------------------------------------------------------------------- events, actions
 

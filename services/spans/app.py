@@ -13,16 +13,15 @@ import structlog
 from services.spans.otlp import request
 from services.spans.settings import SpansSettings
 from skyshore.adapters.redis_store import RedisStore
-from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.outcome import Outcome
 from skyshore.ports import StateStore
+from skyshore.runtime.endure import for_ever, until_done
 from skyshore.runtime.serve import stop_signal
 
 log = structlog.get_logger()
 
 BATCH = 500
 BLOCK_S = 1.0
-RETRY_S = 1.0
 SEND_TIMEOUT_S = 5.0
 REFUSED = range(400, 429)
 """HTTP statuses after which the same batch is not sent again."""
@@ -33,37 +32,17 @@ class SpanExporter:
 
     def __init__(self, store: StateStore, endpoint: str) -> None:
         self._store, self._endpoint = store, endpoint
-        self._waiting = False
+        self._cursor = "$"
 
     async def run(self) -> None:
         """Export until cancelled. Waits while the store or the collector is away."""
-        cursor = "$"
-        while True:
-            try:
-                cursor, outcomes = await self._store.read_outcomes(cursor, BATCH, BLOCK_S)
-            except NodeUnavailable as error:
-                await self._wait(str(error))
-                continue
-            if outcomes:
-                await self._deliver(outcomes)
+        await for_ever("export", self._export)
 
-    async def _deliver(self, outcomes: Sequence[Outcome]) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(self._send, outcomes)
-            except OSError as error:
-                await self._wait(str(error))
-            else:
-                if self._waiting:
-                    log.info("export continues")
-                self._waiting = False
-                return
-
-    async def _wait(self, why: str) -> None:
-        if not self._waiting:
-            log.warning("export waits", why=why)
-        self._waiting = True
-        await asyncio.sleep(RETRY_S)
+    async def _export(self) -> None:
+        cursor, outcomes = await self._store.read_outcomes(self._cursor, BATCH, BLOCK_S)
+        if outcomes:
+            await until_done("collector", lambda: asyncio.to_thread(self._send, outcomes))
+        self._cursor = cursor
 
     def _send(self, outcomes: Sequence[Outcome]) -> None:
         """POST one batch; drop it with a log line if the collector refuses it for good.

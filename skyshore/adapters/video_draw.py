@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from skyshore.adapters.video_decode import Picture
 from skyshore.adapters.video_encode import h264_encoder
-from skyshore.domain.errors import Internal, InvalidTask
+from skyshore.domain.errors import InvalidTask
 from skyshore.domain.video import Detection
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -40,10 +40,9 @@ def write_png(path: Path, picture: Picture) -> None:
     """Write one picture.
 
     Raises:
-        Internal: the file could not be written.
+        OSError: the file could not be written.
     """
-    if not cv2.imwrite(str(path), picture):
-        raise Internal(f"could not write {path}")
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def contact_sheet(pictures: Sequence[Picture], columns: int = 4, tile_width: int = 320) -> Picture:

@@ -8,7 +8,12 @@ SkyshoreError
  ├─ PermissionDenied     a file or address the server may not read
  ├─ NoFeasibleArm        no arm of the fleet can serve the task
  ├─ QueueFull            no free slot now; `retry_after_s` says when to retry
+ │   ├─ StoreBusy        this process has too many calls to the state store open
+ │   └─ DiskFull         no room for the file
+ │       └─ QuotaExceeded  this caller's files take all the room that one caller gets
  ├─ NodeUnavailable      no node, or the node disconnected
+ │   ├─ StoreUnavailable the state store is away, or refuses the command
+ │   └─ DiskUnavailable  the disk refuses the file for another reason than its size
  ├─ DeadlineExceeded     the answer was not complete in time
  └─ Internal             a fault in Skyshore
 """
@@ -78,10 +83,43 @@ class QueueFull(SkyshoreError):
     code = "queue_full"
 
 
+class StoreBusy(QueueFull):
+    """All connections of this process to the state store are in use. The store itself may be well."""
+
+    code = "store_busy"
+
+
+class DiskFull(QueueFull):
+    """The disk has no room left for the file, or would have less than the reserve after it."""
+
+    code = "disk_full"
+
+
+class QuotaExceeded(DiskFull):
+    """The files of this caller take all the room that one caller may have."""
+
+    code = "quota_exceeded"
+
+
 class NodeUnavailable(SkyshoreError):
-    """No node is registered, or the chosen node disconnected."""
+    """A process that the task needs is away: no node is registered, or the chosen node disconnected."""
 
     code = "node_unavailable"
+
+
+class StoreUnavailable(NodeUnavailable):
+    """The state store is away, or refuses the command."""
+
+    code = "store_unavailable"
+
+    detail = ""
+    """For the operator's log only: the address and the server's own words."""
+
+
+class DiskUnavailable(NodeUnavailable):
+    """The disk refuses a file: no permission, an input/output error, a missing folder."""
+
+    code = "disk_unavailable"
 
 
 class DeadlineExceeded(SkyshoreError):

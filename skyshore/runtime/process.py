@@ -64,7 +64,7 @@ def run_process(
 
 def _status(failures: list[BaseException]) -> int:
     if failures:
-        print(f"error: {'; '.join(map(_sentence, failures))}", file=sys.stderr)
+        logs.SafeStream(sys.stderr).write(f"error: {'; '.join(map(_sentence, failures))}\n")
     return int(bool(failures))
 
 

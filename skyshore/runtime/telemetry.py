@@ -12,7 +12,17 @@ LATENCY = Histogram("skyshore_request_latency_seconds", "Arrival to last byte.",
 TTFT = Histogram("skyshore_ttft_seconds", "Arrival to first token.", buckets=_LATENCY_BUCKETS)
 OVERHEAD = Histogram("skyshore_gateway_overhead_seconds", "Arrival to dispatch.", buckets=_LATENCY_BUCKETS)
 IN_FLIGHT = Gauge("skyshore_requests_in_flight", "Requests accepted and not ended.", ["kind"])
-RECORDS_DROPPED = Counter("skyshore_records_dropped", "Outcomes or task records given up, by kind.", ["kind"])
+RECORDS_DROPPED = Counter(
+    "skyshore_records_dropped", "Outcomes, task records or decisions given up, by kind.", ["kind"]
+)
+DISK_FREE = Gauge("skyshore_disk_room_bytes", "Bytes that uploads may still take: the disk without its reserve.")
+
+# every process with the state store
+STORE_UNREADABLE = Counter(
+    "skyshore_store_unreadable", "Entries of the store that could not be read, by kind.", ["kind"]
+)
+LOG_WRITES_LOST = Counter("skyshore_log_writes_lost", "Writes of log lines that stderr did not take.")
+OUTAGES = Counter("skyshore_outages", "Times a loop lost a dependency, by loop.", ["loop"])
 
 # scheduler
 DECISIONS = Counter("skyshore_decisions", "Placements and rejections, by policy and result.", ["policy", "result"])

@@ -11,7 +11,12 @@ NotFound            NOT_FOUND            404
 PermissionDenied    PERMISSION_DENIED    403
 NoFeasibleArm       FAILED_PRECONDITION  409
 QueueFull           RESOURCE_EXHAUSTED   429
+StoreBusy           RESOURCE_EXHAUSTED   429
+DiskFull            RESOURCE_EXHAUSTED   507
+QuotaExceeded       RESOURCE_EXHAUSTED   507
 NodeUnavailable     UNAVAILABLE          503
+StoreUnavailable    UNAVAILABLE          503
+DiskUnavailable     UNAVAILABLE          503
 DeadlineExceeded    DEADLINE_EXCEEDED    504
 Internal, others    INTERNAL             500
 ==================  ===================  ====
@@ -25,6 +30,8 @@ import grpc
 
 from skyshore.domain.errors import (
     DeadlineExceeded,
+    DiskFull,
+    DiskUnavailable,
     Internal,
     InvalidMedia,
     InvalidTask,
@@ -35,7 +42,10 @@ from skyshore.domain.errors import (
     PermissionDenied,
     PromptTooLong,
     QueueFull,
+    QuotaExceeded,
     SkyshoreError,
+    StoreBusy,
+    StoreUnavailable,
 )
 
 TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
@@ -47,7 +57,12 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, 403),
     NoFeasibleArm: (grpc.StatusCode.FAILED_PRECONDITION, 409),
     QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    StoreBusy: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    DiskFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+    QuotaExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
     NodeUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
+    StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
+    DiskUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
     Internal: (grpc.StatusCode.INTERNAL, 500),
 }

@@ -18,7 +18,7 @@ from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
 from skyshore.worker.engines import EngineSet, StartEngines, start_emulated
 from skyshore.worker.executor import WorkerExecutor
-from skyshore.worker.registration import STOP_TIMEOUT_S, registered
+from skyshore.worker.registration import registered
 from skyshore.worker.servicer import SERVICE, WorkerServicer
 from skyshore.worker.settings import NodeSettings
 
@@ -49,7 +49,7 @@ async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) ->
         log.info("draining", grace_s=settings.grace_s)
         executor.draining = True
         async with asyncio.TaskGroup() as group:  # does not wait for a store that is away
-            group.create_task(registration.renew(STOP_TIMEOUT_S), name="draining")
+            group.create_task(registration.announce_draining(), name="draining")
             await server.drain(settings.grace_s)
 
 

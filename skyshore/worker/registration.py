@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 
-from skyshore.domain.errors import NodeUnavailable
 from skyshore.domain.node import Node, NodeStatus
 from skyshore.ports import StateStore
+from skyshore.runtime.endure import DEPENDENCY_FAILED, for_ever, why
 
 log = structlog.get_logger()
 
@@ -21,47 +21,44 @@ STOP_TIMEOUT_S = 0.75
 
 
 class Registration:
-    """Reports to the store. During an outage of the store the node continues; start and end are logged."""
+    """Reports to the store. During an outage of the store the node continues."""
 
     def __init__(self, node: Node, report: Callable[[], NodeStatus], store: StateStore) -> None:
         self._node, self._report, self._store = node, report, store
-        self._reached: bool | None = None
+        self._registered = False
 
     async def renew(self, within_s: float = LEASE_S) -> None:
-        """Report once. Does not raise if the store is away."""
-        try:
-            async with asyncio.timeout(within_s):
-                await self._store.register_node(self._node, self._report(), LEASE_S)
-        except (NodeUnavailable, TimeoutError) as error:
-            self._note(False, str(error) or "no answer from the state store")
-        else:
-            self._note(True, "")
+        """Report once. Raises StoreUnavailable, StoreBusy, TimeoutError."""
+        async with asyncio.timeout(within_s):
+            await self._store.register_node(self._node, self._report(), LEASE_S)
+        if not self._registered:
+            self._registered = True
+            log.info("registered", node=self._node.node_id, arms=[arm.arm_id for arm in self._node.arms])
 
     async def renew_forever(self) -> None:
         """Report every second until cancelled. A slow report does not delay the next ones."""
+        await for_ever("registration", self._renew_in_turn)
+
+    async def _renew_in_turn(self) -> None:
         loop = asyncio.get_running_loop()
-        due_s = loop.time()
-        while True:
-            await self.renew()
-            due_s = max(due_s + EVERY_S, loop.time())
-            await asyncio.sleep(due_s - loop.time())
+        due_s = loop.time() + EVERY_S
+        await self.renew()
+        await asyncio.sleep(max(0.0, due_s - loop.time()))
+
+    async def announce_draining(self) -> None:
+        """Report once more before the end. If the store is away, only the log says so."""
+        await self._once("draining", self.renew(STOP_TIMEOUT_S))
 
     async def withdraw(self) -> None:
         """Remove the lease. If the store is away, the lease expires."""
+        await self._once("withdrawing", self._store.remove_node(self._node.node_id))
+
+    async def _once(self, what: str, call: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await self._store.remove_node(self._node.node_id)
-        except (NodeUnavailable, TimeoutError) as error:
-            self._note(False, str(error) or "no answer from the state store")
-
-    def _note(self, reached: bool, why: str) -> None:
-        if reached == self._reached:
-            return
-        self._reached = reached
-        if reached:
-            log.info("registered", node=self._node.node_id, arms=[arm.arm_id for arm in self._node.arms])
-        else:
-            log.warning("the state store is away; the node continues and tries again", why=why)
+                await call
+        except DEPENDENCY_FAILED as error:
+            log.warning("the state store was not told; the lease expires by itself", what=what, **why(error))
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ def store() -> CountingStore:
 
 @pytest.fixture
 async def writer(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RecordWriter]:
-    monkeypatch.setattr(records, "RETRY_S", 0.01)
+    monkeypatch.setattr("skyshore.runtime.endure.LONGEST_WAIT_S", 0.01)
     writer = RecordWriter(store, store.report)
     task = asyncio.create_task(writer.run())
     yield writer

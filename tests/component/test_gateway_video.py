@@ -281,7 +281,7 @@ async def test_store_down_is_503_and_leaves_no_file(tmp_path: Path, clip: Path) 
         store.reachable = False
         response = await upload(w, clip)
         assert response.status_code == 503
-        assert response.json()["error"]["code"] == "node_unavailable"
+        assert response.json()["error"]["code"] == "store_unavailable"
         assert list((tmp_path / "s" / "uploads").iterdir()) == []
         store.reachable = True
 

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+import structlog
 
 from skyshore.adapters.energy_modelled import ModelledMeter
 from skyshore.adapters.redis_store import RedisStore
-from skyshore.domain.errors import NodeUnavailable
+from skyshore.domain.errors import NodeUnavailable, StoreBusy, StoreUnavailable
 from skyshore.domain.llm import LlmInput, Sampling
 from skyshore.domain.node import Node, NodeStatus, Tier
 from skyshore.domain.task import Task, TaskKind
@@ -262,30 +263,44 @@ def test_a_store_that_never_answers_holds_up_no_farewell():
     async def stop() -> float:
         began_s = asyncio.get_running_loop().time()
         async with registered(shown(), lambda: NodeStatus("n"), Silent()) as registration:  # type: ignore[arg-type]
-            await registration.renew(STOP_TIMEOUT_S)
+            await registration.announce_draining()
         return asyncio.get_running_loop().time() - began_s
 
     assert run_in_virtual_time(stop()) == pytest.approx(2 * STOP_TIMEOUT_S)
 
 
-async def test_a_store_that_is_away_is_logged_once_and_found_again():
-    class Flaky:
-        away, calls = True, 0
+async def test_a_store_that_refuses_is_logged_once_and_found_again(monkeypatch):
+    monkeypatch.setattr("skyshore.worker.registration.EVERY_S", 0.0)
+    monkeypatch.setattr("skyshore.runtime.endure.LONGEST_WAIT_S", 0.01)
+
+    class RefusingStore:
+        refused, done = 0, 0
 
         async def register_node(self, node, status, lease_s):
-            self.calls += 1
-            if self.away:
-                raise NodeUnavailable("no store")
+            if self.done == 1 and self.refused < 5:
+                self.refused += 1
+                raise StoreUnavailable("the state store is out of memory") if self.refused % 2 else StoreBusy("full")
+            self.done += 1
+            await asyncio.sleep(0)
 
-    notes: list[bool] = []
-    store = Flaky()
+    store = RefusingStore()
+    with structlog.testing.capture_logs() as lines:
+        async with node() as n:
+            renewing = asyncio.create_task(Registration(shown(), n.executor.report, store).renew_forever())
+            async with asyncio.timeout(60):
+                while store.done < 3:  # noqa: ASYNC110 - the fake has no event for it
+                    await asyncio.sleep(0.01)
+            renewing.cancel()
+    said = [line["event"] for line in lines if line.get("loop") == "registration"]
+    assert said == ["a dependency failed; trying again until it is back", "the dependency is back"]
+    assert store.refused == 5
+
+
+async def test_an_error_in_our_own_code_ends_the_node():
+    class Broken:
+        async def register_node(self, node, status, lease_s):
+            raise KeyError("a bug")
+
     async with node() as n:
-        registration = Registration(shown(), n.executor.report, store)
-        noted = registration._note
-        registration._note = lambda reached, why: (notes.append(reached != registration._reached), noted(reached, why))
-        await registration.renew()
-        await registration.renew()
-        store.away = False
-        await registration.renew()
-    assert store.calls == 3
-    assert notes == [True, False, True], "one log line per change, not per try"
+        with pytest.raises(KeyError):
+            await Registration(shown(), n.executor.report, Broken()).renew_forever()  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from skyshore.domain.errors import NodeUnavailable, NotFound
-from skyshore.domain.job import Job, TaskRecord
+from skyshore.domain.errors import NotFound, StoreUnavailable
+from skyshore.domain.job import Job, TaskRecord, TaskState
 from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -25,7 +25,7 @@ class _Entry:
 
 @dataclass
 class MemoryStore:
-    """Set `reachable` to False and every call raises NodeUnavailable, as when the server is away."""
+    """Set `reachable` to False and every call raises StoreUnavailable, as when the server is away."""
 
     now_s: Callable[[], float] = time.monotonic
     reachable: bool = True
@@ -42,10 +42,11 @@ class MemoryStore:
         self._policies: dict[str, bytes] = {}
         self._decisions: deque[DecisionRecord] = deque(maxlen=20_000)
         self._changed = asyncio.Event()
+        self._restorer_until_s = 0.0
 
     async def ping(self) -> None:
         if not self.reachable:
-            raise NodeUnavailable("the state store does not answer", retry_after_s=1.0)
+            raise StoreUnavailable("the state store does not answer", retry_after_s=1.0)
 
     async def close(self) -> None:
         return
@@ -63,6 +64,10 @@ class MemoryStore:
         now_s = self.now_s()
         self._nodes = {name: entry for name, entry in self._nodes.items() if entry[2] > now_s}
         return [NodeReport(node, status) for node, status, _ in self._nodes.values()]
+
+    async def registry_epoch(self) -> float:
+        await self.ping()
+        return 1.0
 
     async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
         await self.ping()
@@ -91,6 +96,26 @@ class MemoryStore:
         self._job_count += 1
         self._jobs[f"{self._job_count}-0"] = _Entry(record.task_id, body)
         self._wake()
+
+    async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
+        await self.ping()
+        kept = self._tasks.get(record.task_id)
+        if kept and kept.state in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED):
+            return False
+        self._tasks.pop(record.task_id, None)
+        await self.accept_job(record, body)
+        return True
+
+    async def waiting_jobs(self) -> set[str]:
+        await self.ping()
+        return {entry.task_id for entry in self._jobs.values()}
+
+    async def become_restorer(self, name: str, lease_s: float) -> bool:
+        await self.ping()
+        free = self.now_s() >= self._restorer_until_s
+        if free:
+            self._restorer_until_s = self.now_s() + lease_s
+        return free
 
     async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
         await self.ping()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from skyshore.codec.document import from_document, to_document
+from pydantic import TypeAdapter
+
+from skyshore.codec.document import to_document
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.node import Link, NodeReport
 from skyshore.domain.outcome import Outcome
@@ -24,18 +26,36 @@ OUTCOMES = PREFIX + "outcomes"
 """Stream, field `outcome`."""
 DECISIONS = PREFIX + "decisions"
 """List, newest first."""
+ENDED_REQUESTS = PREFIX + "requests:ended"
+"""List of task ids, newest first: the records of requests that are not clips, in order of their end."""
+RESTORER = PREFIX + "restorer"
+"""String with a lease: the gateway that restores lost jobs."""
+SET_ASIDE = PREFIX + "set-aside:"
+"""Prefix of keys that had a wrong type, renamed."""
+COLLECTIONS = {NODES: b"zset", JOBS: b"stream", DEAD_JOBS: b"stream", OUTCOMES: b"stream", DECISIONS: b"list"}
+COLLECTIONS |= {ENDED_REQUESTS: b"list"}
+"""Fixed keys and their types."""
 
 STALE_INDEX_S = 60.0
 """Index entries this long past their lease are removed."""
 ENDED_TASK_S = 24 * 3600
 OPEN_TASK_S = 7 * 24 * 3600
 """A task that never ends is deleted after this long without an update."""
+SET_ASIDE_S = 7 * 24 * 3600
 MOST_JOBS = 10_000
+MOST_JOB_BYTES = 32 * 1024
+"""Longest body of a job: with `MOST_JOBS` it bounds the stream in bytes."""
 MOST_DEAD_JOBS = 1_000
 MOST_OUTCOMES = 100_000
 MOST_DECISIONS = 20_000
+MOST_ENDED_REQUESTS = 100_000
+MOST_LOG_BYTES = 64 * 1024 * 1024
+"""Bound of the outcomes, and of the decisions, in bytes: the count falls when the entries are large."""
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
+# They check every field: what another program wrote under our keys must fail here and not later in the scheduler.
+_record = TypeAdapter(TaskRecord)
+_link = TypeAdapter(Link)
 
 ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
@@ -72,7 +92,7 @@ def encode_record(record: TaskRecord) -> bytes:
 
 def decode_record(data: bytes) -> TaskRecord:
     """JSON → TaskRecord."""
-    return from_document(TaskRecord, json.loads(data))
+    return _record.validate_json(data)
 
 
 def encode_report(report: NodeReport) -> bytes:
@@ -92,7 +112,7 @@ def encode_link(link: Link) -> bytes:
 
 def decode_link(data: bytes) -> Link:
     """JSON → Link."""
-    return from_document(Link, json.loads(data))
+    return _link.validate_json(data)
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

@@ -1,4 +1,4 @@
-"""The two operations that must read and write atomically, as Lua: a server runs a script without interruption."""
+"""The operations that must read and write atomically, as Lua: a server runs a script without interruption."""
 
 ACCEPT_JOB = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -19,3 +19,19 @@ redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'JUSTID')
 return 1
 """
 """KEYS jobs; ARGV group, consumer, entry id. 0: the entry is no longer this consumer's. JUSTID counts no delivery."""
+
+RESTORE_JOB = """
+local kept = redis.call('GET', KEYS[1])
+if kept then
+  local ok, record = pcall(cjson.decode, kept)
+  if ok and type(record) == 'table' then
+    local state = record['state']
+    if state == 'done' or state == 'failed' or state == 'cancelled' then return 0 end
+  end
+end
+if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[4]) then return -1 end
+redis.call('XADD', KEYS[2], '*', 'task', ARGV[1], 'body', ARGV[5])
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+"""As ACCEPT_JOB for a job whose entry is lost; the record may be there. 0: it ended; -1: full; 1: waits again."""

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as NoAnswer
 
 from skyshore.adapters.redis_store import schema
-from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB
-from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
+from skyshore.adapters.redis_store.connection import StoreConnection
+from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB, RESTORE_JOB
+from skyshore.domain.errors import InvalidTask, NotFound, QueueFull, StoreUnavailable
 from skyshore.domain.job import Job, TaskRecord
 from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
+from skyshore.domain.task import TaskKind
 
-SOCKET_TIMEOUT_S = 5.0
-CONNECT_TIMEOUT_S = 1.0
 LONGEST_BLOCK_S = 2.0
 """A blocking read returns empty after this long at most, well before the socket's own timeout."""
-CONNECTIONS = 16
-RETRIES = 3
-"""Retries after a lost connection, about half a second in all; then the call raises NodeUnavailable."""
+PAGE = 500
+"""Entries of the work stream that one command reads."""
+FEWEST_KEPT = 100
+"""Entries of a log that are kept however large they are."""
+_EPOCH = ""
+"""Member of the index of nodes that is no node. Its score is the negative time at which the index was made."""
 
 
 class RedisStore:
-    """State shared by all processes. Reconnects by itself; while the server is away, calls raise NodeUnavailable.
+    """State shared by all processes. Reconnects by itself; every failure raises StoreUnavailable or StoreBusy.
 
     Outcomes and decisions are appended at least once: a retry after a lost reply may write them twice.
     """
@@ -44,36 +40,12 @@ class RedisStore:
         Raises:
             ValueError: the URL cannot be read.
         """
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=SOCKET_TIMEOUT_S,
-            protocol=2,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=RETRIES),
-        )
-        where = pool.connection_kwargs
-        self._where = f"{where.get('host', where.get('path', url))}:{where.get('port', '')}".rstrip(":")
-        self._redis: Redis = Redis.from_pool(pool)
+        connection = StoreConnection(url)
+        self._answers, self._readable = connection.answers, connection.readable
+        self._redis = connection.redis
         self._accept = self._redis.register_script(ACCEPT_JOB)
+        self._restore = self._redis.register_script(RESTORE_JOB)
         self._renew = self._redis.register_script(RENEW_JOB)
-
-    @asynccontextmanager
-    async def _answers(self) -> AsyncIterator[None]:
-        """Raise NodeUnavailable when the server does not answer, and a cancellation that the client missed."""
-        task = asyncio.current_task()
-        asked_before = task.cancelling() if task else 0
-        try:
-            yield
-        except (LostConnection, NoAnswer, OSError) as error:
-            raise NodeUnavailable(
-                f"the state store at {self._where} does not answer ({error}); start it or set SKYSHORE_REDIS_URL",
-                retry_after_s=1.0,
-            ) from error
-        # redis-py sends through asyncio.wait_for, which before Python 3.12 drops a cancellation that meets its result.
-        if task and task.cancelling() > asked_before:
-            raise asyncio.CancelledError
 
     async def ping(self) -> None:
         """See StateStore."""
@@ -93,6 +65,7 @@ class RedisStore:
             pipe.set(
                 schema.node_key(node.node_id), schema.encode_report(NodeReport(node, status)), px=int(lease_s * 1000)
             )
+            pipe.zadd(schema.NODES, {_EPOCH: -time.time()}, nx=True)
             pipe.zadd(schema.NODES, {node.node_id: time.time() + lease_s})
             await pipe.execute()
 
@@ -106,13 +79,22 @@ class RedisStore:
     async def nodes(self) -> list[NodeReport]:
         """See StateStore."""
         async with self._answers():
-            known: Any = await self._redis.zrange(schema.NODES, 0, -1)
+            found: Any = await self._redis.zrange(schema.NODES, 0, -1)
+            known = self._readable("node id", bytes.decode, (name for name in found if name != _EPOCH.encode()))
             if not known:
                 return []
-            reports: Any = await self._redis.mget([schema.node_key(name.decode()) for name in known])
+            reports: Any = await self._redis.mget([schema.node_key(name) for name in known])
             if None in reports:
-                await self._redis.zremrangebyscore(schema.NODES, "-inf", time.time() - schema.STALE_INDEX_S)
-        return [schema.decode_report(report) for report in reports if report is not None]
+                await self._redis.zremrangebyscore(schema.NODES, 0, time.time() - schema.STALE_INDEX_S)
+        return self._readable("node", schema.decode_report, (report for report in reports if report is not None))
+
+    async def registry_epoch(self) -> float:
+        """See StateStore."""
+        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zadd(schema.NODES, {_EPOCH: -time.time()}, nx=True)
+            pipe.zscore(schema.NODES, _EPOCH)
+            _, score = await pipe.execute()
+        return -float(score)
 
     async def report_links(self, links: Mapping[str, Link], lease_s: float) -> None:
         """See StateStore."""
@@ -129,8 +111,8 @@ class RedisStore:
             return {}
         async with self._answers():
             found: Any = await self._redis.mget([schema.link_key(node_id) for node_id in node_ids])
-        pairs = zip(node_ids, found, strict=True)
-        return {node_id: schema.decode_link(data) for node_id, data in pairs if data is not None}
+        pairs = [(node_id, data) for node_id, data in zip(node_ids, found, strict=True) if data is not None]
+        return dict(self._readable("link", lambda pair: (pair[0], schema.decode_link(pair[1])), pairs))
 
     # ------------------------------------------------------------------------------------------- tasks and jobs
 
@@ -142,17 +124,33 @@ class RedisStore:
         """See StateStore."""
         if not records:
             return
+        ended = [r.task_id for r in records if r.kind == TaskKind.LLM and r.state in schema.ENDED]
         async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
             for record in records:
                 ttl_s = schema.task_ttl_s(record)
                 pipe.set(schema.task_key(record.task_id), schema.encode_record(record), ex=ttl_s)
-            await pipe.execute()
+            if ended:
+                pipe.lpush(schema.ENDED_REQUESTS, *ended)
+            answers = await pipe.execute()
+            if ended and answers[-1] > schema.MOST_ENDED_REQUESTS:
+                await self._delete_oldest(answers[-1] - schema.MOST_ENDED_REQUESTS)
+
+    async def _delete_oldest(self, count: int) -> None:
+        """Delete the records of the requests that ended first."""
+        oldest: Any = await self._redis.rpop(schema.ENDED_REQUESTS, count)
+        if oldest:
+            await self._redis.unlink(*(schema.task_key(name.decode(errors="replace")) for name in oldest))
 
     async def task(self, task_id: str) -> TaskRecord | None:
         """See StateStore."""
-        async with self._answers():
+        async with self._answers(schema.task_key(task_id)):
             data: Any = await self._redis.get(schema.task_key(task_id))
-        return schema.decode_record(data) if data is not None else None
+        if data is None:
+            return None
+        records = self._readable("task", schema.decode_record, [data])
+        if not records:
+            raise StoreUnavailable("the record of this task is damaged and cannot be read; send the request again")
+        return records[0]
 
     async def accept_job(self, record: TaskRecord, body: bytes) -> None:
         """See StateStore. Accepting a task id again changes nothing.
@@ -160,19 +158,40 @@ class RedisStore:
         Raises:
             QueueFull: as many jobs wait as the stream may hold.
         """
-        async with self._answers():
-            accepted = await self._accept(
-                keys=[schema.task_key(record.task_id), schema.JOBS],
-                args=[
-                    record.task_id,
-                    schema.encode_record(record),
-                    schema.task_ttl_s(record),
-                    schema.MOST_JOBS,
-                    body,
-                ],
-            )
-        if accepted == -1:
+        await self._add_job(self._accept, record, body)
+
+    async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
+        """See StateStore."""
+        return await self._add_job(self._restore, record, body)
+
+    async def _add_job(self, script: Any, record: TaskRecord, body: bytes) -> bool:
+        if len(body) > schema.MOST_JOB_BYTES:
+            raise InvalidTask(f"the options of a clip are over {schema.MOST_JOB_BYTES} bytes; name fewer classes")
+        key = schema.task_key(record.task_id)
+        arguments = [record.task_id, schema.encode_record(record), schema.task_ttl_s(record), schema.MOST_JOBS, body]
+        async with self._answers(key):
+            added = await script(keys=[key, schema.JOBS], args=arguments)
+        if added == -1:
             raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
+        return bool(added)
+
+    async def waiting_jobs(self) -> set[str]:
+        """See StateStore."""
+        found: set[str] = set()
+        start = "-"
+        while True:
+            async with self._answers():
+                page: Any = await self._redis.xrange(schema.JOBS, min=start, count=PAGE)
+            found.update(fields.get(b"task", b"").decode(errors="replace") for _, fields in page)
+            if len(page) < PAGE:
+                return found
+            start = f"({page[-1][0].decode()}"
+
+    async def become_restorer(self, name: str, lease_s: float) -> bool:
+        """See StateStore."""
+        async with self._answers(schema.RESTORER):
+            taken: Any = await self._redis.set(schema.RESTORER, name, nx=True, px=int(lease_s * 1000))
+        return bool(taken)
 
     async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
         """See StateStore. Returns after at most two seconds, whatever `block_s` says."""
@@ -199,8 +218,15 @@ class RedisStore:
         fresh: Any = await self._redis.xreadgroup(
             schema.JOBS_GROUP, consumer, {schema.JOBS: ">"}, count=count, block=_block_ms(block_s)
         )
-        entries = fresh[0][1] if fresh else []
-        return [_job(entry_id, fields, 1) for entry_id, fields in entries]
+        return await self._jobs([_Entry(entry_id, fields, 1) for entry_id, fields in fresh[0][1]] if fresh else [])
+
+    async def _jobs(self, entries: Sequence[_Entry]) -> list[Job]:
+        """The jobs of these entries. An entry that is no job would come back for ever: it goes to the dead letters."""
+        jobs = self._readable("job", _job, entries)
+        for entry in entries:
+            if entry.entry_id.decode() not in {job.entry_id for job in jobs}:
+                await self._move_entry(entry.entry_id, {**entry.fields, b"reason": b"it cannot be read"})
+        return jobs
 
     async def _claim_left(self, consumer: str, count: int, idle_s: float) -> list[Job]:
         """Jobs that another consumer claimed and did not finish."""
@@ -215,7 +241,7 @@ class RedisStore:
             schema.JOBS, schema.JOBS_GROUP, min=first, max=last, count=10 * count, consumername=consumer
         )
         deliveries = {entry["message_id"]: entry["times_delivered"] for entry in pending}
-        return [_job(entry_id, fields, deliveries.get(entry_id, 2)) for entry_id, fields in entries]
+        return await self._jobs([_Entry(entry_id, fields, deliveries.get(entry_id, 2)) for entry_id, fields in entries])
 
     async def renew_job(self, consumer: str, job: Job) -> None:
         """See StateStore.
@@ -224,7 +250,12 @@ class RedisStore:
             NotFound: the job ended or was taken over; stop working on it.
         """
         async with self._answers():
-            renewed = await self._renew(keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, job.entry_id])
+            try:
+                renewed = await self._renew(keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, job.entry_id])
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                renewed = 0  # the server lost the stream, and with it the job
         if not renewed:
             raise NotFound(f"job '{job.task_id}' is no longer with '{consumer}'; stop working on it")
 
@@ -237,15 +268,14 @@ class RedisStore:
 
     async def move_to_dead_letters(self, job: Job, reason: str) -> None:
         """See StateStore."""
-        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(
-                schema.DEAD_JOBS,
-                {"task": job.task_id, "body": job.body, "reason": reason},
-                maxlen=schema.MOST_DEAD_JOBS,
-                approximate=True,
-            )
-            pipe.xack(schema.JOBS, schema.JOBS_GROUP, job.entry_id)
-            pipe.xdel(schema.JOBS, job.entry_id)
+        async with self._answers():
+            await self._move_entry(job.entry_id, {"task": job.task_id, "body": job.body, "reason": reason})
+
+    async def _move_entry(self, entry_id: Any, letter: dict[Any, Any]) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(schema.DEAD_JOBS, letter, maxlen=schema.MOST_DEAD_JOBS, approximate=True)
+            pipe.xack(schema.JOBS, schema.JOBS_GROUP, entry_id)
+            pipe.xdel(schema.JOBS, entry_id)
             await pipe.execute()
 
     # ------------------------------------------------------------------------------------------- learning
@@ -255,9 +285,10 @@ class RedisStore:
         if not outcomes:
             return
         async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
-            for outcome in outcomes:
-                entry: dict[Any, Any] = {"outcome": schema.encode_outcome(outcome)}
-                pipe.xadd(schema.OUTCOMES, entry, maxlen=schema.MOST_OUTCOMES, approximate=True)
+            encoded = [schema.encode_outcome(outcome) for outcome in outcomes]
+            kept = _kept(schema.MOST_OUTCOMES, encoded)
+            for data in encoded:
+                pipe.xadd(schema.OUTCOMES, {"outcome": data}, maxlen=kept, approximate=True)
             await pipe.execute()
 
     async def read_outcomes(self, after: str, count: int, block_s: float) -> tuple[str, list[Outcome]]:
@@ -269,7 +300,7 @@ class RedisStore:
         entries = answer[0][1] if answer else []
         if not entries:
             return after, []
-        outcomes = [schema.decode_outcome(fields[b"outcome"]) for _, fields in entries]
+        outcomes = self._readable("outcome", lambda entry: schema.decode_outcome(entry[1][b"outcome"]), entries)
         return entries[-1][0].decode(), outcomes
 
     async def _newest_outcome(self) -> str:
@@ -283,7 +314,7 @@ class RedisStore:
 
     async def load_policy(self, name: str) -> bytes | None:
         """See StateStore."""
-        async with self._answers():
+        async with self._answers(schema.policy_key(name)):
             snapshot: Any = await self._redis.get(schema.policy_key(name))
         return bytes(snapshot) if snapshot is not None else None
 
@@ -292,8 +323,9 @@ class RedisStore:
         if not decisions:
             return
         async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.lpush(schema.DECISIONS, *map(schema.encode_decision, decisions))
-            pipe.ltrim(schema.DECISIONS, 0, schema.MOST_DECISIONS - 1)
+            encoded = [schema.encode_decision(record) for record in decisions]
+            pipe.lpush(schema.DECISIONS, *encoded)
+            pipe.ltrim(schema.DECISIONS, 0, _kept(schema.MOST_DECISIONS, encoded) - 1)
             await pipe.execute()
 
     async def decisions(self, count: int) -> list[DecisionRecord]:
@@ -302,7 +334,7 @@ class RedisStore:
             return []
         async with self._answers():
             newest: Any = await self._redis.lrange(schema.DECISIONS, 0, count - 1)
-        return [schema.decode_decision(data) for data in newest]
+        return self._readable("decision", schema.decode_decision, newest)
 
 
 def _block_ms(block_s: float) -> int | None:
@@ -310,5 +342,19 @@ def _block_ms(block_s: float) -> int | None:
     return int(min(block_s, LONGEST_BLOCK_S) * 1000) or None
 
 
-def _job(entry_id: bytes, fields: dict[bytes, bytes], deliveries: int) -> Job:
-    return Job(entry_id.decode(), fields[b"task"].decode(), fields[b"body"], deliveries)
+class _Entry(NamedTuple):
+    """One entry of the work stream, as it was delivered."""
+
+    entry_id: bytes
+    fields: dict[bytes, bytes]
+    deliveries: int
+
+
+def _job(entry: _Entry) -> Job:
+    return Job(entry.entry_id.decode(), entry.fields[b"task"].decode(), entry.fields[b"body"], entry.deliveries)
+
+
+def _kept(most: int, encoded: Sequence[bytes]) -> int:
+    """How many entries of a log are kept, so that it stays within `MOST_LOG_BYTES` if all were as large as these."""
+    mean_bytes = max(1, sum(map(len, encoded)) // len(encoded))
+    return max(min(FEWEST_KEPT, most), min(most, schema.MOST_LOG_BYTES // mean_bytes))
