@@ -4,4 +4,4 @@ RUN chown 10001:10001 /data
 USER 10001:10001
 ENTRYPOINT []
 CMD ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data", "--save", "", \
-     "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
+     "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory", "1gb", "--maxmemory-policy", "noeviction"]

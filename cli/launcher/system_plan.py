@@ -141,6 +141,7 @@ def _store(options: SystemOptions, ports: Ports) -> tuple[tuple[tuple[ProcessSpe
     folder.mkdir(parents=True, exist_ok=True)
     # Append-only: a killed process loses nothing that was acknowledged; a power failure loses at most one second.
     settings = {"port": str(port), "bind": HOST, "dir": str(folder), "appendonly": "yes", "appendfsync": "everysec"}
+    settings |= {"maxmemory": "1gb", "maxmemory-policy": "noeviction"}  # see docs/state.md, "How large it becomes"
     settings |= {"save": "", "daemonize": "no", "loglevel": "warning"}
     argv = (str(get_binary_path()), *(part for key, value in settings.items() for part in (f"--{key}", value)))
     url = f"redis://{HOST}:{port}/0"

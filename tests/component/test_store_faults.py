@@ -5,6 +5,8 @@ Meanwhile chats are answered, clips are refused with the true cause, and no proc
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -145,6 +147,32 @@ def test_a_store_that_refuses_costs_only_clips(system: RealProcesses, admin: red
     system.all_run()
 
 
+def test_a_store_that_is_busy_with_a_script(system: RealProcesses, admin: redis.Redis) -> None:
+    admin.config_set("busy-reply-threshold", 50)
+    with system.admin() as other:
+        running = threading.Thread(target=_endless, args=[other])
+        running.start()
+
+        def refused() -> str:
+            answer = system.upload()
+            assert answer.status_code == 503
+            assert "busy with a script" in answer.json()["error"]["message"], answer.text
+            return answer.text
+
+        until(refused, "a clip is refused")
+        system.chats_go_on(OVER_A_LEASE_S)
+        admin.execute_command("SCRIPT", "KILL")
+        running.join()
+    system.chats_go_on(OVER_A_LEASE_S)
+    system.a_clip_is_done()
+    system.all_run()
+
+
+def _endless(client: redis.Redis) -> None:
+    with contextlib.suppress(redis.RedisError):  # it is killed
+        client.eval("while true do end", 0)
+
+
 def _flush(system: RealProcesses, admin: redis.Redis) -> None:
     admin.flushall()
 
@@ -197,12 +225,10 @@ KEYS = {
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_of_a_wrong_type_is_set_aside(system: RealProcesses, admin: redis.Redis, key: str) -> None:
     name = f"skyshore:{key}"
-    admin.delete(name)
-    {
-        "string": lambda: admin.set(name, "x"),
-        "list": lambda: admin.lpush(name, "x"),
-        "set": lambda: admin.sadd(name, "x"),
-    }[KEYS[key]]()
+    with admin.pipeline(transaction=True) as pipe:  # at once: a lease that is only deleted is a node that is gone
+        pipe.delete(name)
+        {"string": pipe.set, "list": pipe.lpush, "set": pipe.sadd}[KEYS[key]](name, "x")
+        pipe.execute()
     system.chats_go_on(OVER_A_LEASE_S)
     system.a_clip_is_done()
     until(lambda: system.client.get("/v1/decisions").status_code == 200, "decisions")

@@ -84,9 +84,18 @@ class RedisStore:
             if not known:
                 return []
             reports: Any = await self._redis.mget([schema.node_key(name) for name in known])
-            if None in reports:
-                await self._redis.zremrangebyscore(schema.NODES, 0, time.time() - schema.STALE_INDEX_S)
+        missing = [schema.node_key(name) for name, report in zip(known, reports, strict=True) if report is None]
+        if missing:
+            await self._check_missing(missing)
         return self._readable("node", schema.decode_report, (report for report in reports if report is not None))
+
+    async def _check_missing(self, keys: Sequence[str]) -> None:
+        """MGET also shows nothing for a key of a wrong type: then it is unknown whether the node is there."""
+        async with self._answers(*keys), self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.get(key)
+            pipe.zremrangebyscore(schema.NODES, 0, time.time() - schema.STALE_INDEX_S)
+            await pipe.execute()
 
     async def registry_epoch(self) -> float:
         """See StateStore."""
