@@ -19,7 +19,7 @@ from skyshore.domain.errors import (
 from skyshore.runtime.endure import FIRST_WAIT_S, LONGEST_WAIT_S, for_ever, until_done, wait_s
 from tests.fakes.virtual_time import run_in_virtual_time
 
-PASSING = (
+TRANSIENT = (
     StoreUnavailable,
     StoreBusy,
     NodeUnavailable,
@@ -39,7 +39,7 @@ def test_waits_grow_to_a_bound_and_differ(failures: int, chance: float) -> None:
     assert wait_s(failures, 1.0) == wait_s(failures, 0.0) / 2
 
 
-@pytest.mark.parametrize("kind", PASSING)
+@pytest.mark.parametrize("kind", TRANSIENT)
 def test_a_failure_of_a_dependency_is_tried_again_and_said_once(kind: type[Exception]) -> None:
     tries, noted = 0, []
 
