@@ -45,6 +45,8 @@ REGISTER_AGAIN_S = LEASE_S + LONGEST_WAIT_S
 """Time of the nodes after an outage: they ask again at the latest after `LONGEST_WAIT_S`."""
 FLUSH_EVERY_S = 0.25
 OUTCOMES_AT_ONCE = 500
+_BAD_SNAPSHOT = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""A policy should raise ValueError. A damaged snapshot may make one that is not ours raise any of the others."""
 
 
 class SchedulerLoop:
@@ -216,8 +218,8 @@ class SchedulerLoop:
         """Put a policy in force. If it cannot read its snapshot, log that and start without one."""
         try:
             self._handle(PolicyChanged(self._now_s(), name, snapshot))
-        except ValueError as error:
-            log.warning("policy starts without its snapshot, which cannot be read", policy=name, why=str(error))
+        except _BAD_SNAPSHOT as error:
+            log.warning("policy starts without its snapshot, which cannot be read", policy=name, why=repr(error))
             self._handle(PolicyChanged(self._now_s(), name))
 
     def _handle(self, event: Event) -> None:
