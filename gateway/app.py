@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from gateway import errors, openapi
-from gateway.asgi import Receive, Scope, Send
+from gateway.asgi import Receive, Scope, Send, is_foreign_page
 from gateway.attempts import AttemptLoop
 from gateway.deps import Deps
 from gateway.fleet import FleetView
@@ -32,20 +32,26 @@ from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
 from gateway.video.disk_room import DiskLimits
 from gateway.video.job_runner import JobRunner
-from skyshore.domain.errors import DiskFull, DiskUnavailable
+from skyshore.domain.errors import DiskFull, DiskUnavailable, PermissionDenied
 from skyshore.domain.task import TaskKind
 
 log = structlog.get_logger()
+
+FOREIGN_PAGE = "this web page is not from this server; name its origin in SKYSHORE_GATEWAY_WEB_ORIGINS to allow it"
 
 
 class Gateway:
     """FastAPI. POSTs to the paths in `hot` bypass its middleware, which would cost more than the routes themselves."""
 
-    def __init__(self, app: FastAPI, hot: Mapping[str, LlmEndpoint]) -> None:
-        self._app, self._hot = app, hot
+    def __init__(self, app: FastAPI, hot: Mapping[str, LlmEndpoint], pages: Collection[str] = ()) -> None:
+        """`pages`: origins of web pages that may ask for changes, besides the gateway's own."""
+        self._app, self._hot, self._pages = app, hot, frozenset(pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
+        if scope["type"] == "http" and is_foreign_page(scope, self._pages):
+            await errors.refuse(PermissionDenied(FOREIGN_PAGE, param="origin"))(scope, receive, send)
+            return
         endpoint = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         await (endpoint or self._app)(scope, receive, send)
 
@@ -114,7 +120,7 @@ def create_app(deps: Deps) -> Gateway:
     app.include_router(health_routes(fleet, deps.scheduler, deps.profiler, deps.store))
     errors.install(app)
     openapi.install(app)
-    return Gateway(app, hot)
+    return Gateway(app, hot, settings.gateway_web_origins)
 
 
 def _disk_limits(settings: GatewaySettings) -> DiskLimits:

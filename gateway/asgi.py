@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 import orjson
@@ -24,6 +24,23 @@ WATCH_AFTER_S = 0.02
 def headers_of(scope: Scope) -> dict[str, str]:
     """Request headers by lower-case name. The last of repeated headers counts."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def is_foreign_page(scope: Scope, allowed: Collection[str]) -> bool:
+    """Whether a web page of another site asks for a change.
+
+    Browsers send some such requests without asking first, with whatever the user's machine can reach. They say where
+    the page is from in `Origin`; other clients send none.
+    """
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return False
+    origin = host = ""
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            origin = value.decode("latin-1")
+        elif name == b"host":
+            host = value.decode("latin-1")
+    return bool(origin) and origin.partition("://")[2] != host and origin not in allowed
 
 
 async def read_json(headers: Mapping[str, str], receive: Receive, limit_bytes: int) -> bytes:

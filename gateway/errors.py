@@ -77,14 +77,16 @@ def _is_field(part: str) -> bool:
     return part.isidentifier() and part not in ("str", "int", "float", "bool")
 
 
+def refuse(error: SkyshoreError) -> Response:
+    """The response that says why."""
+    return Response(orjson.dumps(error_object(error)), http_status(error), error_headers(error), "application/json")
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of every route with `error_object`."""
 
     async def on_failure(request: Request, error: Exception) -> Response:
-        failure = as_domain(error)
-        return Response(
-            orjson.dumps(error_object(failure)), http_status(failure), error_headers(failure), "application/json"
-        )
+        return refuse(as_domain(error))
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -23,6 +23,8 @@ class GatewaySettings(BaseSettings):
     """More service classes, as JSON: [{"name": "fast", "deadline_s": 2}]. A built-in name replaces that class."""
     gateway_media_root: Path | None = None
     """Folder of the files that a caller may name by URL. Unset: none."""
+    gateway_web_origins: tuple[str, ...] = ()
+    """Origins, as JSON, of web pages that may ask for changes besides the gateway's own: ["https://chat.example"]."""
     gateway_connections: int = Field(default=8192, gt=0)
     """Most connections at the same time."""
     gateway_max_body_bytes: int = Field(default=2 * 1024 * 1024, gt=0)

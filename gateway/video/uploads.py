@@ -19,6 +19,10 @@ WRITE_BYTES = 1024 * 1024
 """The file is written in blocks of this size, so an upload needs no more memory than that."""
 FIELDS_BYTES = 64 * 1024
 """Limit of all other form fields together."""
+LONGEST_BOUNDARY = 70
+"""Bytes, as RFC 2046 says."""
+HEADER_BYTES = 16 * 1024
+"""Limit of the headers of one part."""
 FILE_FIELD = "file"
 
 
@@ -30,14 +34,18 @@ class UploadForm:
     ) -> None:
         """Raises InvalidTask when `content_type` names no boundary. `room` raises if a file of a size has no room."""
         _, options = parse_options_header(content_type)
-        if b"boundary" not in options:
-            raise InvalidTask("the multipart body has no boundary; let the client set it", param="content-type")
+        if not 1 <= len(options.get(b"boundary", b"")) <= LONGEST_BOUNDARY:
+            raise InvalidTask(
+                f"the multipart body needs a boundary of 1 to {LONGEST_BOUNDARY} bytes; let the client set it",
+                param="content-type",
+            )
         self.fields: dict[str, str] = {}
         self.file_bytes = 0
         self._target, self._limit_bytes, self._room = target, limit_bytes, room
         self._header = [b"", b""]
         self._part_headers: dict[bytes, bytes] = {}
         self._name = ""
+        self._header_bytes = 0
         self._value = bytearray()
         self._fields_bytes = 0
         self._pending = bytearray()
@@ -101,9 +109,12 @@ class UploadForm:
             left = left[file.write(left) or 0 :]
 
     def _part_begin(self) -> None:
-        self._part_headers, self._value = {}, bytearray()
+        self._part_headers, self._value, self._header_bytes = {}, bytearray(), 0
 
     def _header_data(self, at: int, data: bytes) -> None:
+        self._header_bytes += len(data)
+        if self._header_bytes > HEADER_BYTES:
+            raise InvalidTask(f"the headers of a part of the form are over {HEADER_BYTES} bytes")
         self._header[at] += data
 
     def _header_end(self) -> None:
@@ -154,7 +165,10 @@ def local_clip(url: str, root: Path | None) -> Path:
         PermissionDenied: outside `root`, or `root` is None.
         NotFound: no such file.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidTask(f"the URL cannot be read: {error}", param="url") from error
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         raise InvalidTask("only file:// URLs of this machine are allowed; upload other clips", param="url")
     if root is None:
@@ -162,9 +176,13 @@ def local_clip(url: str, root: Path | None) -> Path:
     name = unquote(parts.path)
     if "\0" in name:
         raise InvalidTask("the URL contains a zero byte", param="url")
-    path, root = Path(name).resolve(), root.resolve()
+    try:
+        path, root = Path(name).resolve(), root.resolve()
+        is_file = path.is_relative_to(root) and path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, or links in a circle
+        raise InvalidTask("the URL names no path that can exist", param="url") from error
     if not path.is_relative_to(root):
         raise PermissionDenied("the file is outside the folder that this server may read", param="url")
-    if not path.is_file():
+    if not is_file:
         raise NotFound(f"no file '{path.relative_to(root)}' in the folder that this server may read", param="url")
     return path

@@ -35,7 +35,7 @@ LEASE_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RelayRules:
-    """Which relays a caller may add. A relay connects to its target for whoever reaches it."""
+    """Which relays a caller may add. A relay connects every client that reaches it to its target."""
 
     hosts: frozenset[str] = LOOPBACK
     """On which relays may listen."""

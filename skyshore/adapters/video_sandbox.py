@@ -73,7 +73,7 @@ def frames(
 
 
 def stop_reading() -> None:
-    """Kill all processes that read clips now; whoever waits for them gets InvalidMedia."""
+    """Kill all processes that read clips now. Their callers get InvalidMedia."""
     with _lock:
         for process in _running:
             process.kill()

@@ -14,6 +14,7 @@ from skyshore.domain.errors import SkyshoreError
 from skyshore.mux.coalescer import Coalescer
 from skyshore.v1 import mux_service_pb2, mux_service_pb2_grpc
 from skyshore.wire import status
+from skyshore.wire.malformed import blamed
 
 log = structlog.get_logger()
 
@@ -180,13 +181,24 @@ class _Connection:
     async def _answer(self, call: _Call, handler: Handler, payload: bytes, context: CallContext) -> None:
         behaviour: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
         decode: Any = handler.request_deserializer
+        request = None
+        try:
+            request = decode(payload)
+            await self._run(call, handler, behaviour(request, context))
+        except Exception as error:
+            found = blamed(error, request)
+            if found is None:
+                raise
+            log.warning("malformed message", problem=found.message, error=repr(error)[:200])
+            raise found from error
+
+    async def _run(self, call: _Call, handler: Handler, running: Any) -> None:
         encode: Any = handler.response_serializer
-        request = decode(payload)
         if not handler.response_streaming:
-            reply = await behaviour(request, context)
+            reply = await running
             self.replies.put(mux_service_pb2.ReplyFrame(call_id=call.call_id, final_reply=encode(reply)))
             return
-        async with aclosing(behaviour(request, context)) as replies:
+        async with aclosing(running) as replies:
             async for reply in replies:
                 await call.credit.take()
                 await self.replies.room()

@@ -8,9 +8,11 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from skyshore.domain.errors import SkyshoreError
 from skyshore.wire import status
+from skyshore.wire.malformed import blamed
 
 log = structlog.get_logger()
 
@@ -18,7 +20,29 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-async def _abort(context: Context, method: str, error: Exception) -> NoReturn:
+def _careful(decode: Any) -> Any:
+    """Hand the failure to decode to the method's guard: gRPC itself would answer INTERNAL and log a traceback."""
+
+    def decode_or_error(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError as error:
+            return error
+
+    return decode_or_error
+
+
+async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, DecodeError):
+            raise request
+        yield request
+
+
+async def _abort(context: Context, method: str, error: Exception, request: object) -> NoReturn:
+    if found := blamed(error, request):
+        log.warning("malformed message", method=method, problem=found.message, error=repr(error)[:200])
+        error = found
     if isinstance(error, SkyshoreError):
         await context.abort(status.grpc_status(error), error.message, status.trailing_metadata(error))
     log.exception("unhandled error", method=method)
@@ -51,12 +75,15 @@ def _wrap_unary(handler: Handler, method: str) -> Handler:
 
     async def guarded(request: Any, context: Context) -> Any:
         try:
-            return await behaviour(request, context)
+            if isinstance(request, DecodeError):
+                raise request
+            given = _checked(request) if handler.request_streaming else request
+            return await behaviour(given, context)
         except Exception as error:
-            await _abort(context, method, error)
+            await _abort(context, method, error, request)
 
     make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-    return make(guarded, handler.request_deserializer, handler.response_serializer)
+    return make(guarded, _careful(handler.request_deserializer), handler.response_serializer)
 
 
 def _wrap_streaming(handler: Handler, method: str) -> Handler:
@@ -65,11 +92,14 @@ def _wrap_streaming(handler: Handler, method: str) -> Handler:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             # Close it at once when the call is cancelled, not when it is garbage-collected.
-            async with aclosing(behaviour(request, context)) as replies:
+            if isinstance(request, DecodeError):
+                raise request
+            given = _checked(request) if handler.request_streaming else request
+            async with aclosing(behaviour(given, context)) as replies:
                 async for reply in replies:
                     yield reply
         except Exception as error:
-            await _abort(context, method, error)
+            await _abort(context, method, error, request)
 
     make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-    return make(guarded, handler.request_deserializer, handler.response_serializer)
+    return make(guarded, _careful(handler.request_deserializer), handler.response_serializer)
