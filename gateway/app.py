@@ -29,6 +29,7 @@ from gateway.routes.video import video_routes
 from gateway.video.classify_job import ClassificationJobs
 from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
+from gateway.video.job_run import JobLimits
 from gateway.video.job_runner import JobRunner
 from skyshore.domain.task import TaskKind
 
@@ -57,22 +58,28 @@ def create_app(deps: Deps) -> Gateway:
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
     attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
-    clips = ClipStore(deps.store, settings.state_dir.resolve())
+    clips = ClipStore(
+        deps.store,
+        settings.state_dir.resolve(),
+        fleet.check_offered,
+        most_of_caller=settings.gateway_caller_jobs,
+        most_pixels=settings.gateway_max_clip_gigapixels * 1e9,
+    )
     detection = DetectionJobs(
         deps.profiler,
         attempts,
-        clips.results,
+        clips.files,
         segment_s=settings.gateway_segment_s,
         in_flight=settings.gateway_segments_in_flight,
         origin=settings.gateway_origin,
     )
-    classification = ClassificationJobs(deps.profiler, attempts, clips.results, origin=settings.gateway_origin)
+    classification = ClassificationJobs(deps.profiler, attempts, clips.files, origin=settings.gateway_origin)
     jobs = JobRunner(
         deps.store,
         {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
+        clips.files,
+        JobLimits(settings.gateway_job_idle_s, settings.gateway_job_tries, settings.gateway_job_starts),
         in_flight=settings.gateway_jobs_in_flight,
-        idle_s=settings.gateway_job_idle_s,
-        tries=settings.gateway_job_tries,
     )
 
     @asynccontextmanager

@@ -12,9 +12,9 @@ from itertools import count
 from typing import Protocol, TypeVar
 
 from gateway.attempt_log import AttemptLog, JoulesPerByte
-from gateway.endings import COMPLETED, RETRIED, ending_of
+from gateway.endings import ABSENCES, COMPLETED, RETRIED, ending_of, is_absence
 from gateway.records import RecordWriter
-from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable, NoFeasibleArm, QueueFull, SkyshoreError
+from skyshore.domain.errors import DeadlineExceeded, NoFeasibleArm, SkyshoreError
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
@@ -26,6 +26,8 @@ ResultT = TypeVar("ResultT")
 
 ROOM_POLL_S = 0.5
 """Longest wait before the scheduler is asked again for a node with room."""
+MAX_POLL_S = 4.0
+"""Longest wait after every node failed the task. The wait doubles with each such round."""
 MIN_DEADLINE_S = 0.001
 """A node never gets less time than this: zero would mean no deadline on the wire."""
 
@@ -37,16 +39,16 @@ class RetryLimits:
     """What one kind of task may use up."""
 
     attempts: int
-    """Executions in all, the first one included."""
-    waits_for_room: bool
-    """If no node can take the task: True waits until the deadline, False fails at once."""
+    """Executions that may fail, the first one included."""
+    is_patient: bool
+    """True: an absence (see `gateway.endings`) is waited for until the deadline, and counts as no attempt."""
 
 
 # A caller waits for the answer of a language model. A clip was accepted and is worth waiting for.
 RETRY_LIMITS: Mapping[TaskKind, RetryLimits] = {
-    TaskKind.LLM: RetryLimits(attempts=3, waits_for_room=False),
-    TaskKind.VIDEO_DETECT: RetryLimits(attempts=6, waits_for_room=True),
-    TaskKind.VIDEO_CLASSIFY: RetryLimits(attempts=6, waits_for_room=True),
+    TaskKind.LLM: RetryLimits(attempts=3, is_patient=False),
+    TaskKind.VIDEO_DETECT: RetryLimits(attempts=6, is_patient=True),
+    TaskKind.VIDEO_CLASSIFY: RetryLimits(attempts=6, is_patient=True),
 }
 
 
@@ -69,7 +71,7 @@ class TaskRun(Protocol[ResultT_co]):
         ...
 
     async def profile(self) -> TaskProfile:
-        """Features of the task for its placement. Called once."""
+        """Features of the task for its placement. A patient task asks again after an absence."""
         ...
 
     def placement_error(self, error: NoFeasibleArm) -> SkyshoreError:
@@ -134,43 +136,72 @@ class AttemptLoop:
             log.close(ending)
 
     async def _first_success(self, run: TaskRun[ResultT], log: AttemptLog) -> ResultT:
-        profile = await run.profile()
         limits = RETRY_LIMITS[run.task.kind]
-        failed_nodes: list[str] = []
-        failure: SkyshoreError | None = None
+        tried = _Tried(limits)
+        profile = await _profile(run, tried)
         for attempt in count(1):
-            placement = await self._place(run, profile, attempt, failed_nodes, failure)
+            placement = await self._place(run, profile, attempt, tried)
             log.begin(placement)
             await run.prepare(placement, log)
             try:
                 return await run.execute(self._workers(placement.address), _as_seen_by_node(run), placement, log)
             except RETRIED as error:
-                if attempt >= limits.attempts:
+                tried.add(placement.arm.node_id, error)
+                if tried.failures >= limits.attempts:
                     raise
                 log.attempt_failed(error)
-                failed_nodes.append(placement.arm.node_id)
-                failure = error
         raise AssertionError("the loop has no end")
 
-    async def _place(
-        self,
-        run: TaskRun[ResultT],
-        profile: TaskProfile,
-        attempt: int,
-        failed_nodes: list[str],
-        failure: SkyshoreError | None,
-    ) -> Placement:
+    async def _place(self, run: TaskRun[ResultT], profile: TaskProfile, attempt: int, tried: _Tried) -> Placement:
         while True:
             try:
-                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=failed_nodes)
+                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=tried.node_ids)
             except NoFeasibleArm as error:
-                raise run.placement_error(error) from error
-            except (NodeUnavailable, QueueFull) as error:
-                if not RETRY_LIMITS[run.task.kind].waits_for_room:
-                    # No other node is left: the error of the last node tells the caller more than this one.
-                    raise failure or error from error
-                failed_nodes.clear()  # a node that failed is better than none
-                await asyncio.sleep(min(error.retry_after_s or ROOM_POLL_S, ROOM_POLL_S))
+                # The clip was accepted because a node offered it (see `FleetView.check_offered`): it may come back.
+                if not (tried.is_patient and error.param in ("kind", "model")):
+                    raise run.placement_error(error) from error
+                await tried.wait(error)
+            except ABSENCES as error:
+                await tried.wait(error)
+
+
+class _Tried:
+    """What one task has tried: the nodes that failed it, and how often it failed by itself."""
+
+    def __init__(self, limits: RetryLimits) -> None:
+        self.is_patient = limits.is_patient
+        self.node_ids: list[str] = []
+        """Nodes to avoid."""
+        self.failures = 0
+        """Executions that count against `RetryLimits.attempts`."""
+        self._rounds = 0
+        self._last: SkyshoreError | None = None
+
+    def add(self, node_id: str, error: SkyshoreError) -> None:
+        """The task failed on a node."""
+        self.node_ids.append(node_id)
+        self._last = error
+        if not (self.is_patient and is_absence(error)):
+            self.failures += 1
+
+    async def wait(self, error: SkyshoreError) -> None:
+        """Profiler, scheduler or every node is away or full: wait a moment. Raises at once if the task is impatient."""
+        if not self.is_patient:
+            # No other node is left: the error of the last node tells the caller more than this one.
+            raise self._last or error from error
+        # After a round in which every node failed, the next round comes later: nodes are not asked in a hurry.
+        self._rounds = self._rounds + 1 if self.node_ids else 0
+        self.node_ids = []  # a node that failed is better than none
+        longest_s = min(ROOM_POLL_S * 2**self._rounds, MAX_POLL_S)
+        await asyncio.sleep(longest_s if self._rounds else min(error.retry_after_s or longest_s, longest_s))
+
+
+async def _profile(run: TaskRun[ResultT], tried: _Tried) -> TaskProfile:
+    while True:
+        try:
+            return await run.profile()
+        except ABSENCES as error:
+            await tried.wait(error)
 
 
 @asynccontextmanager

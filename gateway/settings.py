@@ -31,12 +31,19 @@ class GatewaySettings(BaseSettings):
     """Seconds of video in one segment."""
     gateway_segments_in_flight: int = Field(default=4, gt=0)
     """Segments of one clip that run at the same time."""
-    gateway_jobs_in_flight: int = Field(default=2, gt=0)
-    """Clips that this gateway processes at the same time."""
+    gateway_jobs_in_flight: int = Field(default=3, gt=0)
+    """Clips that this gateway processes at the same time. With two or more, one place is kept for short clips."""
+    gateway_caller_jobs: int = Field(default=1000, gt=0)
+    """Open clips of one caller; more are refused until one has ended."""
+    gateway_max_clip_gigapixels: float = Field(default=500.0, gt=0)
+    """Largest work of one clip: frames times pixels, in thousands of millions. Two hours of 1080p at 25 frames a second
+    are 373. A picture below 320×320 counts as 320×320."""
     gateway_job_idle_s: float = Field(default=15.0, gt=0)
     """Seconds after which an unrenewed job is claimed by another gateway: its own has died."""
     gateway_job_tries: int = Field(default=3, gt=0)
-    """Times a job is tried before it is moved to the dead letters."""
+    """Tries of a job that fail by themselves before it is moved to the dead letters."""
+    gateway_job_starts: int = Field(default=5, gt=0)
+    """Starts of a job without a finished segment in between before it is moved there: it may end its gateways."""
     gateway_drain_s: float = Field(default=10.0, ge=0)
     """Seconds that running requests may take after SIGTERM."""
     profiler_address: str = "127.0.0.1:7101"

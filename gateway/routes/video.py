@@ -46,6 +46,7 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
 
     async def accept(request: Request, kind: TaskKind, fields_type: type[ClipFields]) -> TaskRecord:
         headers = {name.lower(): value for name, value in request.headers.items()}
+        caller = request.client.host if request.client else ""
         form = headers.get("content-type", "").partition(";")[0].strip().lower()
         if form == "multipart/form-data":
             refuse_oversize(headers, settings.gateway_max_upload_bytes)
@@ -57,7 +58,7 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
                 fields = fields_type.model_validate({k: v for k, v in upload.fields.items() if v != ""})
                 return fields, _options(headers, fields, settings.service_classes)
 
-            return await clips.accept_upload(kind, fill)
+            return await clips.accept_upload(kind, caller, fill)
         if form == "application/json":
             body = await read_json(headers, request.receive, settings.gateway_max_body_bytes)
             fields = fields_type.model_validate_json(body)
@@ -65,7 +66,7 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
                 raise InvalidTask("url is missing: give one, or upload a file as multipart/form-data", param="url")
             options = _options(headers, fields, settings.service_classes)
             path = local_clip(fields.url, settings.gateway_media_root)
-            return await clips.accept(kind, new_task_id(), path, fields, options)
+            return await clips.accept(kind, new_task_id(), path, fields, options, caller=caller)
         raise InvalidTask(
             f"send multipart/form-data with a field '{FILE_FIELD}', or JSON with a url, not '{form}'",
             param="content-type",

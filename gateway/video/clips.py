@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -12,10 +13,12 @@ import orjson
 import structlog
 
 from gateway.request_options import RequestOptions, new_task_id
+from gateway.video.job_queue import work_pixels
+from gateway.video.job_results import JobFiles
 from gateway.video.schema import ClipFacts, ClipFields, VideoJob
 from gateway.video.uploads import FILE_FIELD
-from skyshore.domain.errors import InvalidMedia, NotFound
-from skyshore.domain.job import TaskRecord
+from skyshore.domain.errors import InvalidMedia, NotFound, PayloadTooLarge
+from skyshore.domain.job import JobRank, TaskRecord
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
 from skyshore.ports import StateStore
@@ -31,18 +34,37 @@ SWEEP_EVERY_S = 3600.0
 class ClipStore:
     """Uploads, results and annotated clips in one folder."""
 
-    def __init__(self, store: StateStore, folder: Path) -> None:
-        self._store = store
-        self._uploads, self.results = folder / "uploads", folder / "results"
+    def __init__(
+        self,
+        store: StateStore,
+        folder: Path,
+        check_offered: Callable[[TaskKind, str], Awaitable[None]],
+        *,
+        most_of_caller: int,
+        most_pixels: float,
+    ) -> None:
+        """Set where clips are kept, and what is accepted.
+
+        Args:
+            store: where accepted jobs go.
+            folder: the state folder.
+            check_offered: raises if no node offers a kind of task with a model.
+            most_of_caller: open jobs of one caller.
+            most_pixels: work of one clip; see `gateway.video.job_queue`.
+        """
+        self._store, self._check_offered = store, check_offered
+        self._most_of_caller, self._most_pixels = most_of_caller, most_pixels
+        self._uploads, self.results, self._parts = folder / "uploads", folder / "results", folder / "parts"
+        self.files = JobFiles(self.results, self._parts)
         self._annotating = asyncio.Lock()
 
     def make_folders(self) -> None:
         """Create the missing folders."""
-        for folder in (self._uploads, self.results):
+        for folder in (self._uploads, self.results, self._parts):
             folder.mkdir(parents=True, exist_ok=True)
 
     async def accept_upload(
-        self, kind: TaskKind, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
+        self, kind: TaskKind, caller: str, fill: Callable[[Path], Awaitable[tuple[ClipFields, RequestOptions]]]
     ) -> TaskRecord:
         """Let `fill` write the clip to a path, then accept it. A refused clip is deleted.
 
@@ -55,7 +77,7 @@ class ClipStore:
         path = self._uploads / task_id
         try:
             fields, options = await fill(path)
-            return await self.accept(kind, task_id, path, fields, options)
+            return await self.accept(kind, task_id, path, fields, options, caller=caller)
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, InvalidMedia):  # the caller does not know the name of our copy
@@ -63,12 +85,25 @@ class ClipStore:
             raise
 
     async def accept(
-        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions
+        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions, *, caller: str
     ) -> TaskRecord:
-        """Check a clip on disk and make it a job, which is durable when this returns. Raises as `accept_upload`."""
+        """Check a clip on disk and make it a job of `caller`, which is durable when this returns.
+
+        Raises:
+            PayloadTooLarge: the clip is more work than one clip may be.
+            QueueFull: the queue is full, or the caller has too many open jobs.
+            SkyshoreError: as `accept_upload`, or no node offers what is asked for.
+        """
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
+        await self._check_offered(kind, fields.model)
         facts = await asyncio.to_thread(clip_work.probe, path)
+        work = work_pixels(facts.frame_count, facts.width, facts.height)
+        if work > self._most_pixels:
+            raise PayloadTooLarge(
+                f"the clip is {work / 1e9:.1f} gigapixels of work, the limit is {self._most_pixels / 1e9:g}; cut it",
+                param=FILE_FIELD,
+            )
         job = VideoJob(
             task_id=task_id,
             path=str(path),
@@ -82,7 +117,8 @@ class ClipStore:
             **fields.job_options(),
         )
         record = job.record()
-        await self._store.accept_job(record, job.model_dump_json().encode())
+        rank = JobRank(caller, options.priority, job.created_at_s + job.deadline_s, work)
+        await self._store.accept_job(record, job.model_dump_json().encode(), rank, self._most_of_caller)
         return record
 
     async def annotated(self, record: TaskRecord) -> Path:
@@ -125,7 +161,8 @@ class ClipStore:
     async def sweep(self) -> None:
         """Delete old files. Runs until cancelled."""
         while True:
-            deleted = await asyncio.to_thread(_delete_older, (self._uploads, self.results), time.time() - KEEP_S)
+            folders = (self._uploads, self.results, self._parts)
+            deleted = await asyncio.to_thread(_delete_older, folders, time.time() - KEEP_S)
             if deleted:
                 log.info("old files deleted", count=deleted)
             await asyncio.sleep(SWEEP_EVERY_S)
@@ -144,5 +181,8 @@ def _mot(result: Path, label: str) -> str:
 def _delete_older(folders: tuple[Path, ...], than_s: float) -> int:
     old = [path for folder in folders for path in folder.iterdir() if path.stat().st_mtime < than_s]
     for path in old:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return len(old)

@@ -8,7 +8,9 @@ SkyshoreError
  ├─ PermissionDenied     a file or address the server may not read
  ├─ NoFeasibleArm        no arm of the fleet can serve the task
  ├─ QueueFull            no free slot now; `retry_after_s` says when to retry
- ├─ NodeUnavailable      no node, or the node disconnected
+ ├─ NodeUnavailable      no node, or a node or service cannot be reached
+ │   ├─ NodeLost         the node disconnected while it worked on the task
+ │   └─ NoAnswer         a service did not answer in the time that a healthy one needs
  ├─ DeadlineExceeded     the answer was not complete in time
  └─ Internal             a fault in Skyshore
 """
@@ -82,6 +84,18 @@ class NodeUnavailable(SkyshoreError):
     """No node is registered, or the chosen node disconnected."""
 
     code = "node_unavailable"
+
+
+class NodeLost(NodeUnavailable):
+    """The node had begun the task and disconnected: perhaps the task ended it."""
+
+    code = "node_lost"
+
+
+class NoAnswer(NodeUnavailable):
+    """A service is connected but silent. This is a limit of the client, not the deadline of the caller."""
+
+    code = "no_answer"
 
 
 class DeadlineExceeded(SkyshoreError):

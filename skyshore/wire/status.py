@@ -12,6 +12,8 @@ PermissionDenied    PERMISSION_DENIED    403
 NoFeasibleArm       FAILED_PRECONDITION  409
 QueueFull           RESOURCE_EXHAUSTED   429
 NodeUnavailable     UNAVAILABLE          503
+NodeLost            UNAVAILABLE          503
+NoAnswer            UNAVAILABLE          503
 DeadlineExceeded    DEADLINE_EXCEEDED    504
 Internal, others    INTERNAL             500
 ==================  ===================  ====
@@ -28,6 +30,8 @@ from skyshore.domain.errors import (
     Internal,
     InvalidMedia,
     InvalidTask,
+    NoAnswer,
+    NodeLost,
     NodeUnavailable,
     NoFeasibleArm,
     NotFound,
@@ -48,6 +52,8 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     NoFeasibleArm: (grpc.StatusCode.FAILED_PRECONDITION, 409),
     QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     NodeUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
+    NodeLost: (grpc.StatusCode.UNAVAILABLE, 503),
+    NoAnswer: (grpc.StatusCode.UNAVAILABLE, 503),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
     Internal: (grpc.StatusCode.INTERNAL, 500),
 }
@@ -55,6 +61,8 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
 ERROR_CODE_KEY = "skyshore-error-code"
 RETRY_AFTER_KEY = "skyshore-retry-after-s"
 PARAM_KEY = "skyshore-param"
+BEGUN = (("skyshore-begun", "1"),)
+"""Initial metadata of a node that has a segment in work: a node that is lost before it sends this had nothing."""
 
 _BY_WORD = {error.code: error for error in TABLE}
 # INVALID_ARGUMENT stands for several errors; without the word the plainest one is right.

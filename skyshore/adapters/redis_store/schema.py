@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from skyshore.codec.document import from_document, to_document
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.job import JobRank, TaskRecord, TaskState
 from skyshore.domain.node import Link, NodeReport
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -16,8 +16,9 @@ PREFIX = "skyshore:"
 NODES = PREFIX + "nodes"
 """Sorted set: node id → when its lease runs out. Only an index; the lease itself is the key of `node_key`."""
 JOBS = PREFIX + "jobs"
-"""Stream of accepted jobs, fields `task` and `body`. Never trimmed: an entry leaves when its job ended."""
+"""Stream of accepted jobs, fields `task`, `body`, `caller`, `rank`. Never trimmed: it leaves when its job ends."""
 JOBS_GROUP = "workers"
+"""Who works on which entry."""
 DEAD_JOBS = PREFIX + "jobs:dead"
 """Dead letters: stream of jobs that failed too often, fields `task`, `body` and `reason`."""
 OUTCOMES = PREFIX + "outcomes"
@@ -73,6 +74,16 @@ def encode_record(record: TaskRecord) -> bytes:
 def decode_record(data: bytes) -> TaskRecord:
     """JSON → TaskRecord."""
     return from_document(TaskRecord, json.loads(data))
+
+
+def encode_rank(rank: JobRank) -> bytes:
+    """JobRank → JSON."""
+    return _json(to_document(rank)).encode()
+
+
+def decode_rank(data: bytes) -> JobRank:
+    """JSON → JobRank; of an entry that was written without one, the lowest."""
+    return from_document(JobRank, json.loads(data)) if data else JobRank()
 
 
 def encode_report(report: NodeReport) -> bytes:

@@ -12,13 +12,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoAnswer
 
 from skyshore.adapters.redis_store import schema
-from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB
+from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, CLAIM_JOB, END_JOB, RENEW_JOB, WAITING_JOBS
 from skyshore.domain.errors import NodeUnavailable, NotFound, QueueFull
-from skyshore.domain.job import Job, TaskRecord
+from skyshore.domain.job import Job, JobRank, TaskRecord, WaitingJob
 from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -57,7 +56,10 @@ class RedisStore:
         self._where = f"{where.get('host', where.get('path', url))}:{where.get('port', '')}".rstrip(":")
         self._redis: Redis = Redis.from_pool(pool)
         self._accept = self._redis.register_script(ACCEPT_JOB)
+        self._waiting = self._redis.register_script(WAITING_JOBS)
+        self._claim = self._redis.register_script(CLAIM_JOB)
         self._renew = self._redis.register_script(RENEW_JOB)
+        self._end = self._redis.register_script(END_JOB)
 
     @asynccontextmanager
     async def _answers(self) -> AsyncIterator[None]:
@@ -154,99 +156,90 @@ class RedisStore:
             data: Any = await self._redis.get(schema.task_key(task_id))
         return schema.decode_record(data) if data is not None else None
 
-    async def accept_job(self, record: TaskRecord, body: bytes) -> None:
-        """See StateStore. Accepting a task id again changes nothing.
-
-        Raises:
-            QueueFull: as many jobs wait as the stream may hold.
-        """
+    async def accept_job(self, record: TaskRecord, body: bytes, rank: JobRank, most_of_caller: int) -> None:
+        """See StateStore. Accepting a task id again changes nothing."""
         async with self._answers():
             accepted = await self._accept(
-                keys=[schema.task_key(record.task_id), schema.JOBS],
+                keys=[schema.JOBS, schema.task_key(record.task_id)],
                 args=[
+                    schema.JOBS_GROUP,
                     record.task_id,
                     schema.encode_record(record),
                     schema.task_ttl_s(record),
                     schema.MOST_JOBS,
                     body,
+                    rank.caller,
+                    most_of_caller,
+                    schema.encode_rank(rank),
                 ],
             )
         if accepted == -1:
             raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
+        if accepted == -2:
+            raise QueueFull(
+                f"you have {most_of_caller} open jobs, the most of one caller; wait until one has ended",
+                retry_after_s=10.0,
+            )
 
-    async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
+    async def waiting_jobs(self, idle_s: float) -> tuple[str, list[WaitingJob]]:
+        """See StateStore."""
+        async with self._answers():
+            last, found = await self._waiting(keys=[schema.JOBS], args=[schema.JOBS_GROUP, int(idle_s * 1000)])
+        return last.decode(), [
+            WaitingJob(entry_id.decode(), schema.decode_rank(rank), claims) for entry_id, rank, claims in found
+        ]
+
+    async def wait_for_job(self, after: str, block_s: float) -> None:
         """See StateStore. Returns after at most two seconds, whatever `block_s` says."""
         async with self._answers():
-            try:
-                return await self._claim(consumer, count, block_s, idle_s)
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
-            await self._create_group()
-            return await self._claim(consumer, count, block_s, idle_s)
+            await self._redis.xread({schema.JOBS: after}, count=1, block=_block_ms(block_s))
 
-    async def _create_group(self) -> None:
-        try:
-            await self._redis.xgroup_create(schema.JOBS, schema.JOBS_GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):  # another process was faster
-                raise
-
-    async def _claim(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
-        left = await self._claim_left(consumer, count, idle_s)
-        if left:
-            return left
-        fresh: Any = await self._redis.xreadgroup(
-            schema.JOBS_GROUP, consumer, {schema.JOBS: ">"}, count=count, block=_block_ms(block_s)
-        )
-        entries = fresh[0][1] if fresh else []
-        return [_job(entry_id, fields, 1) for entry_id, fields in entries]
-
-    async def _claim_left(self, consumer: str, count: int, idle_s: float) -> list[Job]:
-        """Jobs that another consumer claimed and did not finish."""
-        answer: Any = await self._redis.xautoclaim(
-            schema.JOBS, schema.JOBS_GROUP, consumer, int(idle_s * 1000), count=count
-        )
-        entries = [(entry_id, fields) for entry_id, fields in answer[1] if fields]
-        if not entries:
-            return []
-        first, last = entries[0][0], entries[-1][0]
-        pending: Any = await self._redis.xpending_range(
-            schema.JOBS, schema.JOBS_GROUP, min=first, max=last, count=10 * count, consumername=consumer
-        )
-        deliveries = {entry["message_id"]: entry["times_delivered"] for entry in pending}
-        return [_job(entry_id, fields, deliveries.get(entry_id, 2)) for entry_id, fields in entries]
-
-    async def renew_job(self, consumer: str, job: Job) -> None:
-        """See StateStore.
-
-        Raises:
-            NotFound: the job ended or was taken over; stop working on it.
-        """
+    async def claim_job(self, consumer: str, entry_id: str, idle_s: float) -> Job | None:
+        """See StateStore."""
         async with self._answers():
-            renewed = await self._renew(keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, job.entry_id])
+            claimed = await self._claim(
+                keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, entry_id, int(idle_s * 1000)]
+            )
+        if claimed is None:
+            return None
+        task_id, body, times = claimed
+        return Job(entry_id, task_id.decode(), body, times)
+
+    async def renew_job(self, consumer: str, job: Job, record: TaskRecord | None = None) -> None:
+        """See StateStore."""
+        content = (schema.encode_record(record), schema.task_ttl_s(record)) if record else ("", 0)
+        async with self._answers():
+            renewed = await self._renew(
+                keys=[schema.JOBS, schema.task_key(job.task_id)],
+                args=[schema.JOBS_GROUP, consumer, job.entry_id, *content],
+            )
         if not renewed:
             raise NotFound(f"job '{job.task_id}' is no longer with '{consumer}'; stop working on it")
 
-    async def finish_job(self, job: Job) -> None:
+    async def end_job(self, consumer: str, job: Job, record: TaskRecord, dead_reason: str = "") -> bool:
         """See StateStore."""
-        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(schema.JOBS, schema.JOBS_GROUP, job.entry_id)
-            pipe.xdel(schema.JOBS, job.entry_id)
-            await pipe.execute()
+        return await self._end_job(consumer, job.entry_id, record, dead_reason)
 
-    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
+    async def cancel_job(self, record: TaskRecord) -> bool:
         """See StateStore."""
-        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(
-                schema.DEAD_JOBS,
-                {"task": job.task_id, "body": job.body, "reason": reason},
-                maxlen=schema.MOST_DEAD_JOBS,
-                approximate=True,
+        return await self._end_job("", "", record, "")
+
+    async def _end_job(self, consumer: str, entry_id: str, record: TaskRecord, dead_reason: str) -> bool:
+        async with self._answers():
+            ended = await self._end(
+                keys=[schema.JOBS, schema.task_key(record.task_id), schema.DEAD_JOBS],
+                args=[
+                    schema.JOBS_GROUP,
+                    consumer,
+                    entry_id,
+                    record.task_id,
+                    schema.encode_record(record),
+                    schema.task_ttl_s(record),
+                    dead_reason,
+                    schema.MOST_DEAD_JOBS,
+                ],
             )
-            pipe.xack(schema.JOBS, schema.JOBS_GROUP, job.entry_id)
-            pipe.xdel(schema.JOBS, job.entry_id)
-            await pipe.execute()
+        return bool(ended)
 
     # ------------------------------------------------------------------------------------------- learning
 
@@ -308,7 +301,3 @@ class RedisStore:
 def _block_ms(block_s: float) -> int | None:
     """Redis reads 0 as "wait without limit"; here it means "do not wait"."""
     return int(min(block_s, LONGEST_BLOCK_S) * 1000) or None
-
-
-def _job(entry_id: bytes, fields: dict[bytes, bytes], deliveries: int) -> Job:
-    return Job(entry_id.decode(), fields[b"task"].decode(), fields[b"body"], deliveries)
