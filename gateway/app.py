@@ -58,29 +58,7 @@ def create_app(deps: Deps) -> Gateway:
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
     attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
-    clips = ClipStore(
-        deps.store,
-        settings.state_dir.resolve(),
-        fleet.check_offered,
-        most_of_caller=settings.gateway_caller_jobs,
-        most_pixels=settings.gateway_max_clip_gigapixels * 1e9,
-    )
-    detection = DetectionJobs(
-        deps.profiler,
-        attempts,
-        clips.files,
-        segment_s=settings.gateway_segment_s,
-        in_flight=settings.gateway_segments_in_flight,
-        origin=settings.gateway_origin,
-    )
-    classification = ClassificationJobs(deps.profiler, attempts, clips.files, origin=settings.gateway_origin)
-    jobs = JobRunner(
-        deps.store,
-        {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
-        clips.files,
-        JobLimits(settings.gateway_job_idle_s, settings.gateway_job_tries, settings.gateway_job_starts),
-        in_flight=settings.gateway_jobs_in_flight,
-    )
+    clips, jobs = _clip_jobs(deps, attempts, fleet)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -115,6 +93,34 @@ def create_app(deps: Deps) -> Gateway:
     errors.install(app)
     openapi.install(app)
     return Gateway(app, hot)
+
+
+def _clip_jobs(deps: Deps, attempts: AttemptLoop, fleet: FleetView) -> tuple[ClipStore, JobRunner]:
+    settings = deps.settings
+    clips = ClipStore(
+        deps.store,
+        settings.state_dir.resolve(),
+        fleet.check_offered,
+        most_of_caller=settings.gateway_caller_jobs,
+        most_pixels=settings.gateway_max_clip_gigapixels * 1e9,
+    )
+    detection = DetectionJobs(
+        deps.profiler,
+        attempts,
+        clips.files,
+        segment_s=settings.gateway_segment_s,
+        in_flight=settings.gateway_segments_in_flight,
+        origin=settings.gateway_origin,
+    )
+    classification = ClassificationJobs(deps.profiler, attempts, clips.files, origin=settings.gateway_origin)
+    jobs = JobRunner(
+        deps.store,
+        {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
+        clips.files,
+        JobLimits(settings.gateway_job_idle_s, settings.gateway_job_tries, settings.gateway_job_starts),
+        in_flight=settings.gateway_jobs_in_flight,
+    )
+    return clips, jobs
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:

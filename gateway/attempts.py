@@ -189,7 +189,7 @@ class _Tried:
         if not self.is_patient:
             # No other node is left: the error of the last node tells the caller more than this one.
             raise self._last or error from error
-        # After a round in which every node failed, the next round comes later: nodes are not asked in a hurry.
+        # After a round in which every node failed, the next round comes later: nodes are not asked again and again.
         self._rounds = self._rounds + 1 if self.node_ids else 0
         self.node_ids = []  # a node that failed is better than none
         longest_s = min(ROOM_POLL_S * 2**self._rounds, MAX_POLL_S)

@@ -8,7 +8,7 @@ DeadlineExceeded         no         no       deadline_exceeded  deadline_exceede
 QueueFull                yes        yes      rejected           queue_full
 NodeUnavailable          yes        yes      failed             node_unavailable
 NoAnswer                 yes        yes      failed             no_answer
-NodeLost                 yes        no       failed             node_lost
+NodeDied                 yes        no       failed             node_died
 Internal                 yes        no       failed             internal
 other SkyshoreError      no         no       failed             code of the error
 any other Exception      no         no       failed             internal
@@ -31,7 +31,7 @@ from skyshore.domain.errors import (
     DeadlineExceeded,
     Internal,
     InvalidTask,
-    NodeLost,
+    NodeDied,
     NodeUnavailable,
     QueueFull,
     SkyshoreError,
@@ -41,12 +41,12 @@ from skyshore.domain.outcome import OutcomeStatus
 RETRIED = (NodeUnavailable, QueueFull, Internal)
 """Failures of one node, or of one moment: another node or a later try may succeed."""
 ABSENCES = (NodeUnavailable, QueueFull)
-"""What a service raises when something is away or full. Of a node, NodeLost is none: see `is_absence`."""
+"""What a service raises when something is away or full. Of a node, NodeDied is none: see `is_absence`."""
 
 
 def is_absence(error: BaseException) -> bool:
     """Whether something that the task needs is away or full: a failure that is not the task's own."""
-    return isinstance(error, ABSENCES) and not isinstance(error, NodeLost)
+    return isinstance(error, ABSENCES) and not isinstance(error, NodeDied)
 
 
 _STATUSES: tuple[tuple[type[BaseException], OutcomeStatus], ...] = (

@@ -1,4 +1,4 @@
-"""The finished segments of a job on disk: whoever runs the job next goes on from them.
+"""The finished segments of a job on disk: the next run of the job goes on from them.
 
 One file for each segment, written completely or not at all, and named after its frames. So a segment that is done twice
 is there once, and a segment that was cut with another length is not taken for it.

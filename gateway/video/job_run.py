@@ -2,7 +2,7 @@
 
 Which ends count as a try of the job:
 
-- It failed by itself (`Internal`, `NodeLost`, an unexpected error). After `tries` of them it goes to the dead letters.
+- It failed by itself (`Internal`, `NodeDied`, an unexpected error). After `tries` of them it goes to the dead letters.
 - Something was away (see `gateway.endings`), or its gateway died or lost the claim: no try. But a job that was begun
   `starts` times in a row and finished no segment in between is perhaps what ends its gateways. It goes there, too.
 - Any other error would occur again, so it ends the job at once.
@@ -24,7 +24,7 @@ from gateway.endings import is_absence
 from gateway.video.job_queue import RunningJob
 from gateway.video.job_results import JobFiles, JobProgress
 from gateway.video.schema import VideoJob
-from skyshore.domain.errors import Internal, NodeLost, NodeUnavailable, NotFound, SkyshoreError
+from skyshore.domain.errors import Internal, NodeDied, NodeUnavailable, NotFound, SkyshoreError
 from skyshore.domain.job import Job, JobRank, TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
@@ -173,7 +173,7 @@ class JobRun:
             raise JobLost(error.message) from error
 
     async def _failed(self, error: Exception) -> None:
-        own = isinstance(error, Internal | NodeLost) or not isinstance(error, SkyshoreError)
+        own = isinstance(error, Internal | NodeDied) or not isinstance(error, SkyshoreError)
         if not isinstance(error, SkyshoreError):
             self._log.exception("job failed with an unexpected error")
         if is_absence(error):

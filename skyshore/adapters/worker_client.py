@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import grpc
 
-from skyshore.domain.errors import NodeLost, NodeUnavailable, SkyshoreError
+from skyshore.domain.errors import NodeDied, NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
@@ -101,10 +101,10 @@ async def _segment_messages(
 
 
 def _lost_if_begun(error: SkyshoreError, metadata: asyncio.Future[Any]) -> SkyshoreError:
-    """NodeLost instead of NodeUnavailable if the node had sent `status.BEGUN` by then."""
+    """NodeDied instead of NodeUnavailable if the node had sent `status.BEGUN` by then."""
     seen = metadata.done() and not metadata.cancelled() and not metadata.exception() and metadata.result()
     if type(error) is NodeUnavailable and seen and status.BEGUN[0] in tuple(seen):
-        return NodeLost(error.message, retry_after_s=error.retry_after_s)
+        return NodeDied(error.message, retry_after_s=error.retry_after_s)
     return error
 
 

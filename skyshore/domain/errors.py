@@ -9,7 +9,7 @@ SkyshoreError
  ├─ NoFeasibleArm        no arm of the fleet can serve the task
  ├─ QueueFull            no free slot now; `retry_after_s` says when to retry
  ├─ NodeUnavailable      no node, or a node or service cannot be reached
- │   ├─ NodeLost         the node disconnected while it worked on the task
+ │   ├─ NodeDied         the node disconnected while it worked on the task
  │   └─ NoAnswer         a service did not answer in the time that a healthy one needs
  ├─ DeadlineExceeded     the answer was not complete in time
  └─ Internal             a fault in Skyshore
@@ -86,10 +86,10 @@ class NodeUnavailable(SkyshoreError):
     code = "node_unavailable"
 
 
-class NodeLost(NodeUnavailable):
+class NodeDied(NodeUnavailable):
     """The node had begun the task and disconnected: perhaps the task ended it."""
 
-    code = "node_lost"
+    code = "node_died"
 
 
 class NoAnswer(NodeUnavailable):

@@ -12,7 +12,7 @@ PermissionDenied    PERMISSION_DENIED    403
 NoFeasibleArm       FAILED_PRECONDITION  409
 QueueFull           RESOURCE_EXHAUSTED   429
 NodeUnavailable     UNAVAILABLE          503
-NodeLost            UNAVAILABLE          503
+NodeDied            UNAVAILABLE          503
 NoAnswer            UNAVAILABLE          503
 DeadlineExceeded    DEADLINE_EXCEEDED    504
 Internal, others    INTERNAL             500
@@ -31,7 +31,7 @@ from skyshore.domain.errors import (
     InvalidMedia,
     InvalidTask,
     NoAnswer,
-    NodeLost,
+    NodeDied,
     NodeUnavailable,
     NoFeasibleArm,
     NotFound,
@@ -52,7 +52,7 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     NoFeasibleArm: (grpc.StatusCode.FAILED_PRECONDITION, 409),
     QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     NodeUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
-    NodeLost: (grpc.StatusCode.UNAVAILABLE, 503),
+    NodeDied: (grpc.StatusCode.UNAVAILABLE, 503),
     NoAnswer: (grpc.StatusCode.UNAVAILABLE, 503),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
     Internal: (grpc.StatusCode.INTERNAL, 500),

@@ -32,7 +32,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
     monkeypatch.setattr(job_runner, "BLOCK_S", 0.1)
     for module in (job_runner, job_run):

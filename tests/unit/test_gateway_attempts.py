@@ -20,7 +20,7 @@ from skyshore.domain.errors import (
     Internal,
     InvalidTask,
     NoAnswer,
-    NodeLost,
+    NodeDied,
     NodeUnavailable,
     NoFeasibleArm,
     QueueFull,
@@ -204,7 +204,7 @@ async def test_a_cancelled_task_is_recorded_as_cancelled_and_stays_cancelled(kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("error", [NodeLost("died of it"), Internal("engine broke")], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("error", [NodeDied("died of it"), Internal("engine broke")], ids=lambda v: type(v).__name__)
 async def test_a_task_that_fails_everywhere_ends_after_the_attempts_of_its_kind(kind: TaskKind, error: Any) -> None:
     fleet = FakeFleet(kind, [fails(error)] * 100)
     with pytest.raises(type(error), match=str(error)):
@@ -275,7 +275,7 @@ async def test_the_deadline_ends_the_wait_for_what_is_away(kind: TaskKind, where
     fleet = FakeFleet(kind, **{where: [fails(away) if where == "calls" else away] * 10_000}, node_ids="a")
     with pytest.raises(DeadlineExceeded):
         await run(fleet, deadline_s=0.1)
-    assert len(fleet.asked) < 10, "it does not ask in a hurry"
+    assert len(fleet.asked) < 10, "it waits between two questions"
 
 
 @pytest.mark.parametrize("kind", KINDS)
