@@ -26,6 +26,7 @@ from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
 from gateway.routes.tasks import task_routes
 from gateway.routes.video import video_routes
+from gateway.video.cancel import JobCancellation
 from gateway.video.classify_job import ClassificationJobs
 from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
@@ -87,7 +88,8 @@ def create_app(deps: Deps) -> Gateway:
     }
     app.router.routes += [Route(path, endpoint_of, methods=["POST"]) for path, endpoint_of in hot.items()]
     app.include_router(video_routes(deps.store, clips, settings))
-    app.include_router(task_routes(deps.store, clips))
+    cancellation = JobCancellation(deps.store, clips.files, jobs.stop_job)
+    app.include_router(task_routes(deps.store, clips, cancellation))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
     app.include_router(health_routes(fleet, deps.scheduler, deps.store))
     errors.install(app)

@@ -242,7 +242,7 @@ class StateStore(Protocol):
         ...
 
     async def cancel_job(self, record: TaskRecord) -> bool:
-        """Write the record and remove the job of that task, also while a consumer works on it. False: no such job is open."""
+        """Write the record and remove the job of that task, also while somebody works on it. False: none is open."""
         ...
 
     async def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:

@@ -18,8 +18,8 @@ from gateway.settings import GatewaySettings
 from gateway.video.clips import ClipStore
 from gateway.video.schema import ClassifyFields, ClipFields, DetectFields
 from gateway.video.uploads import FILE_FIELD, UploadForm, local_clip, refuse_oversize
-from skyshore.domain.errors import InvalidTask
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.errors import InvalidTask, TaskEnded
+from skyshore.domain.job import ENDED, TaskRecord, TaskState
 from skyshore.domain.task import ServiceClass, TaskKind
 from skyshore.ports import StateStore
 from skyshore.wire.status import to_domain
@@ -113,13 +113,15 @@ async def _answer(store: StateStore, record: TaskRecord, request: Request, wait_
     """The result if it is ready within `wait_s`, else the links to it. Raises the error of a failed task."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + wait_s
-    while record.state not in (TaskState.DONE, TaskState.FAILED) and loop.time() < ends_s:
+    while record.state not in ENDED and loop.time() < ends_s:
         await asyncio.sleep(POLL_S)
         if await request.is_disconnected():
             break  # the job continues without its caller
         record = await store.task(record.task_id) or record
     if record.state is TaskState.FAILED:
         raise to_domain(grpc.StatusCode.INTERNAL, record.error, word=record.error_code)
+    if record.state is TaskState.CANCELLED:
+        raise TaskEnded("the task was cancelled while its result was awaited")
     address = f"/v1/tasks/{record.task_id}"
     headers = {"location": address, "x-skyshore-task-id": record.task_id}
     if record.state is TaskState.DONE:

@@ -55,7 +55,7 @@ class ClipStore:
         self._store, self._check_offered = store, check_offered
         self._most_of_caller, self._most_pixels = most_of_caller, most_pixels
         self._uploads, self.results, self._parts = folder / "uploads", folder / "results", folder / "parts"
-        self.files = JobFiles(self.results, self._parts)
+        self.files = JobFiles(self._uploads, self.results, self._parts)
         self._annotating = asyncio.Lock()
 
     def make_folders(self) -> None:

@@ -32,10 +32,10 @@ class JobProgress:
 
 
 class JobFiles:
-    """Results in one folder, the finished segments of running jobs in another."""
+    """Uploads, results, and the finished segments of running jobs, each kind in a folder."""
 
-    def __init__(self, results: Path, parts: Path) -> None:
-        self._results, self._parts = results, parts
+    def __init__(self, uploads: Path, results: Path, parts: Path) -> None:
+        self._uploads, self._results, self._parts = uploads, results, parts
 
     def finished(self, task_id: str) -> FinishedSegments:
         """The finished segments of a job."""
@@ -44,6 +44,7 @@ class JobFiles:
     def delete(self, task_id: str) -> None:
         """Delete every file of a job. Blocks."""
         self.finished(task_id).clear()
+        (self._uploads / task_id).unlink(missing_ok=True)  # a clip that was named by its URL lies elsewhere
         for path in self._results.glob(f"{task_id}.*"):
             path.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ SkyshoreError
  │   └─ InvalidMedia
  ├─ NotFound             an unknown task, model or policy
  ├─ PermissionDenied     a file or address the server may not read
+ ├─ TaskEnded            the task has ended; it cannot be changed
  ├─ NoFeasibleArm        no arm of the fleet can serve the task
  ├─ QueueFull            no free slot now; `retry_after_s` says when to retry
  ├─ NodeUnavailable      no node, or a node or service cannot be reached
@@ -66,6 +67,12 @@ class PermissionDenied(SkyshoreError):
     """A file or address that the server may not read."""
 
     code = "permission_denied"
+
+
+class TaskEnded(SkyshoreError):
+    """The task has ended, so it cannot be changed, or has no result."""
+
+    code = "task_ended"
 
 
 class NoFeasibleArm(SkyshoreError):

@@ -17,6 +17,9 @@ class TaskState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
     """What `/v1/tasks/{id}` shows; the store keeps it for one day after the end."""

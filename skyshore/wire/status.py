@@ -10,6 +10,7 @@ PayloadTooLarge     INVALID_ARGUMENT     413
 NotFound            NOT_FOUND            404
 PermissionDenied    PERMISSION_DENIED    403
 NoFeasibleArm       FAILED_PRECONDITION  409
+TaskEnded           FAILED_PRECONDITION  409
 QueueFull           RESOURCE_EXHAUSTED   429
 NodeUnavailable     UNAVAILABLE          503
 NodeDied            UNAVAILABLE          503
@@ -40,6 +41,7 @@ from skyshore.domain.errors import (
     PromptTooLong,
     QueueFull,
     SkyshoreError,
+    TaskEnded,
 )
 
 TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
@@ -50,6 +52,7 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     NotFound: (grpc.StatusCode.NOT_FOUND, 404),
     PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, 403),
     NoFeasibleArm: (grpc.StatusCode.FAILED_PRECONDITION, 409),
+    TaskEnded: (grpc.StatusCode.FAILED_PRECONDITION, 409),
     QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     NodeUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
     NodeDied: (grpc.StatusCode.UNAVAILABLE, 503),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from skyshore.codec.document import from_document, to_document
-from skyshore.domain.job import JobRank, TaskRecord, TaskState
+from skyshore.domain.job import ENDED, JobRank, TaskRecord
 from skyshore.domain.node import Link, NodeReport
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -37,9 +37,6 @@ MOST_OUTCOMES = 100_000
 MOST_DECISIONS = 20_000
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
-
-ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
-
 
 def node_key(node_id: str) -> str:
     """String with a lease: NodeReport as protobuf."""
