@@ -40,16 +40,7 @@ def task_routes(store: StateStore, clips: ClipStore, cancellation: JobCancellati
         return record
 
     async def finished(task_id: str) -> TaskRecord:
-        record = await find(task_id)
-        if record.kind == TaskKind.LLM:
-            raise NotFound("the answer was sent to its caller and is not kept", param="task_id")
-        if record.state is TaskState.FAILED:
-            raise NotFound(f"the task failed: {record.error} ({record.error_code})", param="task_id")
-        if record.state is TaskState.CANCELLED:
-            raise NotFound("the task was cancelled", param="task_id")
-        if record.state is not TaskState.DONE:
-            raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
-        return record
+        return _with_result(await find(task_id))
 
     async def finished_detection(task_id: str) -> TaskRecord:
         record = await finished(task_id)
@@ -91,6 +82,18 @@ def task_routes(store: StateStore, clips: ClipStore, cancellation: JobCancellati
         return await _file(await clips.contact_sheet(record), "image/png", task_id)
 
     return router
+
+
+def _with_result(record: TaskRecord) -> TaskRecord:
+    if record.kind == TaskKind.LLM:
+        raise NotFound("the answer was sent to its caller and is not kept", param="task_id")
+    if record.state is TaskState.FAILED:
+        raise NotFound(f"the task failed: {record.error} ({record.error_code})", param="task_id")
+    if record.state is TaskState.CANCELLED:
+        raise NotFound("the task was cancelled", param="task_id")
+    if record.state is not TaskState.DONE:
+        raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
+    return record
 
 
 async def _file(path: Path, media_type: str, task_id: str) -> FileResponse:

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class JobCancellation:
-    """Ends jobs on the wish of their callers."""
+    """Ends jobs when their callers ask for it."""
 
     def __init__(self, store: StateStore, files: JobFiles, stop_job: Callable[[str], None]) -> None:
         """`stop_job` stops the job of a task if it runs in this process."""
