@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,11 +17,13 @@ from starlette.routing import Route
 from gateway import errors, openapi
 from gateway.asgi import Receive, Scope, Send
 from gateway.attempts import AttemptLoop
+from gateway.breaker import NodeBreakers
 from gateway.deps import Deps
 from gateway.fleet import FleetView
 from gateway.llm.openai_reply import ChatReply, CompletionReply
 from gateway.llm.openai_schema import ChatRequest, CompletionRequest
 from gateway.records import RecordWriter
+from gateway.retry_budget import RetryBudget
 from gateway.routes.fleet import fleet_routes
 from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
@@ -33,6 +36,7 @@ from gateway.video.detect_job import DetectionJobs
 from gateway.video.job_run import JobLimits
 from gateway.video.job_runner import JobRunner
 from skyshore.domain.task import TaskKind
+from skyshore.runtime import telemetry
 
 log = structlog.get_logger()
 
@@ -58,7 +62,16 @@ def create_app(deps: Deps) -> Gateway:
     settings = deps.settings
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
-    attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
+    breakers = NodeBreakers()
+    attempts = AttemptLoop(
+        deps.scheduler,
+        deps.workers.client,
+        records,
+        fleet.joules_per_byte,
+        breakers=breakers,
+        budget=RetryBudget(settings.gateway_retry_share, settings.gateway_retry_burst),
+    )
+    telemetry.BREAKERS_OPEN.set_function(lambda: len(breakers.shut(time.monotonic())))
     clips, jobs = _clip_jobs(deps, attempts, fleet)
 
     @asynccontextmanager
@@ -90,7 +103,7 @@ def create_app(deps: Deps) -> Gateway:
     app.include_router(video_routes(deps.store, clips, settings))
     cancellation = JobCancellation(deps.store, clips.files, jobs.stop_job)
     app.include_router(task_routes(deps.store, clips, cancellation))
-    app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
+    app.include_router(fleet_routes(fleet, deps.scheduler, deps.store, breakers))
     app.include_router(health_routes(fleet, deps.scheduler, deps.store))
     errors.install(app)
     openapi.install(app)

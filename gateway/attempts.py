@@ -12,9 +12,12 @@ from itertools import count
 from typing import Protocol, TypeVar
 
 from gateway.attempt_log import AttemptLog, JoulesPerByte
-from gateway.endings import ABSENCES, COMPLETED, RETRIED, ending_of, is_absence
+from gateway.breaker import NodeBreakers
+from gateway.endings import ABSENCES, COMPLETED, RETRIED, blames_node, ending_of
 from gateway.records import RecordWriter
-from skyshore.domain.errors import DeadlineExceeded, NoFeasibleArm, SkyshoreError
+from gateway.retry_budget import RetryBudget
+from gateway.tried import Tried
+from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable, NoFeasibleArm, SkyshoreError
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
@@ -24,14 +27,15 @@ from skyshore.runtime import telemetry
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
 
-ROOM_POLL_S = 0.5
-"""Longest wait before the scheduler is asked again for a node with room."""
-MAX_POLL_S = 4.0
-"""Longest wait after every node failed the task. The wait doubles with each such round."""
+OVER_BUDGET_S = 1.0
+"""Wait of accepted work before a retry that the budget does not pay."""
+RETRY_SHARE, RETRY_BURST = 0.2, 200.0
+"""Retries for each task, and retries at once. The burst is for a node that dies with all its tasks."""
 MIN_DEADLINE_S = 0.001
 """A node never gets less time than this: zero would mean no deadline on the wire."""
 
 _in_flight = cache(telemetry.IN_FLIGHT.labels)
+_retries = cache(telemetry.RETRIES.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,15 @@ class AttemptLoop:
         workers: Callable[[str], WorkerClient],
         records: RecordWriter,
         joules_per_byte: JoulesPerByte,
+        *,
+        breakers: NodeBreakers | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
-        """`workers` gives the client for a node's address."""
+        """`workers` gives the client for a node's address. Tests leave out breakers and budget."""
         self._scheduler, self._workers, self._records = scheduler, workers, records
         self._joules_per_byte = joules_per_byte
+        self._breakers = breakers or NodeBreakers()
+        self._budget = budget or RetryBudget(RETRY_SHARE, RETRY_BURST)
 
     @asynccontextmanager
     async def run(self, run: TaskRun[ResultT]) -> AsyncIterator[ResultT]:
@@ -125,37 +134,72 @@ class AttemptLoop:
         """
         log = AttemptLog(self._records, run.task, run.arrived_s, self._joules_per_byte)
         ending = COMPLETED
+        has_answer = False
         try:
             with _in_flight(run.task.kind.value).track_inprogress():
                 async with _deadline(run), aclosing(run):
-                    yield await self._first_success(run, log)
+                    answer = await self._first_success(run, log)
+                    has_answer = True
+                    yield answer
         except BaseException as error:
             ending = ending_of(error)
+            if has_answer and blames_node(error):  # it broke off in the middle of its answer
+                self._breakers.failed(log.node_id, time.monotonic())
             raise
         finally:
             log.close(ending)
 
     async def _first_success(self, run: TaskRun[ResultT], log: AttemptLog) -> ResultT:
         limits = RETRY_LIMITS[run.task.kind]
-        tried = _Tried(limits)
+        tried = Tried(is_patient=limits.is_patient)
         profile = await _profile(run, tried)
+        self._budget.add_task()
         for attempt in count(1):
             placement = await self._place(run, profile, attempt, tried)
             log.begin(placement)
             await run.prepare(placement, log)
             try:
-                return await run.execute(self._workers(placement.address), _as_seen_by_node(run), placement, log)
+                return await self._execute(run, placement, log)
             except RETRIED as error:
                 tried.add(placement.arm.node_id, error)
                 if tried.failures >= limits.attempts:
                     raise
+                await self._pay_retry(run.task.kind, tried, error)
                 log.attempt_failed(error)
         raise AssertionError("the loop has no end")
 
-    async def _place(self, run: TaskRun[ResultT], profile: TaskProfile, attempt: int, tried: _Tried) -> Placement:
+    async def _execute(self, run: TaskRun[ResultT], placement: Placement, log: AttemptLog) -> ResultT:
+        """Run the task on its node, and tell the node's breaker how it went."""
+        node_id = placement.arm.node_id
+        if not self._breakers.begin(node_id, time.monotonic()):
+            raise NodeUnavailable(f"node '{node_id}' has failed several tasks; ask again soon", retry_after_s=1.0)
+        try:
+            result = await run.execute(self._workers(placement.address), _as_seen_by_node(run), placement, log)
+        except BaseException as error:
+            if blames_node(error):
+                self._breakers.failed(node_id, time.monotonic())
+            else:
+                self._breakers.said_nothing(node_id)
+            raise
+        self._breakers.succeeded(node_id)
+        return result
+
+    async def _pay_retry(self, kind: TaskKind, tried: Tried, error: SkyshoreError) -> None:
+        """Take the retry from the budget. If that is empty, a caller gets `error`, and accepted work waits a moment."""
+        is_paid = self._budget.take()
+        _retries(kind.value, "sent" if is_paid else "over_budget").inc()
+        if is_paid:
+            return
+        if not tried.is_patient:
+            raise error
+        await asyncio.sleep(OVER_BUDGET_S)
+
+    async def _place(self, run: TaskRun[ResultT], profile: TaskProfile, attempt: int, tried: Tried) -> Placement:
         while True:
+            # Those that failed this task come last: of too many, the last ones count.
+            avoid = list(dict.fromkeys([*self._breakers.shut(time.monotonic()), *tried.node_ids]))
             try:
-                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=tried.node_ids)
+                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=avoid)
             except NoFeasibleArm as error:
                 # The clip was accepted because a node offered it (see `FleetView.check_offered`): it may come back.
                 if not (tried.is_patient and error.param in ("kind", "model")):
@@ -165,38 +209,7 @@ class AttemptLoop:
                 await tried.wait(error)
 
 
-class _Tried:
-    """What one task has tried: the nodes that failed it, and how often it failed by itself."""
-
-    def __init__(self, limits: RetryLimits) -> None:
-        self.is_patient = limits.is_patient
-        self.node_ids: list[str] = []
-        """Nodes to avoid."""
-        self.failures = 0
-        """Executions that count against `RetryLimits.attempts`."""
-        self._rounds = 0
-        self._last: SkyshoreError | None = None
-
-    def add(self, node_id: str, error: SkyshoreError) -> None:
-        """The task failed on a node."""
-        self.node_ids.append(node_id)
-        self._last = error
-        if not (self.is_patient and is_absence(error)):
-            self.failures += 1
-
-    async def wait(self, error: SkyshoreError) -> None:
-        """Profiler, scheduler or every node is away or full: wait a moment. Raises at once if the task is impatient."""
-        if not self.is_patient:
-            # No other node is left: the error of the last node tells the caller more than this one.
-            raise self._last or error from error
-        # After a round in which every node failed, the next round comes later: nodes are not asked again and again.
-        self._rounds = self._rounds + 1 if self.node_ids else 0
-        self.node_ids = []  # a node that failed is better than none
-        longest_s = min(ROOM_POLL_S * 2**self._rounds, MAX_POLL_S)
-        await asyncio.sleep(longest_s if self._rounds else min(error.retry_after_s or longest_s, longest_s))
-
-
-async def _profile(run: TaskRun[ResultT], tried: _Tried) -> TaskProfile:
+async def _profile(run: TaskRun[ResultT], tried: Tried) -> TaskProfile:
     while True:
         try:
             return await run.profile()

@@ -44,6 +44,10 @@ class GatewaySettings(BaseSettings):
     """Tries of a job that fail by themselves before it is moved to the dead letters."""
     gateway_job_starts: int = Field(default=5, gt=0)
     """Starts of a job without a finished segment in between before it is moved there: it may end its gateways."""
+    gateway_retry_share: float = Field(default=0.2, ge=0, le=1)
+    """Retries on another node for each task, over time."""
+    gateway_retry_burst: float = Field(default=200.0, ge=0)
+    """Retries at once. A node that dies with all its tasks needs as many."""
     gateway_drain_s: float = Field(default=10.0, ge=0)
     """Seconds that running requests may take after SIGTERM."""
     profiler_address: str = "127.0.0.1:7101"

@@ -12,6 +12,8 @@ LATENCY = Histogram("skyshore_request_latency_seconds", "Arrival to last byte.",
 TTFT = Histogram("skyshore_ttft_seconds", "Arrival to first token.", buckets=_LATENCY_BUCKETS)
 OVERHEAD = Histogram("skyshore_gateway_overhead_seconds", "Arrival to dispatch.", buckets=_LATENCY_BUCKETS)
 IN_FLIGHT = Gauge("skyshore_requests_in_flight", "Requests accepted and not ended.", ["kind"])
+RETRIES = Counter("skyshore_retries", "Retries on a node, by kind and result: sent or over_budget.", ["kind", "result"])
+BREAKERS_OPEN = Gauge("skyshore_breakers_open", "Nodes that get no task, or only a probe, after their failures.")
 RECORDS_DROPPED = Counter("skyshore_records_dropped", "Outcomes or task records given up, by kind.", ["kind"])
 
 # scheduler

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway import attempts
+from gateway import tried
 from gateway.video import finished, job_results, job_run, job_runner
 from skyshore.adapters import service_call
 from skyshore.adapters.redis_store import RedisStore
@@ -33,7 +33,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def with_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
+    monkeypatch.setattr(tried, "ROOM_POLL_S", 0.02)
     monkeypatch.setattr(job_runner, "BLOCK_S", 0.1)
     for module in (job_runner, job_run):
         monkeypatch.setattr(module, "RETRY_S", 0.05)

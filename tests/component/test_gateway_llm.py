@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.breaker import FAILURES
 from skyshore.domain.errors import InvalidTask, NodeUnavailable, QueueFull
 from skyshore.domain.job import TaskState
 from skyshore.domain.node import Link, Tier
@@ -374,3 +375,38 @@ async def test_slow_reader_pauses_the_node_instead_of_filling_memory(tmp_path: P
         assert node.running == 1
         writer.close()
         await w.eventually(lambda: node.running == 0)
+
+
+async def test_a_node_that_keeps_failing_is_left_alone_and_asked_again_with_one_probe(tmp_path: Path) -> None:
+    bad = FakeNode("bad", fail_with=NodeUnavailable("gone"))
+    good = FakeNode("good")
+
+    async def breakers(w: World) -> dict[str, str]:
+        nodes = (await w.client.get("/v1/nodes")).json()["nodes"]
+        return {node["node_id"]: node["breaker"] for node in nodes}
+
+    async with world(tmp_path, bad, good) as w:
+        assert await breakers(w) == {"bad": "closed", "good": "closed"}
+        for _ in range(12):
+            answer = await w.client.post(CHAT, json=ASK)
+            assert (answer.status_code, answer.headers["x-skyshore-node"]) == (200, "good")
+        assert len(bad.tasks) == FAILURES
+        assert await breakers(w) == {"bad": "open", "good": "closed"}
+        assert "skyshore_breakers_open 1.0" in (await w.client.get("/metrics")).text
+        bad.fail_with = None
+
+        async def probed() -> bool:
+            return (await breakers(w))["bad"] == "half_open"
+
+        await w.eventually(probed)
+        answers = await asyncio.gather(*(w.client.post(CHAT, json=ASK) for _ in range(8)))
+        assert [answer.status_code for answer in answers] == [200] * 8
+        assert await breakers(w) == {"bad": "closed", "good": "closed"}
+
+
+async def test_wrong_requests_never_close_a_node_off(tmp_path: Path) -> None:
+    node = FakeNode("n", fail_with=InvalidTask("impossible sampling"))
+    async with world(tmp_path, node) as w:
+        for _ in range(2 * FAILURES):
+            assert (await w.client.post(CHAT, json=ASK)).status_code == 400
+        assert (await w.client.get("/v1/nodes")).json()["nodes"][0]["breaker"] == "closed"

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway import attempts
+from gateway import tried
 from gateway.video import job_runner
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
@@ -207,7 +207,7 @@ async def test_failure_that_would_come_again_ends_the_task_at_once(tmp_path: Pat
 async def test_job_that_keeps_failing_is_moved_to_the_dead_letters_after_three_tries(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
+    monkeypatch.setattr(tried, "ROOM_POLL_S", 0.02)
     node = FakeNode("n", fail_with=Internal("engine broke"))
     async with world(tmp_path / "s", node, gateway_job_idle_s=0.3) as w:
         task_id = (await upload(w, clip)).json()["task_id"]

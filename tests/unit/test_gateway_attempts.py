@@ -11,9 +11,12 @@ from typing import Any, cast
 import pytest
 
 from gateway import attempts as attempts_module
+from gateway import tried as tried_module
 from gateway.attempts import RETRY_LIMITS, AttemptLoop
+from gateway.breaker import FAILURES, BreakerState, NodeBreakers
 from gateway.llm.run import LlmPrompt, LlmRun
 from gateway.records import RecordWriter
+from gateway.retry_budget import RetryBudget
 from gateway.video.segment_run import SegmentRun, SegmentTask
 from skyshore.domain.errors import (
     DeadlineExceeded,
@@ -115,11 +118,11 @@ async def hangs() -> None:
     await asyncio.Event().wait()
 
 
-async def run(fleet: FakeFleet, deadline_s: float = 30.0) -> None:
+async def run(fleet: FakeFleet, deadline_s: float = 30.0, **limits: Any) -> None:
     """Run one task of the fleet's kind to its end, as the gateway does."""
     task = Task("t", fleet.kind, deadline_s=deadline_s)
     client = cast(Any, fleet)
-    attempts = AttemptLoop(client, lambda _: client, fleet.records, lambda _: 0.0)
+    attempts = AttemptLoop(client, lambda _: client, fleet.records, lambda _: 0.0, **limits)
     if fleet.kind is TaskKind.LLM:
         prompt = LlmPrompt(task, LlmInput(prompt="hi"), time.monotonic(), fit_to_context=True)
         async with attempts.run(LlmRun(prompt, client)) as answer:
@@ -223,7 +226,7 @@ ABSENT = [
 
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts_module, "ROOM_POLL_S", 0.0)
+    monkeypatch.setattr(tried_module, "ROOM_POLL_S", 0.0)
 
 
 @pytest.mark.usefixtures("in_no_time")
@@ -244,9 +247,12 @@ async def test_only_accepted_work_waits_for_a_service(kind: TaskKind, error: Exc
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", ABSENT, ids=lambda v: type(v).__name__)
 async def test_only_accepted_work_waits_for_nodes_and_an_absence_is_no_attempt(
-    kind: TaskKind, error: Exception
+    kind: TaskKind, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet = FakeFleet(kind, [fails(error)] * 50, node_ids="a")
+    # More absences than a task has attempts; without breakers, which would slow them down.
+    monkeypatch.setattr(NodeBreakers, "begin", lambda *_: True)
+    monkeypatch.setattr(NodeBreakers, "shut", lambda *_: [])
+    fleet = FakeFleet(kind, [fails(error)] * 20, node_ids="a")
     if kind is TaskKind.LLM:
         with pytest.raises(type(error), match=str(error)):  # not the scheduler's "every node just failed the task"
             await run(fleet)
@@ -290,3 +296,39 @@ async def test_a_node_gets_the_time_that_is_left(kind: TaskKind) -> None:
     assert 0.01 < first_s - second_s < 30.0
     assert first_s <= 30.0
     assert {outcome.deadline_s for outcome in await fleet.outcomes()} == {30.0}
+
+
+async def test_a_budget_that_is_empty_ends_a_chat_and_delays_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts_module, "OVER_BUDGET_S", 0.01)
+    chat = FakeFleet(TaskKind.LLM, [fails(Internal("engine broke"))])
+    with pytest.raises(Internal, match="engine broke"):
+        await run(chat, budget=RetryBudget(0.2, 0))
+    assert [o.node_id for o in await chat.outcomes()] == ["a"]
+    clip = FakeFleet(TaskKind.VIDEO_DETECT, [fails(Internal("engine broke"))])
+    await run(clip, budget=RetryBudget(0.2, 0))
+    assert [o.node_id for o in await clip.outcomes()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_node_that_keeps_failing_gets_no_more_tasks(kind: TaskKind) -> None:
+    breakers = NodeBreakers()
+    for _ in range(FAILURES):
+        await run(FakeFleet(kind, [fails(NodeUnavailable("gone"))]), breakers=breakers)
+    fleet = FakeFleet(kind)
+    await run(fleet, breakers=breakers)
+    assert fleet.asked == [(1, ("a",))], "the scheduler is told before it places"
+    assert [o.node_id for o in await fleet.outcomes()] == ["b"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "error",
+    [InvalidTask("wrong schema"), DeadlineExceeded("late"), asyncio.CancelledError()],
+    ids=lambda v: type(v).__name__,
+)
+async def test_mistakes_of_callers_never_open_a_breaker(kind: TaskKind, error: BaseException) -> None:
+    breakers = NodeBreakers()
+    for _ in range(2 * FAILURES):
+        with pytest.raises(type(error)):
+            await run(FakeFleet(kind, [fails(error)]), breakers=breakers)
+    assert breakers.state("a", time.monotonic()) is BreakerState.CLOSED
