@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.attempt_log import AttemptLog, JoulesPerByte
 from gateway.breaker import NodeBreakers
@@ -24,7 +24,6 @@ from skyshore.domain.task import Task, TaskKind
 from skyshore.ports import SchedulerClient, WorkerClient
 from skyshore.runtime import telemetry
 
-ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
 
 OVER_BUDGET_S = 1.0
@@ -56,7 +55,7 @@ RETRY_LIMITS: Mapping[TaskKind, RetryLimits] = {
 }
 
 
-class TaskRun(Protocol[ResultT_co]):
+class TaskRun(Protocol[ResultT]):
     """One task with its payload: what differs between the kinds."""
 
     @property
@@ -86,7 +85,7 @@ class TaskRun(Protocol[ResultT_co]):
         """Make the payload fit the placed arm and set `log.up_bytes`. Errors are not tried again."""
         ...
 
-    async def execute(self, node: WorkerClient, task: Task, placement: Placement, log: AttemptLog) -> ResultT_co:
+    async def execute(self, node: WorkerClient, task: Task, placement: Placement, log: AttemptLog) -> ResultT:
         """Run the prepared payload on `node`.
 
         Args:
@@ -97,6 +96,13 @@ class TaskRun(Protocol[ResultT_co]):
 
         Returns:
             The result. An error after this is not tried again.
+        """
+        ...
+
+    def set_next(self, next_result: Callable[[SkyshoreError], Awaitable[ResultT]]) -> None:
+        """Called once, before `execute`. A run whose result breaks off later may ask `next_result` for another one.
+
+        That call raises its argument, or a later error, if no attempt is left.
         """
         ...
 
@@ -134,41 +140,32 @@ class AttemptLoop:
         """
         log = AttemptLog(self._records, run.task, run.arrived_s, self._joules_per_byte)
         ending = COMPLETED
-        has_answer = False
+        attempts = _Attempts(self, run, log)
+        run.set_next(attempts.after)
         try:
             with _in_flight(run.task.kind.value).track_inprogress():
                 async with _deadline(run), aclosing(run):
-                    answer = await self._first_success(run, log)
-                    has_answer = True
-                    yield answer
+                    yield await attempts.first()
         except BaseException as error:
             ending = ending_of(error)
-            if has_answer and blames_node(error):  # it broke off in the middle of its answer
-                self._breakers.failed(log.node_id, time.monotonic())
             raise
         finally:
             log.close(ending)
 
-    async def _first_success(self, run: TaskRun[ResultT], log: AttemptLog) -> ResultT:
-        limits = RETRY_LIMITS[run.task.kind]
-        tried = Tried(is_patient=limits.is_patient)
-        profile = await _profile(run, tried)
-        self._budget.add_task()
-        for attempt in count(1):
-            placement = await self._place(run, profile, attempt, tried)
-            log.begin(placement)
-            await run.prepare(placement, log)
-            try:
-                return await self._execute(run, placement, log)
-            except RETRIED as error:
-                tried.add(placement.arm.node_id, error)
-                if tried.failures >= limits.attempts:
-                    raise
-                await self._pay_retry(run.task.kind, tried, error)
-                log.attempt_failed(error)
-        raise AssertionError("the loop has no end")
+    def node_failed(self, node_id: str) -> None:
+        """A node broke off in the middle of an answer."""
+        self._breakers.failed(node_id, time.monotonic())
 
-    async def _execute(self, run: TaskRun[ResultT], placement: Placement, log: AttemptLog) -> ResultT:
+    async def profile(self, run: TaskRun[ResultT], tried: Tried) -> TaskProfile:
+        """Ask the run for its profile; a patient task waits for the profiler."""
+        self._budget.add_task()
+        while True:
+            try:
+                return await run.profile()
+            except ABSENCES as error:
+                await tried.wait(error)
+
+    async def execute(self, run: TaskRun[ResultT], placement: Placement, log: AttemptLog) -> ResultT:
         """Run the task on its node, and tell the node's breaker how it went."""
         node_id = placement.arm.node_id
         if not self._breakers.begin(node_id, time.monotonic()):
@@ -184,7 +181,7 @@ class AttemptLoop:
         self._breakers.succeeded(node_id)
         return result
 
-    async def _pay_retry(self, kind: TaskKind, tried: Tried, error: SkyshoreError) -> None:
+    async def pay_retry(self, kind: TaskKind, tried: Tried, error: SkyshoreError) -> None:
         """Take the retry from the budget. If that is empty, a caller gets `error`, and accepted work waits a moment."""
         is_paid = self._budget.take()
         _retries(kind.value, "sent" if is_paid else "over_budget").inc()
@@ -194,7 +191,8 @@ class AttemptLoop:
             raise error
         await asyncio.sleep(OVER_BUDGET_S)
 
-    async def _place(self, run: TaskRun[ResultT], profile: TaskProfile, attempt: int, tried: Tried) -> Placement:
+    async def place(self, run: TaskRun[ResultT], profile: TaskProfile, attempt: int, tried: Tried) -> Placement:
+        """Ask for an arm that neither failed this task nor has an open breaker."""
         while True:
             # Those that failed this task come last: of too many, the last ones count.
             avoid = list(dict.fromkeys([*self._breakers.shut(time.monotonic()), *tried.node_ids]))
@@ -209,16 +207,50 @@ class AttemptLoop:
                 await tried.wait(error)
 
 
-async def _profile(run: TaskRun[ResultT], tried: Tried) -> TaskProfile:
-    while True:
-        try:
-            return await run.profile()
-        except ABSENCES as error:
-            await tried.wait(error)
+class _Attempts(Generic[ResultT]):
+    """The attempts of one task, up to its first result and, if that breaks off, to the next one."""
+
+    def __init__(self, loop: AttemptLoop, run: TaskRun[ResultT], log: AttemptLog) -> None:
+        self._loop, self._run, self._log = loop, run, log
+        self._limits = RETRY_LIMITS[run.task.kind]
+        self._tried = Tried(is_patient=self._limits.is_patient)
+        self._profile = TaskProfile()
+        self._numbers = count(1)
+
+    async def first(self) -> ResultT:
+        """The first result."""
+        self._profile = await self._loop.profile(self._run, self._tried)
+        return await self._next()
+
+    async def after(self, error: SkyshoreError) -> ResultT:
+        """Another result: the last one broke off with `error`."""
+        self._loop.node_failed(self._log.node_id)
+        await self._failed(self._log.node_id, error)
+        return await self._next()
+
+    async def _next(self) -> ResultT:
+        run, log = self._run, self._log
+        for attempt in self._numbers:
+            placement = await self._loop.place(run, self._profile, attempt, self._tried)
+            log.begin(placement)
+            await run.prepare(placement, log)
+            try:
+                return await self._loop.execute(run, placement, log)
+            except RETRIED as error:
+                await self._failed(placement.arm.node_id, error)
+        raise AssertionError("the loop has no end")
+
+    async def _failed(self, node_id: str, error: SkyshoreError) -> None:
+        """Count the failure. Raises it when no attempt is left."""
+        self._tried.add(node_id, error)
+        if self._tried.failures >= self._limits.attempts:
+            raise error
+        await self._loop.pay_retry(self._run.task.kind, self._tried, error)
+        self._log.attempt_failed(error)
 
 
 @asynccontextmanager
-async def _deadline(run: TaskRun[object]) -> AsyncIterator[None]:
+async def _deadline(run: TaskRun[Any]) -> AsyncIterator[None]:
     """Limit the block to the task's deadline. A TimeoutError of anything else passes unchanged."""
     deadline_s = run.task.deadline_s
     limit = asyncio.timeout(run.arrived_s + deadline_s - time.monotonic())
@@ -231,7 +263,7 @@ async def _deadline(run: TaskRun[object]) -> AsyncIterator[None]:
         raise DeadlineExceeded(f"{run.subject} was not complete within {deadline_s:g} s; allow more time") from None
 
 
-def _as_seen_by_node(run: TaskRun[object]) -> Task:
+def _as_seen_by_node(run: TaskRun[Any]) -> Task:
     """The task as a node gets it: the clocks differ, so `deadline_s` counts from now instead of from the arrival."""
     left_s = run.arrived_s + run.task.deadline_s - time.monotonic()
     return replace(run.task, deadline_s=max(MIN_DEADLINE_S, left_s))

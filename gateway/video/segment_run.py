@@ -129,6 +129,9 @@ class SegmentRun:
             classification,
         )
 
+    def set_next(self, next_result: Callable[[SkyshoreError], Awaitable[SegmentResult]]) -> None:
+        """Not needed: the result of `execute` is whole."""
+
     async def aclose(self) -> None:
         """Nothing: `execute` closes its own events."""
 

@@ -10,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.breaker import FAILURES
-from skyshore.domain.errors import InvalidTask, NodeUnavailable, QueueFull
+from skyshore.domain.errors import InvalidTask, QueueFull
 from skyshore.domain.job import TaskState
-from skyshore.domain.node import Link, Tier
+from skyshore.domain.node import Link
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.links.framing import REPLY_BYTES, TOKEN_BYTES
 from tests.fakes.gateway_services import FakeNode, World, world
@@ -186,35 +185,6 @@ async def test_openai_client_streams_a_chat(tmp_path: Path) -> None:
         await client.close()
 
 
-@pytest.mark.parametrize("error", [NodeUnavailable("gone"), QueueFull("full", retry_after_s=1)])
-async def test_a_node_that_fails_before_its_first_token_is_replaced(tmp_path: Path, error: Any) -> None:
-    bad, good = FakeNode("bad", fail_with=error), FakeNode("good", Tier.CLOUD)
-    async with world(tmp_path, bad, good) as w:
-        response = await chat(w)
-        assert response.status_code == 200
-        assert response.headers["x-skyshore-node"] == "good"
-        assert [list(p.avoid_node_ids) for p in w.scheduler.placed] == [[], ["bad"]]
-        assert [p.attempt for p in w.scheduler.placed] == [1, 2]
-        await w.eventually(lambda: len(outcomes(w)) == 2)
-        expected = OutcomeStatus.REJECTED if isinstance(error, QueueFull) else OutcomeStatus.FAILED
-        assert [(o.node_id, o.status) for o in outcomes(w)] == [("bad", expected), ("good", OutcomeStatus.OK)]
-
-
-async def test_a_node_that_fails_after_its_first_token_is_not_replaced(tmp_path: Path) -> None:
-    bad, good = FakeNode("bad", fail_with=NodeUnavailable("gone"), fail_after=1), FakeNode("good")
-    async with world(tmp_path, bad, good) as w:
-        response = await chat(w)
-        assert response.status_code == 503
-        assert not good.tasks
-        async with w.client.stream("POST", CHAT, json={**ASK, "stream": True}) as streamed:
-            assert streamed.status_code == 200
-            lines = [line.removeprefix("data: ") async for line in streamed.aiter_lines() if line]
-        assert json.loads(lines[0])["choices"][0]["delta"]["content"] == "Hello"
-        assert json.loads(lines[-1])["error"]["code"] == "node_unavailable"
-        assert "[DONE]" not in lines
-        assert not good.tasks
-
-
 async def test_a_node_that_is_not_there_at_all_is_replaced(tmp_path: Path) -> None:
     async with world(tmp_path, FakeNode("dead"), FakeNode("good")) as w:
         w.nodes[0].address = "127.0.0.1:1"
@@ -375,38 +345,3 @@ async def test_slow_reader_pauses_the_node_instead_of_filling_memory(tmp_path: P
         assert node.running == 1
         writer.close()
         await w.eventually(lambda: node.running == 0)
-
-
-async def test_a_node_that_keeps_failing_is_left_alone_and_asked_again_with_one_probe(tmp_path: Path) -> None:
-    bad = FakeNode("bad", fail_with=NodeUnavailable("gone"))
-    good = FakeNode("good")
-
-    async def breakers(w: World) -> dict[str, str]:
-        nodes = (await w.client.get("/v1/nodes")).json()["nodes"]
-        return {node["node_id"]: node["breaker"] for node in nodes}
-
-    async with world(tmp_path, bad, good) as w:
-        assert await breakers(w) == {"bad": "closed", "good": "closed"}
-        for _ in range(12):
-            answer = await w.client.post(CHAT, json=ASK)
-            assert (answer.status_code, answer.headers["x-skyshore-node"]) == (200, "good")
-        assert len(bad.tasks) == FAILURES
-        assert await breakers(w) == {"bad": "open", "good": "closed"}
-        assert "skyshore_breakers_open 1.0" in (await w.client.get("/metrics")).text
-        bad.fail_with = None
-
-        async def probed() -> bool:
-            return (await breakers(w))["bad"] == "half_open"
-
-        await w.eventually(probed)
-        answers = await asyncio.gather(*(w.client.post(CHAT, json=ASK) for _ in range(8)))
-        assert [answer.status_code for answer in answers] == [200] * 8
-        assert await breakers(w) == {"bad": "closed", "good": "closed"}
-
-
-async def test_wrong_requests_never_close_a_node_off(tmp_path: Path) -> None:
-    node = FakeNode("n", fail_with=InvalidTask("impossible sampling"))
-    async with world(tmp_path, node) as w:
-        for _ in range(2 * FAILURES):
-            assert (await w.client.post(CHAT, json=ASK)).status_code == 400
-        assert (await w.client.get("/v1/nodes")).json()["nodes"][0]["breaker"] == "closed"
