@@ -90,7 +90,7 @@ async def test_a_clip_that_runs_at_another_gateway_stops_there(tmp_path: Path, c
     await store.close()
 
 
-async def test_only_the_gateway_that_runs_it_hears_of_it_by_the_store(
+async def test_the_gateway_that_runs_it_stops_by_the_store_alone(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_runner.JobRunner, "stop_job", lambda *_: None)  # as if it ran elsewhere

@@ -173,8 +173,8 @@ async def test_another_node_can_go_on_with_an_answer_at_every_cut(
         got = whole.chunks[:cut] + [new for chunk in again.chunks if (new := continuation.take(chunk))]
         assert "".join(chunk.text for chunk in got) == whole.text
         assert sum(chunk.token_count for chunk in got) == whole.tokens
-        told = [[entry.token for chunk in chunks for entry in chunk.logprobs] for chunks in (got, whole.chunks)]
-        assert told[0] == told[1]
+        logged = [[entry.token for chunk in chunks for entry in chunk.logprobs] for chunks in (got, whole.chunks)]
+        assert logged[0] == logged[1]
         assert got[-1].finish_reason == whole.chunks[-1].finish_reason
 
 

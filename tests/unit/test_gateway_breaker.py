@@ -109,7 +109,7 @@ def test_only_faults_of_the_node_count(error: BaseException, blamed: bool) -> No
     assert blames_node(error) is blamed
 
 
-class Node(RuleBasedStateMachine):
+class BreakerMachine(RuleBasedStateMachine):
     """One node, any order of events: at most one probe runs, and time alone always leads out of "open"."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Node(RuleBasedStateMachine):
         assert self.breakers.state("n", self.now_s + LONGEST_OPEN_S) is not BreakerState.OPEN
 
 
-TestNode = Node.TestCase
+TestBreaker = BreakerMachine.TestCase
 
 
 @given(st.lists(st.booleans(), max_size=400), st.floats(0, 1), st.integers(0, 20))
