@@ -27,7 +27,7 @@ from gateway.retry_budget import RetryBudget
 from gateway.routes.fleet import fleet_routes
 from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
-from gateway.routes.tasks import task_routes
+from gateway.routes.tasks import shown, task_routes
 from gateway.routes.video import video_routes
 from gateway.video.cancel import JobCancellation
 from gateway.video.classify_job import ClassificationJobs
@@ -35,6 +35,8 @@ from gateway.video.clips import ClipStore
 from gateway.video.detect_job import DetectionJobs
 from gateway.video.job_run import JobLimits
 from gateway.video.job_runner import JobRunner
+from gateway.video.webhook_rules import AllowedHosts
+from gateway.video.webhooks import Webhooks
 from skyshore.domain.task import TaskKind
 from skyshore.runtime import telemetry
 
@@ -72,12 +74,20 @@ def create_app(deps: Deps) -> Gateway:
         budget=RetryBudget(settings.gateway_retry_share, settings.gateway_retry_burst),
     )
     telemetry.BREAKERS_OPEN.set_function(lambda: len(breakers.shut(time.monotonic())))
-    clips, jobs = _clip_jobs(deps, attempts, fleet)
+    webhooks = Webhooks(
+        deps.store,
+        settings.state_dir.resolve() / "webhooks",
+        AllowedHosts(settings.gateway_webhook_hosts),
+        settings.gateway_webhook_secret.get_secret_value(),
+        shown,
+    )
+    clips, jobs = _clip_jobs(deps, attempts, fleet, webhooks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         clips.make_folders()
-        tasks = [asyncio.create_task(work()) for work in (records.run, jobs.run, clips.sweep, fleet.watch)]
+        works = (records.run, jobs.run, clips.sweep, fleet.watch, webhooks.run)
+        tasks = [asyncio.create_task(work()) for work in works]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         yield
@@ -101,7 +111,7 @@ def create_app(deps: Deps) -> Gateway:
     }
     app.router.routes += [Route(path, endpoint_of, methods=["POST"]) for path, endpoint_of in hot.items()]
     app.include_router(video_routes(deps.store, clips, settings))
-    cancellation = JobCancellation(deps.store, clips.files, jobs.stop_job)
+    cancellation = JobCancellation(deps.store, clips.files, jobs.stop_job, webhooks.ended)
     app.include_router(task_routes(deps.store, clips, cancellation))
     app.include_router(fleet_routes(fleet, deps.scheduler, deps.store, breakers))
     app.include_router(health_routes(fleet, deps.scheduler, deps.store))
@@ -110,12 +120,13 @@ def create_app(deps: Deps) -> Gateway:
     return Gateway(app, hot)
 
 
-def _clip_jobs(deps: Deps, attempts: AttemptLoop, fleet: FleetView) -> tuple[ClipStore, JobRunner]:
+def _clip_jobs(deps: Deps, attempts: AttemptLoop, fleet: FleetView, webhooks: Webhooks) -> tuple[ClipStore, JobRunner]:
     settings = deps.settings
     clips = ClipStore(
         deps.store,
         settings.state_dir.resolve(),
         fleet.check_offered,
+        webhooks,
         most_of_caller=settings.gateway_caller_jobs,
         most_pixels=settings.gateway_max_clip_gigapixels * 1e9,
     )
@@ -133,6 +144,7 @@ def _clip_jobs(deps: Deps, attempts: AttemptLoop, fleet: FleetView) -> tuple[Cli
         {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
         clips.files,
         JobLimits(settings.gateway_job_idle_s, settings.gateway_job_tries, settings.gateway_job_starts),
+        webhooks.ended,
         in_flight=settings.gateway_jobs_in_flight,
     )
     return clips, jobs

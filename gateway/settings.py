@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
@@ -44,6 +44,10 @@ class GatewaySettings(BaseSettings):
     """Tries of a job that fail by themselves before it is moved to the dead letters."""
     gateway_job_starts: int = Field(default=5, gt=0)
     """Starts of a job without a finished segment in between before it is moved there: it may end its gateways."""
+    gateway_webhook_hosts: tuple[str, ...] = ()
+    """Hosts, addresses and networks that may get webhooks, as JSON: ["hooks.example.org", "10.1.2.0/24"]."""
+    gateway_webhook_secret: SecretStr = SecretStr("")
+    """Key of the signature of webhooks. Needed if there are hosts."""
     gateway_retry_share: float = Field(default=0.2, ge=0, le=1)
     """Retries on another node for each task, over time."""
     gateway_retry_burst: float = Field(default=200.0, ge=0)
@@ -62,6 +66,12 @@ class GatewaySettings(BaseSettings):
     """debug, info, warning or error."""
     log_json: bool = True
     """True: one JSON object per line. False: coloured text."""
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> GatewaySettings:
+        if self.gateway_webhook_hosts and not self.gateway_webhook_secret.get_secret_value():
+            raise ValueError("SKYSHORE_GATEWAY_WEBHOOK_HOSTS needs SKYSHORE_GATEWAY_WEBHOOK_SECRET, the signing key")
+        return self
 
     @property
     def service_classes(self) -> dict[str, ServiceClass]:

@@ -50,11 +50,11 @@ def task_routes(store: StateStore, clips: ClipStore, cancellation: JobCancellati
 
     @router.get("/{task_id}", summary="State, progress, nodes, error")
     async def task(task_id: str) -> dict[str, Any]:
-        return _shown(await find(task_id))
+        return shown(await find(task_id))
 
     @router.delete("/{task_id}", summary="Cancel a clip that waits or runs", responses=_CANCEL_RESPONSES)
     async def cancel(task_id: str) -> dict[str, Any]:
-        return _shown(await cancellation.cancel(task_id))
+        return shown(await cancellation.cancel(task_id))
 
     @router.get("/{task_id}/events", summary="Server-sent events until the task has ended")
     async def events(task_id: str) -> EventStreamResponse:
@@ -102,7 +102,7 @@ async def _file(path: Path, media_type: str, task_id: str) -> FileResponse:
     return FileResponse(path, media_type=media_type, headers={"x-skyshore-task-id": task_id})
 
 
-def _shown(record: TaskRecord) -> dict[str, Any]:
+def shown(record: TaskRecord) -> dict[str, Any]:
     """A record as callers see it, without the paths of the server."""
     failure = {"code": record.error_code, "message": record.error} if record.error_code else None
     return {
@@ -119,12 +119,12 @@ def _shown(record: TaskRecord) -> dict[str, Any]:
 
 async def _follow(store: StateStore, record: TaskRecord, events: EventStream) -> None:
     """Write an event at every change until the task has ended."""
-    shown: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     while True:
-        now = _shown(record)
-        if now != shown:
-            shown = now
-            await events.event(orjson.dumps(shown), "task")
+        now = shown(record)
+        if now != last:
+            last = now
+            await events.event(orjson.dumps(now), "task")
         if record.state in ENDED:
             return
         await asyncio.sleep(POLL_S)

@@ -20,9 +20,11 @@ log = structlog.get_logger()
 class JobCancellation:
     """Ends jobs when their callers ask for it."""
 
-    def __init__(self, store: StateStore, files: JobFiles, stop_job: Callable[[str], None]) -> None:
-        """`stop_job` stops the job of a task if it runs in this process."""
-        self._store, self._files, self._stop_job = store, files, stop_job
+    def __init__(
+        self, store: StateStore, files: JobFiles, stop_job: Callable[[str], None], on_end: Callable[[str], None]
+    ) -> None:
+        """`stop_job` stops the job of a task if it runs in this process; `on_end` learns of a task that has ended."""
+        self._store, self._files, self._stop_job, self._on_end = store, files, stop_job, on_end
 
     async def cancel(self, task_id: str) -> TaskRecord:
         """Cancel a task and delete its files. Cancelling again changes nothing. Returns its last record.
@@ -48,6 +50,7 @@ class JobCancellation:
         if record.state is not TaskState.CANCELLED:
             raise TaskEnded(f"the task is {record.state}; only a task that waits or runs can be cancelled")
         self._stop_job(task_id)
+        self._on_end(task_id)
         await asyncio.to_thread(self._files.delete, task_id)
         return record
 

@@ -17,7 +17,8 @@ from gateway.video.job_queue import work_pixels
 from gateway.video.job_results import JobFiles
 from gateway.video.schema import ClipFacts, ClipFields, VideoJob
 from gateway.video.uploads import FILE_FIELD
-from skyshore.domain.errors import InvalidMedia, NotFound, PayloadTooLarge
+from gateway.video.webhooks import Webhooks
+from skyshore.domain.errors import InvalidMedia, NotFound, PayloadTooLarge, QueueFull
 from skyshore.domain.job import JobRank, TaskRecord
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
@@ -39,6 +40,7 @@ class ClipStore:
         store: StateStore,
         folder: Path,
         check_offered: Callable[[TaskKind, str], Awaitable[None]],
+        webhooks: Webhooks,
         *,
         most_of_caller: int,
         most_pixels: float,
@@ -49,10 +51,11 @@ class ClipStore:
             store: where accepted jobs go.
             folder: the state folder.
             check_offered: raises if no node offers a kind of task with a model.
+            webhooks: where those of accepted clips are kept.
             most_of_caller: open jobs of one caller.
             most_pixels: work of one clip; see `gateway.video.job_queue`.
         """
-        self._store, self._check_offered = store, check_offered
+        self._store, self._check_offered, self._webhooks = store, check_offered, webhooks
         self._most_of_caller, self._most_pixels = most_of_caller, most_pixels
         self._uploads, self.results, self._parts = folder / "uploads", folder / "results", folder / "parts"
         self.files = JobFiles(self._uploads, self.results, self._parts)
@@ -96,6 +99,8 @@ class ClipStore:
         """
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
+        if fields.webhook:
+            self._webhooks.check(fields.webhook)
         await self._check_offered(kind, fields.model)
         facts = await asyncio.to_thread(clip_work.probe, path)
         work = work_pixels(facts.frame_count, facts.width, facts.height)
@@ -118,8 +123,17 @@ class ClipStore:
         )
         record = job.record()
         rank = JobRank(caller, options.priority, job.created_at_s + job.deadline_s, work)
-        await self._store.accept_job(record, job.model_dump_json().encode(), rank, self._most_of_caller)
+        await self._accept(record, job, rank, fields.webhook)
         return record
+
+    async def _accept(self, record: TaskRecord, job: VideoJob, rank: JobRank, webhook: str | None) -> None:
+        if webhook:  # before the job, which may end at once
+            await asyncio.to_thread(self._webhooks.keep, job.task_id, webhook)
+        try:
+            await self._store.accept_job(record, job.model_dump_json().encode(), rank, self._most_of_caller)
+        except QueueFull:  # surely not accepted; after any other error a scan looks for the task
+            await asyncio.to_thread(self._webhooks.drop, job.task_id)
+            raise
 
     async def annotated(self, record: TaskRecord) -> Path:
         """The clip with its boxes, made at the first request. Raises NotFound when its files are deleted."""

@@ -68,9 +68,11 @@ class JobRun:
         handlers: Mapping[TaskKind, JobHandler],
         files: JobFiles,
         limits: JobLimits,
+        on_end: Callable[[str], None],
     ) -> None:
+        """`on_end` learns of the task when its last record is written."""
         self._store, self._consumer, self._job, self._rank = store, consumer, job, rank
-        self._handlers, self._files, self._limits = handlers, files, limits
+        self._handlers, self._files, self._limits, self._on_end = handlers, files, limits, on_end
         self._record = TaskRecord(job.task_id, TaskKind.VIDEO_DETECT, TaskState.ACCEPTED, time.time(), time.time())
         self._has_progress = False
         self._lost = asyncio.Event()
@@ -200,6 +202,7 @@ class JobRun:
         if not ended:
             self._log.warning("job had ended or was taken over; this end is dropped", state=record.state)
             return
+        self._on_end(self.task_id)
         await asyncio.to_thread(self._files.finished(self.task_id).clear)
         self._log.info("job ended", state=record.state, error=record.error, dead=bool(dead_reason))
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -37,9 +37,12 @@ class JobRunner:
         handlers: Mapping[TaskKind, JobHandler],
         files: JobFiles,
         limits: JobLimits,
+        on_end: Callable[[str], None],
         *,
         in_flight: int,
     ) -> None:
+        """`on_end` learns of every task that ends here."""
+        self._on_end = on_end
         self._store, self._handlers, self._files, self._limits = store, handlers, files, limits
         self._in_flight = in_flight
         self.consumer = f"gateway-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -103,6 +106,7 @@ class JobRunner:
                 handlers=self._handlers,
                 files=self._files,
                 limits=self._limits,
+                on_end=self._on_end,
             )
         return job is not None
 

@@ -14,6 +14,7 @@ OVERHEAD = Histogram("skyshore_gateway_overhead_seconds", "Arrival to dispatch."
 IN_FLIGHT = Gauge("skyshore_requests_in_flight", "Requests accepted and not ended.", ["kind"])
 RETRIES = Counter("skyshore_retries", "Retries on a node, by kind and result: sent or over_budget.", ["kind", "result"])
 BREAKERS_OPEN = Gauge("skyshore_breakers_open", "Nodes that get no task, or only a probe, after their failures.")
+WEBHOOKS = Counter("skyshore_webhooks", "Tries to send a webhook: delivered, failed or given_up.", ["result"])
 RECORDS_DROPPED = Counter("skyshore_records_dropped", "Outcomes or task records given up, by kind.", ["kind"])
 
 # scheduler
