@@ -96,8 +96,9 @@ class JobRun:
     async def run(self) -> None:
         """Run it to its end, or to the end of this try. A job that did not end is claimed again after `idle_s`."""
         try:
-            await self._begin()
-            path = await self._while_claimed()
+            video = self._read()
+            await self._begin(video)
+            path = await self._while_claimed(video)
         except JobLost as reason:
             self._log.warning("job stopped", reason=str(reason))
             await self._clear_if_cancelled()
@@ -106,9 +107,15 @@ class JobRun:
         else:
             await self._end(replace(self._record, state=TaskState.DONE, progress=1.0, result_path=str(path)))
 
-    async def _begin(self) -> None:
+    def _read(self) -> VideoJob:
+        try:
+            return VideoJob.model_validate_json(self._job.body)
+        except ValueError as error:
+            raise _GivenUp(f"the job cannot be read: {error}") from error
+
+    async def _begin(self, video: VideoJob) -> None:
         """Write that it is begun once more, before anything of it is touched. Raises Internal after too many starts."""
-        known = await self._when_store_answers(lambda: self._store.task(self.task_id)) or self._record
+        known = await self._when_store_answers(lambda: self._store.task(self.task_id)) or video.record()
         self._record = replace(known, state=TaskState.RUNNING, starts=known.starts + 1)
         if self._record.starts > self._limits.starts:
             raise _GivenUp(
@@ -117,12 +124,8 @@ class JobRun:
             )
         await self._when_store_answers(self._write)
 
-    async def _while_claimed(self) -> Path:
+    async def _while_claimed(self, video: VideoJob) -> Path:
         """Run the handler and keep the claim. Raises JobLost when the claim is gone."""
-        try:
-            video = VideoJob.model_validate_json(self._job.body)
-        except ValueError as error:
-            raise _GivenUp(f"the job cannot be read: {error}") from error
         work = asyncio.ensure_future(self._handlers[video.kind](video, self._report))
         claim = asyncio.create_task(self._keep_claim())
         try:
