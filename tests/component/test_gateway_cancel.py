@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.video import job_runner
+from gateway.video import job_run, job_runner
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
@@ -39,9 +39,13 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("path", [DETECT, CLASSIFY])
-async def test_a_running_clip_stops_on_its_nodes_and_leaves_nothing(tmp_path: Path, clip: Path, path: str) -> None:
+async def test_a_running_clip_stops_on_its_nodes_and_leaves_nothing(
+    tmp_path: Path, clip: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_run, "RENEW_S", 300.0)  # it stops at once, not at the next renewal
     node = FakeNode("n", hold=asyncio.Event(), hold_after=2)
-    async with world(tmp_path / "s", node, gateway_segment_s=1.0, gateway_segments_in_flight=2) as w:
+    slow = {"gateway_segment_s": 1.0, "gateway_segments_in_flight": 2, "gateway_job_idle_s": 900.0}
+    async with world(tmp_path / "s", node, **slow) as w:
         task_id = (await upload(w, clip, path)).json()["task_id"]
         await w.eventually(lambda: node.running == (2 if path == DETECT else 1))
         answer = await w.client.delete(f"/v1/tasks/{task_id}")
@@ -95,11 +99,14 @@ async def test_the_gateway_that_runs_it_stops_by_the_store_alone(
 ) -> None:
     monkeypatch.setattr(job_runner.JobRunner, "stop_job", lambda *_: None)  # as if it ran elsewhere
     node = FakeNode("n", hold=asyncio.Event())
-    async with world(tmp_path / "s", node) as w:
+    async with world(tmp_path / "s", node, gateway_segment_s=1.0, gateway_segments_in_flight=1) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
         await w.eventually(lambda: node.running > 0)
         assert (await w.client.delete(f"/v1/tasks/{task_id}")).json()["state"] == "cancelled"
+        assert node.hold
+        node.hold.set()  # a segment ends after the files were deleted
         await w.eventually(lambda: node.running == 0)
+        await w.eventually(lambda: not files(tmp_path))
         assert await state(w, task_id) == "cancelled"
 
 

@@ -207,6 +207,35 @@ async def test_a_store_that_is_away_longer_than_the_claim_lasts_costs_nothing(tm
         assert len(node.segments) == SEGMENTS, "the gateway did not claim its own running job again"
 
 
+async def test_a_gateway_does_not_claim_its_own_running_job_again(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    looked, listed = 0, store.waiting_jobs
+
+    async def looks_free(idle_s: float) -> Any:
+        nonlocal looked
+        found = await listed(idle_s)
+        looked += bool(found[1])
+        return found
+
+    async def cannot_renew(*_: Any) -> None:
+        raise NodeUnavailable("the state store does not answer")
+
+    monkeypatch.setattr(store, "waiting_jobs", looks_free)
+    monkeypatch.setattr(store, "renew_job", cannot_renew)
+    monkeypatch.setattr(job_run.JobRun, "_begin", lambda *_: asyncio.sleep(0))
+    node = StopsAfter("n", hold=asyncio.Event())
+    async with world(tmp_path / "s", node, store=store, **FAST) as w:
+        task_id = await upload(w, clip)
+        await w.eventually(lambda: looked >= 4)  # the first time it was new, then its claim had run out
+        assert len(node.segments) == 1
+        assert node.hold
+        node.hold.set()
+        await assert_complete(w, task_id)
+        assert len(node.segments) == SEGMENTS
+
+
 async def test_a_missing_segment_file_or_a_damaged_one_is_done_again(
     tmp_path: Path, clip: Path, valkey_url: str
 ) -> None:
