@@ -38,6 +38,7 @@ MOST_DECISIONS = 20_000
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
+
 def node_key(node_id: str) -> str:
     """String with a lease: NodeReport as protobuf."""
     return f"{PREFIX}node:{node_id}"
