@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,24 +17,31 @@ from starlette.routing import Route
 from gateway import errors, openapi
 from gateway.asgi import Receive, Scope, Send, is_foreign_page
 from gateway.attempts import AttemptLoop
+from gateway.breaker import NodeBreakers
 from gateway.deps import Deps
 from gateway.fleet import FleetView
 from gateway.llm.openai_reply import ChatReply, CompletionReply
 from gateway.llm.openai_schema import ChatRequest, CompletionRequest
 from gateway.records import RecordWriter
+from gateway.retry_budget import RetryBudget
 from gateway.routes.fleet import fleet_routes
 from gateway.routes.health import health_routes
 from gateway.routes.llm import LlmEndpoint
-from gateway.routes.tasks import task_routes
+from gateway.routes.tasks import shown, task_routes
 from gateway.routes.video import video_routes
 from gateway.settings import GatewaySettings
+from gateway.video.cancel import JobCancellation
 from gateway.video.classify_job import ClassificationJobs
-from gateway.video.clips import ClipStore
+from gateway.video.clips import ClipLimits, ClipStore
 from gateway.video.detect_job import DetectionJobs
 from gateway.video.disk_room import DiskLimits
+from gateway.video.job_run import JobLimits
 from gateway.video.job_runner import JobRunner
+from gateway.video.webhook_rules import AllowedHosts
+from gateway.video.webhooks import Webhooks
 from skyshore.domain.errors import DiskFull, DiskUnavailable, PermissionDenied
 from skyshore.domain.task import TaskKind
+from skyshore.runtime import telemetry
 
 log = structlog.get_logger()
 
@@ -65,31 +73,29 @@ def create_app(deps: Deps) -> Gateway:
     settings = deps.settings
     records = RecordWriter(deps.store, deps.scheduler.report_outcome)
     fleet = FleetView(deps.store, deps.workers)
-    attempts = AttemptLoop(deps.scheduler, deps.workers.client, records, fleet.joules_per_byte)
-    clips = ClipStore(
-        deps.store, settings.state_dir.resolve(), _disk_limits(settings), settings.gateway_uploads_in_flight
+    breakers = NodeBreakers()
+    attempts = AttemptLoop(
+        deps.scheduler,
+        deps.workers.client,
+        records,
+        fleet.joules_per_byte,
+        breakers=breakers,
+        budget=RetryBudget(settings.gateway_retry_share, settings.gateway_retry_burst),
     )
-    detection = DetectionJobs(
-        deps.profiler,
-        attempts,
-        clips.results,
-        segment_s=settings.gateway_segment_s,
-        in_flight=settings.gateway_segments_in_flight,
-        origin=settings.gateway_origin,
-    )
-    classification = ClassificationJobs(deps.profiler, attempts, clips.results, origin=settings.gateway_origin)
-    jobs = JobRunner(
+    telemetry.BREAKERS_OPEN.set_function(lambda: len(breakers.shut(time.monotonic())))
+    webhooks = Webhooks(
         deps.store,
-        {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
-        in_flight=settings.gateway_jobs_in_flight,
-        idle_s=settings.gateway_job_idle_s,
-        tries=settings.gateway_job_tries,
+        settings.state_dir.resolve() / "webhooks",
+        AllowedHosts(settings.gateway_webhook_hosts),
+        settings.gateway_webhook_secret.get_secret_value(),
+        shown,
     )
+    clips, jobs = _clip_jobs(deps, attempts, fleet, webhooks)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         _make_folders(clips)
-        loops = (records.run, jobs.run, clips.sweep, clips.restore, fleet.watch)
+        loops = (records.run, jobs.run, clips.sweep, clips.restore, fleet.watch, webhooks.run)
         tasks = [asyncio.create_task(work()) for work in loops]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
@@ -115,17 +121,23 @@ def create_app(deps: Deps) -> Gateway:
     }
     app.router.routes += [Route(path, endpoint_of, methods=["POST"]) for path, endpoint_of in hot.items()]
     app.include_router(video_routes(deps.store, clips, settings))
-    app.include_router(task_routes(deps.store, clips))
-    app.include_router(fleet_routes(fleet, deps.scheduler, deps.store))
+    cancellation = JobCancellation(deps.store, clips.files, jobs.stop_job, webhooks.ended)
+    app.include_router(task_routes(deps.store, clips, cancellation))
+    app.include_router(fleet_routes(fleet, deps.scheduler, deps.store, breakers))
     app.include_router(health_routes(fleet, deps.scheduler, deps.profiler, deps.store))
     errors.install(app)
     openapi.install(app)
     return Gateway(app, hot, settings.gateway_web_origins)
 
 
-def _disk_limits(settings: GatewaySettings) -> DiskLimits:
-    return DiskLimits(
-        settings.gateway_disk_reserve_bytes, settings.gateway_disk_bytes, settings.gateway_caller_disk_bytes
+def _clip_limits(settings: GatewaySettings) -> ClipLimits:
+    return ClipLimits(
+        DiskLimits(
+            settings.gateway_disk_reserve_bytes, settings.gateway_disk_bytes, settings.gateway_caller_disk_bytes
+        ),
+        uploads_in_flight=settings.gateway_uploads_in_flight,
+        jobs_of_caller=settings.gateway_caller_jobs,
+        most_pixels=settings.gateway_max_clip_gigapixels * 1e9,
     )
 
 
@@ -134,6 +146,30 @@ def _make_folders(clips: ClipStore) -> None:
         clips.make_folders()
     except (DiskFull, DiskUnavailable) as error:  # chats need no disk; each upload tries again
         log.error("uploads are refused: the state folder cannot be used", why=error.message)
+
+
+def _clip_jobs(deps: Deps, attempts: AttemptLoop, fleet: FleetView, webhooks: Webhooks) -> tuple[ClipStore, JobRunner]:
+    settings = deps.settings
+    folder = settings.state_dir.resolve()
+    clips = ClipStore(deps.store, folder, _clip_limits(settings), fleet.check_offered, webhooks)
+    detection = DetectionJobs(
+        deps.profiler,
+        attempts,
+        clips.files,
+        segment_s=settings.gateway_segment_s,
+        in_flight=settings.gateway_segments_in_flight,
+        origin=settings.gateway_origin,
+    )
+    classification = ClassificationJobs(deps.profiler, attempts, clips.files, origin=settings.gateway_origin)
+    jobs = JobRunner(
+        deps.store,
+        {TaskKind.VIDEO_DETECT: detection.run, TaskKind.VIDEO_CLASSIFY: classification.run},
+        clips.files,
+        JobLimits(settings.gateway_job_idle_s, settings.gateway_job_tries, settings.gateway_job_starts),
+        webhooks.ended,
+        in_flight=settings.gateway_jobs_in_flight,
+    )
+    return clips, jobs
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:

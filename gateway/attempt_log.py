@@ -45,6 +45,11 @@ class AttemptLog:
         self._placement = placement
         self.overhead_s = time.monotonic() - self._arrived_s
 
+    @property
+    def node_id(self) -> str:
+        """The node of the newest attempt; empty if there is none."""
+        return self._placement.arm.node_id if self._placement else ""
+
     def first_token(self) -> None:
         """The first token has arrived now."""
         self.ttft_s = time.monotonic() - self._arrived_s

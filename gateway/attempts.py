@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gateway.attempt_log import AttemptLog, JoulesPerByte
-from gateway.endings import COMPLETED, RETRIED, ending_of
+from gateway.breaker import NodeBreakers
+from gateway.endings import ABSENCES, COMPLETED, RETRIED, blames_node, ending_of
 from gateway.records import RecordWriter
-from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable, NoFeasibleArm, QueueFull, SkyshoreError
+from gateway.retry_budget import RetryBudget
+from gateway.tried import Tried
+from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable, NoFeasibleArm, SkyshoreError
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task, TaskKind
 from skyshore.ports import SchedulerClient, WorkerClient
 from skyshore.runtime import telemetry
 
-ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
 
-ROOM_POLL_S = 0.5
-"""Longest wait before the scheduler is asked again for a node with room."""
+OVER_BUDGET_S = 1.0
+"""Wait of accepted work before a retry that the budget does not pay."""
+RETRY_SHARE, RETRY_BURST = 0.2, 200.0
+"""Retries for each task, and retries at once. The burst is for a node that dies with all its tasks."""
 MIN_DEADLINE_S = 0.001
 """A node never gets less time than this: zero would mean no deadline on the wire."""
 
 _in_flight = cache(telemetry.IN_FLIGHT.labels)
+_retries = cache(telemetry.RETRIES.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +42,20 @@ class RetryLimits:
     """What one kind of task may use up."""
 
     attempts: int
-    """Executions in all, the first one included."""
-    waits_for_room: bool
-    """If no node can take the task: True waits until the deadline, False fails at once."""
+    """Executions that may fail, the first one included."""
+    is_patient: bool
+    """True: an absence (see `gateway.endings`) is waited for until the deadline, and counts as no attempt."""
 
 
 # A caller waits for the answer of a language model. A clip was accepted and is worth waiting for.
 RETRY_LIMITS: Mapping[TaskKind, RetryLimits] = {
-    TaskKind.LLM: RetryLimits(attempts=3, waits_for_room=False),
-    TaskKind.VIDEO_DETECT: RetryLimits(attempts=6, waits_for_room=True),
-    TaskKind.VIDEO_CLASSIFY: RetryLimits(attempts=6, waits_for_room=True),
+    TaskKind.LLM: RetryLimits(attempts=3, is_patient=False),
+    TaskKind.VIDEO_DETECT: RetryLimits(attempts=6, is_patient=True),
+    TaskKind.VIDEO_CLASSIFY: RetryLimits(attempts=6, is_patient=True),
 }
 
 
-class TaskRun(Protocol[ResultT_co]):
+class TaskRun(Protocol[ResultT]):
     """One task with its payload: what differs between the kinds."""
 
     @property
@@ -69,7 +74,7 @@ class TaskRun(Protocol[ResultT_co]):
         ...
 
     async def profile(self) -> TaskProfile:
-        """Features of the task for its placement. Called once."""
+        """Features of the task for its placement. A patient task asks again after an absence."""
         ...
 
     def placement_error(self, error: NoFeasibleArm) -> SkyshoreError:
@@ -80,7 +85,7 @@ class TaskRun(Protocol[ResultT_co]):
         """Make the payload fit the placed arm and set `log.up_bytes`. Errors are not tried again."""
         ...
 
-    async def execute(self, node: WorkerClient, task: Task, placement: Placement, log: AttemptLog) -> ResultT_co:
+    async def execute(self, node: WorkerClient, task: Task, placement: Placement, log: AttemptLog) -> ResultT:
         """Run the prepared payload on `node`.
 
         Args:
@@ -91,6 +96,13 @@ class TaskRun(Protocol[ResultT_co]):
 
         Returns:
             The result. An error after this is not tried again.
+        """
+        ...
+
+    def set_next(self, next_result: Callable[[SkyshoreError], Awaitable[ResultT]]) -> None:
+        """Called once, before `execute`. A run whose result breaks off later may ask `next_result` for another one.
+
+        That call raises its argument, or a later error, if no attempt is left.
         """
         ...
 
@@ -108,10 +120,15 @@ class AttemptLoop:
         workers: Callable[[str], WorkerClient],
         records: RecordWriter,
         joules_per_byte: JoulesPerByte,
+        *,
+        breakers: NodeBreakers | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
-        """`workers` gives the client for a node's address."""
+        """`workers` gives the client for a node's address. Tests leave out breakers and budget."""
         self._scheduler, self._workers, self._records = scheduler, workers, records
         self._joules_per_byte = joules_per_byte
+        self._breakers = breakers or NodeBreakers()
+        self._budget = budget or RetryBudget(RETRY_SHARE, RETRY_BURST)
 
     @asynccontextmanager
     async def run(self, run: TaskRun[ResultT]) -> AsyncIterator[ResultT]:
@@ -123,58 +140,117 @@ class AttemptLoop:
         """
         log = AttemptLog(self._records, run.task, run.arrived_s, self._joules_per_byte)
         ending = COMPLETED
+        attempts = _Attempts(self, run, log)
+        run.set_next(attempts.after)
         try:
             with _in_flight(run.task.kind.value).track_inprogress():
                 async with _deadline(run), aclosing(run):
-                    yield await self._first_success(run, log)
+                    yield await attempts.first()
         except BaseException as error:
             ending = ending_of(error)
             raise
         finally:
             log.close(ending)
 
-    async def _first_success(self, run: TaskRun[ResultT], log: AttemptLog) -> ResultT:
-        profile = await run.profile()
-        limits = RETRY_LIMITS[run.task.kind]
-        failed_nodes: list[str] = []
-        failure: SkyshoreError | None = None
-        for attempt in count(1):
-            placement = await self._place(run, profile, attempt, failed_nodes, failure)
+    def node_failed(self, node_id: str) -> None:
+        """A node broke off in the middle of an answer."""
+        self._breakers.failed(node_id, time.monotonic())
+
+    async def profile(self, run: TaskRun[ResultT], tried: Tried) -> TaskProfile:
+        """Ask the run for its profile; a patient task waits for the profiler."""
+        self._budget.add_task()
+        while True:
+            try:
+                return await run.profile()
+            except ABSENCES as error:
+                await tried.wait(error)
+
+    async def execute(self, run: TaskRun[ResultT], placement: Placement, log: AttemptLog) -> ResultT:
+        """Run the task on its node, and tell the node's breaker how it went."""
+        node_id = placement.arm.node_id
+        if not self._breakers.begin(node_id, time.monotonic()):
+            raise NodeUnavailable(f"node '{node_id}' has failed several tasks; ask again soon", retry_after_s=1.0)
+        try:
+            result = await run.execute(self._workers(placement.address), _as_seen_by_node(run), placement, log)
+        except BaseException as error:
+            if blames_node(error):
+                self._breakers.failed(node_id, time.monotonic())
+            else:
+                self._breakers.said_nothing(node_id)
+            raise
+        self._breakers.succeeded(node_id)
+        return result
+
+    async def pay_retry(self, kind: TaskKind, tried: Tried, error: SkyshoreError) -> None:
+        """Take the retry from the budget. If that is empty, a caller gets `error`, and accepted work waits a moment."""
+        is_paid = self._budget.take()
+        _retries(kind.value, "sent" if is_paid else "over_budget").inc()
+        if is_paid:
+            return
+        if not tried.is_patient:
+            raise error
+        await asyncio.sleep(OVER_BUDGET_S)
+
+    async def place(self, run: TaskRun[ResultT], profile: TaskProfile, attempt: int, tried: Tried) -> Placement:
+        """Ask for an arm that neither failed this task nor has an open breaker."""
+        while True:
+            # Those that failed this task come last: of too many, the last ones count.
+            avoid = list(dict.fromkeys([*self._breakers.shut(time.monotonic()), *tried.node_ids]))
+            try:
+                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=avoid)
+            except NoFeasibleArm as error:
+                # The clip was accepted because a node offered it (see `FleetView.check_offered`): it may come back.
+                if not (tried.is_patient and error.param in ("kind", "model")):
+                    raise run.placement_error(error) from error
+                await tried.wait(error)
+            except ABSENCES as error:
+                await tried.wait(error)
+
+
+class _Attempts(Generic[ResultT]):
+    """The attempts of one task, up to its first result and, if that breaks off, to the next one."""
+
+    def __init__(self, loop: AttemptLoop, run: TaskRun[ResultT], log: AttemptLog) -> None:
+        self._loop, self._run, self._log = loop, run, log
+        self._limits = RETRY_LIMITS[run.task.kind]
+        self._tried = Tried(is_patient=self._limits.is_patient)
+        self._profile = TaskProfile()
+        self._numbers = count(1)
+
+    async def first(self) -> ResultT:
+        """The first result."""
+        self._profile = await self._loop.profile(self._run, self._tried)
+        return await self._next()
+
+    async def after(self, error: SkyshoreError) -> ResultT:
+        """Another result: the last one broke off with `error`."""
+        self._loop.node_failed(self._log.node_id)
+        await self._failed(self._log.node_id, error)
+        return await self._next()
+
+    async def _next(self) -> ResultT:
+        run, log = self._run, self._log
+        for attempt in self._numbers:
+            placement = await self._loop.place(run, self._profile, attempt, self._tried)
             log.begin(placement)
             await run.prepare(placement, log)
             try:
-                return await run.execute(self._workers(placement.address), _as_seen_by_node(run), placement, log)
+                return await self._loop.execute(run, placement, log)
             except RETRIED as error:
-                if attempt >= limits.attempts:
-                    raise
-                log.attempt_failed(error)
-                failed_nodes.append(placement.arm.node_id)
-                failure = error
+                await self._failed(placement.arm.node_id, error)
         raise AssertionError("the loop has no end")
 
-    async def _place(
-        self,
-        run: TaskRun[ResultT],
-        profile: TaskProfile,
-        attempt: int,
-        failed_nodes: list[str],
-        failure: SkyshoreError | None,
-    ) -> Placement:
-        while True:
-            try:
-                return await self._scheduler.place(run.task, profile, attempt=attempt, avoid=failed_nodes)
-            except NoFeasibleArm as error:
-                raise run.placement_error(error) from error
-            except (NodeUnavailable, QueueFull) as error:
-                if not RETRY_LIMITS[run.task.kind].waits_for_room:
-                    # No other node is left: the error of the last node tells the caller more than this one.
-                    raise failure or error from error
-                failed_nodes.clear()  # a node that failed is better than none
-                await asyncio.sleep(min(error.retry_after_s or ROOM_POLL_S, ROOM_POLL_S))
+    async def _failed(self, node_id: str, error: SkyshoreError) -> None:
+        """Count the failure. Raises it when no attempt is left."""
+        self._tried.add(node_id, error)
+        if self._tried.failures >= self._limits.attempts:
+            raise error
+        await self._loop.pay_retry(self._run.task.kind, self._tried, error)
+        self._log.attempt_failed(error)
 
 
 @asynccontextmanager
-async def _deadline(run: TaskRun[object]) -> AsyncIterator[None]:
+async def _deadline(run: TaskRun[Any]) -> AsyncIterator[None]:
     """Limit the block to the task's deadline. A TimeoutError of anything else passes unchanged."""
     deadline_s = run.task.deadline_s
     limit = asyncio.timeout(run.arrived_s + deadline_s - time.monotonic())
@@ -187,7 +263,7 @@ async def _deadline(run: TaskRun[object]) -> AsyncIterator[None]:
         raise DeadlineExceeded(f"{run.subject} was not complete within {deadline_s:g} s; allow more time") from None
 
 
-def _as_seen_by_node(run: TaskRun[object]) -> Task:
+def _as_seen_by_node(run: TaskRun[Any]) -> Task:
     """The task as a node gets it: the clocks differ, so `deadline_s` counts from now instead of from the arrival."""
     left_s = run.arrived_s + run.task.deadline_s - time.monotonic()
     return replace(run.task, deadline_s=max(MIN_DEADLINE_S, left_s))

@@ -9,7 +9,9 @@ import structlog
 
 from gateway.absence import Absences
 from gateway.deps import Workers
+from skyshore.domain.errors import NoFeasibleArm, NotFound
 from skyshore.domain.node import Link, NodeReport
+from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
 from skyshore.runtime.endure import for_ever
 
@@ -47,6 +49,20 @@ class FleetView:
                 self._read_at_s = time.monotonic()
                 await self._workers.keep({node.address for node, _ in self._fleet})
         return self._fleet
+
+    async def check_offered(self, kind: TaskKind, model: str) -> None:
+        """Refuse what no live node offers. An empty fleet refuses nothing: its nodes may only be on their way.
+
+        Raises:
+            NotFound: no node runs `model`; empty means any.
+            NoFeasibleArm: no node does this kind of task.
+            NodeUnavailable: the store is away.
+        """
+        arms = [arm for node, _ in await self.nodes() for arm in node.arms]
+        if arms and kind not in {arm.kind for arm in arms}:
+            raise NoFeasibleArm(f"no live node serves '{kind.value}'; start one that does", param="kind")
+        if arms and model and model not in {arm.model for arm in arms if arm.kind is kind}:
+            raise NotFound(f"no live node runs '{model}' for '{kind.value}'; see /v1/models", param="model")
 
     def joules_per_byte(self, node_id: str) -> float:
         """Joules per byte of a node's link, as its emulator models it and the last read showed it; 0 if unknown."""

@@ -67,6 +67,8 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     for operations in schema["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)  # the error format of FastAPI, which no caller sees
+            named = {status: said for status, said in operation["responses"].items() if status[0] in "45"}
+            operation["responses"] |= {status: _failure(said["description"]) for status, said in named.items()}
             operation["responses"] |= {status: _failure("see docs/api.md") for status in ("4XX", "5XX")}
     for path, (model, summary) in _ROUTES.items():
         schema["paths"][path] = {"post": _operation(model, summary)}

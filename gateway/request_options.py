@@ -27,6 +27,8 @@ class RequestOptions:
     """The options of one request, with defaults filled in."""
 
     service_class: str
+    priority: int
+    """Of the class."""
     deadline_s: float
     min_quality: float
     traceparent: str
@@ -65,6 +67,7 @@ def read_request_options(
         min_quality = _number(headers, QUALITY_HEADER, chosen.min_quality, 0.0, 1.0)
     return RequestOptions(
         service_class=name,
+        priority=chosen.priority,
         deadline_s=deadline_s,
         min_quality=min_quality,
         traceparent=trace_of(headers.get("traceparent", "")),

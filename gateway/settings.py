@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from skyshore.domain.task import SERVICE_CLASSES, ServiceClass
@@ -43,12 +43,27 @@ class GatewaySettings(BaseSettings):
     """Seconds of video in one segment."""
     gateway_segments_in_flight: int = Field(default=4, gt=0)
     """Segments of one clip that run at the same time."""
-    gateway_jobs_in_flight: int = Field(default=2, gt=0)
-    """Clips that this gateway processes at the same time."""
+    gateway_jobs_in_flight: int = Field(default=3, gt=0)
+    """Clips that this gateway processes at the same time. With two or more, one place is kept for short clips."""
+    gateway_caller_jobs: int = Field(default=1000, gt=0)
+    """Open clips of one caller; more are refused until one has ended."""
+    gateway_max_clip_gigapixels: float = Field(default=500.0, gt=0)
+    """Largest work of one clip: frames times pixels, in thousands of millions. Two hours of 1080p at 25 frames a second
+    are 373. A picture below 320×320 counts as 320×320."""
     gateway_job_idle_s: float = Field(default=15.0, gt=0)
     """Seconds after which an unrenewed job is claimed by another gateway: its own has died."""
     gateway_job_tries: int = Field(default=3, gt=0)
-    """Times a job is tried before it is moved to the dead letters."""
+    """Tries of a job that fail by themselves before it is moved to the dead letters."""
+    gateway_job_starts: int = Field(default=5, gt=0)
+    """Starts of a job without a finished segment in between before it is moved there: it may end its gateways."""
+    gateway_webhook_hosts: tuple[str, ...] = ()
+    """Hosts, addresses and networks that may get webhooks, as JSON: ["hooks.example.org", "10.1.2.0/24"]."""
+    gateway_webhook_secret: SecretStr = SecretStr("")
+    """Key of the signature of webhooks. Needed if there are hosts."""
+    gateway_retry_share: float = Field(default=0.2, ge=0, le=1)
+    """Retries on another node for each task, over time."""
+    gateway_retry_burst: float = Field(default=200.0, ge=0)
+    """Retries at once. A node that dies with all its tasks needs as many."""
     gateway_drain_s: float = Field(default=10.0, ge=0)
     """Seconds that running requests may take after SIGTERM."""
     profiler_address: str = "127.0.0.1:7101"
@@ -63,6 +78,12 @@ class GatewaySettings(BaseSettings):
     """debug, info, warning or error."""
     log_json: bool = True
     """True: one JSON object per line. False: coloured text."""
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> GatewaySettings:
+        if self.gateway_webhook_hosts and not self.gateway_webhook_secret.get_secret_value():
+            raise ValueError("SKYSHORE_GATEWAY_WEBHOOK_HOSTS needs SKYSHORE_GATEWAY_WEBHOOK_SECRET, the signing key")
+        return self
 
     @property
     def service_classes(self) -> dict[str, ServiceClass]:

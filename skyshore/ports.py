@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from skyshore.domain.job import Job, TaskRecord
+from skyshore.domain.job import Job, JobRank, TaskRecord, WaitingJob
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.node import EngineLoad, Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome, WorkerOutcome
@@ -214,19 +214,23 @@ class StateStore(Protocol):
         """Read a task's record."""
         ...
 
-    async def accept_job(self, record: TaskRecord, body: bytes) -> None:
-        """Write the record and its entry in the work stream together: both or neither."""
+    async def accept_job(self, record: TaskRecord, body: bytes, rank: JobRank, most_of_caller: int) -> None:
+        """Write the record and its entry in the work stream together: both or neither.
+
+        Raises:
+            QueueFull: the stream is full, or the caller of `rank` has `most_of_caller` open jobs.
+        """
         ...
 
-    async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
-        """Put a job that `waiting_jobs` does not have into the work stream again; False if it ended.
+    async def restore_job(self, record: TaskRecord, body: bytes, rank: JobRank) -> bool:
+        """Put a job that `open_jobs` does not have into the work stream again; False if it ended.
 
         Raises:
             QueueFull: as many jobs wait as the stream may hold.
         """
         ...
 
-    async def waiting_jobs(self) -> set[str]:
+    async def open_jobs(self) -> set[str]:
         """Task ids of all jobs that wait or run."""
         ...
 
@@ -234,20 +238,35 @@ class StateStore(Protocol):
         """Whether this process may restore jobs for the time of the lease. One process gets it."""
         ...
 
-    async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
-        """Take new jobs, or jobs another consumer left unacknowledged for `idle_s`."""
+    async def waiting_jobs(self, idle_s: float) -> tuple[str, list[WaitingJob]]:
+        """Jobs that nobody has claimed, or whose claim was not renewed for `idle_s`; and a cursor to wait from."""
         ...
 
-    async def renew_job(self, consumer: str, job: Job) -> None:
-        """Report that `consumer` still works on it, so that no other consumer claims it."""
+    async def wait_for_job(self, after: str, block_s: float) -> None:
+        """Return when a job was accepted after the cursor, or after `block_s`."""
         ...
 
-    async def finish_job(self, job: Job) -> None:
-        """Acknowledge; the entry leaves the stream."""
+    async def claim_job(self, consumer: str, entry_id: str, idle_s: float) -> Job | None:
+        """Take a waiting job. None: it has ended, or another consumer was faster."""
         ...
 
-    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
-        """Move a job that keeps failing to the dead letters."""
+    async def renew_job(self, consumer: str, job: Job, record: TaskRecord | None = None) -> None:
+        """Keep the claim, so that no other consumer takes the job; write `record` in the same step.
+
+        Raises:
+            NotFound: the job ended or was taken over; nothing is written.
+        """
+        ...
+
+    async def end_job(self, consumer: str, job: Job, record: TaskRecord, dead_reason: str = "") -> bool:
+        """Write the last record and remove the job in one step; with a reason, keep it in the dead letters.
+
+        False: the job had ended or was taken over; nothing is written. So the first end of a job is the only one.
+        """
+        ...
+
+    async def cancel_job(self, record: TaskRecord) -> bool:
+        """Write the record and remove the job of that task, also while somebody works on it. False: none is open."""
         ...
 
     async def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:

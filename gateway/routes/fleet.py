@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from gateway.asgi import read_json
+from gateway.breaker import NodeBreakers
 from gateway.deps import PolicyClient
 from gateway.fleet import FleetView
 from skyshore.domain.errors import NotFound
@@ -24,7 +26,7 @@ class PolicyChoice(BaseModel):
     policy: str = Field(min_length=1, max_length=64)
 
 
-def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -> APIRouter:
+def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore, breakers: NodeBreakers) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1", tags=["fleet"])
 
@@ -41,7 +43,13 @@ def fleet_routes(fleet: FleetView, scheduler: PolicyClient, store: StateStore) -
 
     @router.get("/nodes", summary="Live nodes, their arms and their newest heartbeat")
     async def nodes() -> dict[str, Any]:
-        return {"nodes": [{**asdict(node), "status": asdict(status)} for node, status in await fleet.nodes()]}
+        now_s = time.monotonic()
+        return {
+            "nodes": [
+                {**asdict(node), "status": asdict(status), "breaker": breakers.state(node.node_id, now_s)}
+                for node, status in await fleet.nodes()
+            ]
+        }
 
     @router.get("/policy", summary="The active policy")
     async def policy() -> dict[str, Any]:

@@ -11,18 +11,25 @@ from fastapi import APIRouter, Query
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from gateway.sse import EventStream, EventStreamResponse
+from gateway.video.cancel import JobCancellation
 from gateway.video.clips import ClipStore
 from skyshore.domain.errors import NotFound
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.job import ENDED, TaskRecord, TaskState
 from skyshore.domain.task import TaskKind
 from skyshore.ports import StateStore
 
 POLL_S = 0.25
 Format = Annotated[Literal["json", "mot"], Query(description="`mot` is MOT text, which has no classes: see `label`")]
-ENDED = (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED)
 
 
-def task_routes(store: StateStore, clips: ClipStore) -> APIRouter:
+_CANCEL_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "cancelled now or before; nothing of it is kept but this record"},
+    404: {"description": "no such task"},
+    409: {"description": "the task is done or failed"},
+}
+
+
+def task_routes(store: StateStore, clips: ClipStore, cancellation: JobCancellation) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -33,14 +40,7 @@ def task_routes(store: StateStore, clips: ClipStore) -> APIRouter:
         return record
 
     async def finished(task_id: str) -> TaskRecord:
-        record = await find(task_id)
-        if record.kind == TaskKind.LLM:
-            raise NotFound("the answer was sent to its caller and is not kept", param="task_id")
-        if record.state is TaskState.FAILED:
-            raise NotFound(f"the task failed: {record.error} ({record.error_code})", param="task_id")
-        if record.state is not TaskState.DONE:
-            raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
-        return record
+        return _with_result(await find(task_id))
 
     async def finished_detection(task_id: str) -> TaskRecord:
         record = await finished(task_id)
@@ -50,7 +50,11 @@ def task_routes(store: StateStore, clips: ClipStore) -> APIRouter:
 
     @router.get("/{task_id}", summary="State, progress, nodes, error")
     async def task(task_id: str) -> dict[str, Any]:
-        return _shown(await find(task_id))
+        return shown(await find(task_id))
+
+    @router.delete("/{task_id}", summary="Cancel a clip that waits or runs", responses=_CANCEL_RESPONSES)
+    async def cancel(task_id: str) -> dict[str, Any]:
+        return shown(await cancellation.cancel(task_id))
 
     @router.get("/{task_id}/events", summary="Server-sent events until the task has ended")
     async def events(task_id: str) -> EventStreamResponse:
@@ -80,13 +84,25 @@ def task_routes(store: StateStore, clips: ClipStore) -> APIRouter:
     return router
 
 
+def _with_result(record: TaskRecord) -> TaskRecord:
+    if record.kind == TaskKind.LLM:
+        raise NotFound("the answer was sent to its caller and is not kept", param="task_id")
+    if record.state is TaskState.FAILED:
+        raise NotFound(f"the task failed: {record.error} ({record.error_code})", param="task_id")
+    if record.state is TaskState.CANCELLED:
+        raise NotFound("the task was cancelled", param="task_id")
+    if record.state is not TaskState.DONE:
+        raise NotFound(f"the task is {record.state}; follow /events", param="task_id", retry_after_s=1.0)
+    return record
+
+
 async def _file(path: Path, media_type: str, task_id: str) -> FileResponse:
     if not await asyncio.to_thread(path.is_file):
         raise NotFound(f"the files of task '{task_id}' are no longer kept", param="task_id")
     return FileResponse(path, media_type=media_type, headers={"x-skyshore-task-id": task_id})
 
 
-def _shown(record: TaskRecord) -> dict[str, Any]:
+def shown(record: TaskRecord) -> dict[str, Any]:
     """A record as callers see it, without the paths of the server."""
     failure = {"code": record.error_code, "message": record.error} if record.error_code else None
     return {
@@ -103,12 +119,12 @@ def _shown(record: TaskRecord) -> dict[str, Any]:
 
 async def _follow(store: StateStore, record: TaskRecord, events: EventStream) -> None:
     """Write an event at every change until the task has ended."""
-    shown: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     while True:
-        now = _shown(record)
-        if now != shown:
-            shown = now
-            await events.event(orjson.dumps(shown), "task")
+        now = shown(record)
+        if now != last:
+            last = now
+            await events.event(orjson.dumps(now), "task")
         if record.state in ENDED:
             return
         await asyncio.sleep(POLL_S)

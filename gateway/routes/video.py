@@ -18,8 +18,8 @@ from gateway.video.clips import ClipStore
 from gateway.video.disk_room import Claim
 from gateway.video.schema import ClassifyFields, ClipFields, DetectFields
 from gateway.video.uploads import FILE_FIELD, UploadForm, expected_bytes, local_clip, refuse_oversize
-from skyshore.domain.errors import InvalidTask
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.errors import InvalidTask, TaskEnded
+from skyshore.domain.job import ENDED, TaskRecord, TaskState
 from skyshore.domain.task import ServiceClass, TaskKind
 from skyshore.ports import StateStore
 from skyshore.wire.status import to_domain
@@ -46,6 +46,7 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
 
     async def accept(request: Request, kind: TaskKind, fields_type: type[ClipFields]) -> TaskRecord:
         headers = {name.lower(): value for name, value in request.headers.items()}
+        caller = _caller(request)
         form = headers.get("content-type", "").partition(";")[0].strip().lower()
         if form == "multipart/form-data":
             refuse_oversize(headers, settings.gateway_max_upload_bytes)
@@ -58,7 +59,7 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
                 fields = fields_type.model_validate({k: v for k, v in upload.fields.items() if v != ""})
                 return fields, _options(headers, fields, settings.service_classes)
 
-            return await clips.accept_upload(kind, _caller(request), expected_bytes(headers), fill)
+            return await clips.accept_upload(kind, caller, expected_bytes(headers), fill)
         if form == "application/json":
             body = await read_json(headers, request.receive, settings.gateway_max_body_bytes)
             fields = fields_type.model_validate_json(body)
@@ -66,7 +67,7 @@ def video_routes(store: StateStore, clips: ClipStore, settings: GatewaySettings)
                 raise InvalidTask("url is missing: give one, or upload a file as multipart/form-data", param="url")
             options = _options(headers, fields, settings.service_classes)
             path = local_clip(fields.url, settings.gateway_media_root)
-            return await clips.accept(kind, new_task_id(), path, fields, options)
+            return await clips.accept(kind, new_task_id(), path, fields, options, caller=caller)
         raise InvalidTask(
             f"send multipart/form-data with a field '{FILE_FIELD}', or JSON with a url, not '{form}'",
             param="content-type",
@@ -118,13 +119,15 @@ async def _answer(store: StateStore, record: TaskRecord, request: Request, wait_
     """The result if it is ready within `wait_s`, else the links to it. Raises the error of a failed task."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + wait_s
-    while record.state not in (TaskState.DONE, TaskState.FAILED) and loop.time() < ends_s:
+    while record.state not in ENDED and loop.time() < ends_s:
         await asyncio.sleep(POLL_S)
         if await request.is_disconnected():
             break  # the job continues without its caller
         record = await store.task(record.task_id) or record
     if record.state is TaskState.FAILED:
         raise to_domain(grpc.StatusCode.INTERNAL, record.error, word=record.error_code)
+    if record.state is TaskState.CANCELLED:
+        raise TaskEnded("the task was cancelled while its result was awaited")
     address = f"/v1/tasks/{record.task_id}"
     headers = {"location": address, "x-skyshore-task-id": record.task_id}
     if record.state is TaskState.DONE:

@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from pydantic import BaseModel
 
 from gateway.video.schema import VideoJob
+from skyshore.domain.job import JobRank
 from skyshore.ports import StateStore
 from skyshore.runtime.disk import disk_errors, write_atomically
 from skyshore.runtime.endure import for_ever
@@ -26,6 +28,16 @@ SETTLED_S = 10.0
 """A younger file may belong to a clip that is being accepted at this moment."""
 
 
+class _Kept(BaseModel):
+    """The content of a file."""
+
+    job: VideoJob
+    rank: JobRank
+
+    def encoded(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
 class AcceptedClips:
     """The files, and the loop that compares them with the store."""
 
@@ -33,12 +45,10 @@ class AcceptedClips:
         self._store, self._folder = store, folder
         self._name = uuid.uuid4().hex
 
-    async def add(self, job: VideoJob) -> bytes:
-        """Keep the job, before the store gets it. Returns its body. Raises DiskFull, DiskUnavailable."""
-        body = job.model_dump_json().encode()
+    async def add(self, job: VideoJob, rank: JobRank) -> None:
+        """Keep the job, before the store gets it. Raises DiskFull, DiskUnavailable."""
         with disk_errors():
-            await asyncio.to_thread(write_atomically, self._file(job.task_id), body)
-        return body
+            await asyncio.to_thread(write_atomically, self._file(job.task_id), _Kept(job=job, rank=rank).encoded())
 
     def remove(self, task_id: str) -> None:
         """Forget a job that the store did not take, or that ended."""
@@ -55,22 +65,22 @@ class AcceptedClips:
         task_ids = await asyncio.to_thread(_older, self._folder, before_s)
         if not task_ids or not await self._store.become_restorer(self._name, EVERY_S):
             return
-        waiting = await self._store.waiting_jobs()
+        open_ids = await self._store.open_jobs()
         for task_id in task_ids:
-            if task_id not in waiting:
+            if task_id not in open_ids:
                 await self._restore(task_id)
 
     async def _restore(self, task_id: str) -> None:
         try:
-            body = await asyncio.to_thread(self._file(task_id).read_bytes)
-            job = VideoJob.model_validate_json(body)
+            kept = _Kept.model_validate_json(await asyncio.to_thread(self._file(task_id).read_bytes))
         except FileNotFoundError:
             return
         except ValueError as error:
             log.error("the file of an accepted clip cannot be read; it is deleted", task_id=task_id, why=str(error))
             self.remove(task_id)
             return
-        if await self._store.restore_job(job.record(), body):
+        job = kept.job
+        if await self._store.restore_job(job.record(), job.model_dump_json().encode(), kept.rank):
             log.warning("the store had lost an accepted clip; it waits again", task_id=task_id)
         else:
             self.remove(task_id)

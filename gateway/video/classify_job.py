@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from gateway.attempts import AttemptLoop
-from gateway.video.detect_job import JobProgress, write_result
+from gateway.video.job_results import JobFiles, JobProgress
 from gateway.video.schema import VideoJob
 from gateway.video.segment_run import SegmentResult, SegmentRun, SegmentTask
 from skyshore.domain.errors import DeadlineExceeded, Internal
@@ -23,10 +21,10 @@ from skyshore.ports import ProfilerClient
 
 
 class ClassificationJobs:
-    """Turns classification jobs into result files. `results` is the folder for them."""
+    """Turns classification jobs into result files."""
 
-    def __init__(self, profiler: ProfilerClient, attempts: AttemptLoop, results: Path, *, origin: str) -> None:
-        self._profiler, self._attempts, self._results, self._origin = profiler, attempts, results, origin
+    def __init__(self, profiler: ProfilerClient, attempts: AttemptLoop, files: JobFiles, *, origin: str) -> None:
+        self._profiler, self._attempts, self._files, self._origin = profiler, attempts, files, origin
 
     async def run(self, job: VideoJob, report: Callable[[JobProgress], Awaitable[None]]) -> Path:
         """Classify a clip and return the file of its labels.
@@ -38,11 +36,8 @@ class ClassificationJobs:
         began_s = time.monotonic()
         async with self._attempts.run(SegmentRun(await self._segment(job))) as result:
             pass
-        target = self._results / f"{job.task_id}.json"
-        body = orjson.dumps(_result(job, result, time.monotonic() - began_s))
-        await write_result(target, body)
-        await report(JobProgress(1.0, (result.placement.arm.node_id,)))
-        return target
+        await report(JobProgress(1.0, (result.placement.arm.node_id,), is_new=True))
+        return await self._files.write_result(job, _result(job, result, time.monotonic() - began_s))
 
     async def _segment(self, job: VideoJob) -> SegmentTask:
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
@@ -58,7 +53,10 @@ class ClassificationJobs:
             fps=facts.fps,
             input_bytes=facts.size_bytes,
         )
-        profile = await self._profiler.profile_video(task, probe, key.luma)
+
+        async def profile() -> TaskProfile:
+            found = await self._profiler.profile_video(task, probe, key.luma)
+            return replace(found, width=facts.width, height=facts.height)
 
         async def encode(arm: Arm) -> list[EncodedFrame]:
             return await asyncio.to_thread(clip_work.encode_sample, path, facts, count, arm)
@@ -67,8 +65,7 @@ class ClassificationJobs:
         if left_s <= 0:
             raise DeadlineExceeded(f"the clip waited in the queue for {job.deadline_s:g} s; allow more time")
         info = SegmentInfo(0, count, facts.width, facts.height)
-        whole = replace(profile, width=facts.width, height=facts.height)
-        return SegmentTask(replace(task, deadline_s=left_s), whole, info, encode)
+        return SegmentTask(replace(task, deadline_s=left_s), profile, info, encode)
 
 
 def _result(job: VideoJob, result: SegmentResult, wall_s: float) -> dict[str, Any]:

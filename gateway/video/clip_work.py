@@ -79,6 +79,16 @@ class ClipCutter:
         """Encode the segment of the last key frame for `arm`."""
         return encode_frames(self._segment(), arm, self._facts, self._stride)
 
+    def skip(self) -> None:
+        """Go past the segment of the last key frame."""
+        for _ in self._segment():
+            pass
+
+    def span(self, segment_index: int) -> tuple[int, int]:
+        """First frame of a segment, and the frame after its last one."""
+        first = segment_index * self._per_segment
+        return first, first + self.frames_in(segment_index)
+
     def encode_again(self, segment_index: int, arm: Arm) -> list[EncodedFrame]:
         """Encode an earlier segment for another arm; reads the clip again from its start."""
         first, end = segment_index * self._per_segment, (segment_index + 1) * self._per_segment

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ import structlog
 from gateway.request_options import RequestOptions, new_task_id
 from gateway.video.accepted import AcceptedClips
 from gateway.video.disk_room import Claim, DiskLimits, DiskRoom, owner_of, owner_of_upload, upload_name
+from gateway.video.job_queue import work_pixels
+from gateway.video.job_results import JobFiles
 from gateway.video.schema import ClipFacts, ClipFields, VideoJob
 from gateway.video.uploads import FILE_FIELD
-from skyshore.domain.errors import InvalidMedia, NotFound, QueueFull
-from skyshore.domain.job import TaskRecord
+from gateway.video.webhooks import Webhooks
+from skyshore.domain.errors import InvalidMedia, NotFound, PayloadTooLarge, QueueFull
+from skyshore.domain.job import JobRank, TaskRecord
 from skyshore.domain.task import TaskKind
 from skyshore.domain.video import Detection
 from skyshore.ports import StateStore
@@ -41,23 +46,52 @@ Fill = Callable[[Claim], Awaitable[tuple[ClipFields, RequestOptions]]]
 """Writes an upload to the path of a claim; returns its fields and options."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClipLimits:
+    """What is accepted."""
+
+    disk: DiskLimits
+    uploads_in_flight: int
+    jobs_of_caller: int
+    """Open jobs of one caller."""
+    most_pixels: float
+    """Work of one clip; see `gateway.video.job_queue`."""
+
+
 class ClipStore:
     """Uploads, results and annotated clips in one folder."""
 
-    def __init__(self, store: StateStore, folder: Path, limits: DiskLimits, uploads_in_flight: int) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: StateStore,
+        folder: Path,
+        limits: ClipLimits,
+        check_offered: Callable[[TaskKind, str], Awaitable[None]],
+        webhooks: Webhooks,
+    ) -> None:
+        """Set where clips are kept, and what is accepted.
+
+        Args:
+            store: where accepted jobs go.
+            folder: the state folder.
+            limits: of what is accepted.
+            check_offered: raises if no node offers a kind of task with a model.
+            webhooks: where those of accepted clips are kept.
+        """
+        self._store, self._limits, self._check_offered, self._webhooks = store, limits, check_offered, webhooks
         self._folder = folder
-        self._uploads, self.results = folder / "uploads", folder / "results"
+        self._uploads, self.results, self._parts = folder / "uploads", folder / "results", folder / "parts"
+        self.files = JobFiles(self._uploads, self.results, self._parts)
         self._accepted = AcceptedClips(store, folder / "accepted")
-        self._room = DiskRoom(self._uploads, self.results, limits)
-        self._uploading, self._uploads_in_flight = 0, uploads_in_flight
+        self._room = DiskRoom(self._uploads, self.results, limits.disk)
+        self._uploading = 0
         self._annotating = asyncio.Lock()
         self._probing = ThreadPoolExecutor(PROBES, "probe")  # its own: clips that are slow to read delay nothing else
 
     def make_folders(self) -> None:
         """Create the missing folders. Raises DiskFull, DiskUnavailable."""
         with disk_errors():
-            for folder in (self._uploads, self.results, self._folder / "accepted"):
+            for folder in (self._uploads, self.results, self._parts, self._folder / "accepted"):
                 folder.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
@@ -75,9 +109,10 @@ class ClipStore:
             DiskFull, DiskUnavailable: the disk does not take the file.
             StoreUnavailable: the state store is away, or refuses writes.
         """
-        if self._uploading >= self._uploads_in_flight:
+        if self._uploading >= self._limits.uploads_in_flight:
             raise QueueFull(
-                f"{self._uploads_in_flight} uploads are in progress; try again when some have ended", retry_after_s=1.0
+                f"{self._limits.uploads_in_flight} uploads are in progress; try again when some have ended",
+                retry_after_s=1.0,
             )
         self._uploading += 1
         try:
@@ -86,15 +121,15 @@ class ClipStore:
             task_id, owner = new_task_id(), owner_of(caller)
             path = self._uploads / upload_name(owner, task_id)
             async with self._room.claim(owner, path, expected_bytes) as claim:
-                return await self._accept_filled(kind, task_id, claim, fill)
+                return await self._accept_filled(kind, task_id, claim, fill, caller)
         finally:
             self._uploading -= 1
 
-    async def _accept_filled(self, kind: TaskKind, task_id: str, claim: Claim, fill: Fill) -> TaskRecord:
+    async def _accept_filled(self, kind: TaskKind, task_id: str, claim: Claim, fill: Fill, caller: str) -> TaskRecord:
         path = claim.path
         try:
             fields, options = await fill(claim)
-            return await self.accept(kind, task_id, path, fields, options)
+            return await self.accept(kind, task_id, path, fields, options, caller=caller)
         except BaseException as error:
             _delete(path)
             if isinstance(error, InvalidMedia):  # the caller does not know the name of our copy
@@ -102,13 +137,28 @@ class ClipStore:
             raise
 
     async def accept(
-        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions
+        self, kind: TaskKind, task_id: str, path: Path, fields: ClipFields, options: RequestOptions, *, caller: str
     ) -> TaskRecord:
-        """Check a clip on disk and make it a job, which is durable when this returns. Raises as `accept_upload`."""
+        """Check a clip on disk and make it a job of `caller`, which is durable when this returns.
+
+        Raises:
+            PayloadTooLarge: the clip is more work than one clip may be.
+            QueueFull: the queue is full, or the caller has too many open jobs.
+            SkyshoreError: as `accept_upload`, or no node offers what is asked for.
+        """
         from gateway.video import clip_work  # noqa: PLC0415 - see DetectionJobs.run
 
+        if fields.webhook:
+            self._webhooks.check(fields.webhook)
+        await self._check_offered(kind, fields.model)
         with disk_errors():
             facts = await asyncio.get_running_loop().run_in_executor(self._probing, clip_work.probe, path)
+        work, most = work_pixels(facts.frame_count, facts.width, facts.height), self._limits.most_pixels
+        if work > most:
+            raise PayloadTooLarge(
+                f"the clip is {work / 1e9:.1f} gigapixels of work, the limit is {most / 1e9:g}; cut it",
+                param=FILE_FIELD,
+            )
         job = VideoJob(
             task_id=task_id,
             path=str(path),
@@ -122,13 +172,21 @@ class ClipStore:
             **fields.job_options(),
         )
         record = job.record()
-        body = await self._accepted.add(job)
-        try:
-            await self._store.accept_job(record, body)
-        except BaseException:
-            self._accepted.remove(task_id)
-            raise
+        rank = JobRank(caller, options.priority, job.created_at_s + job.deadline_s, work)
+        await self._accept(record, job, rank, fields.webhook)
         return record
+
+    async def _accept(self, record: TaskRecord, job: VideoJob, rank: JobRank, webhook: str | None) -> None:
+        if webhook:  # before the job, which may end at once
+            await asyncio.to_thread(self._webhooks.keep, job.task_id, webhook)
+        await self._accepted.add(job, rank)
+        try:
+            await self._store.accept_job(record, job.model_dump_json().encode(), rank, self._limits.jobs_of_caller)
+        except BaseException as error:
+            self._accepted.remove(job.task_id)
+            if isinstance(error, QueueFull):  # surely not accepted; after any other error a scan looks for the task
+                await asyncio.to_thread(self._webhooks.drop, job.task_id)
+            raise
 
     async def annotated(self, record: TaskRecord) -> Path:
         """The clip with its boxes, made at the first request. Raises NotFound when its files are deleted."""
@@ -178,7 +236,8 @@ class ClipStore:
         await self._accepted.watch()
 
     async def _sweep(self) -> None:
-        deleted = await asyncio.to_thread(_delete_older, (self._uploads, self.results), time.time() - KEEP_S)
+        folders = (self._uploads, self.results, self._parts)
+        deleted = await asyncio.to_thread(_delete_older, folders, time.time() - KEEP_S)
         if deleted:
             log.info("old files deleted", count=deleted)
 
@@ -203,9 +262,12 @@ def _delete_older(folders: tuple[Path, ...], than_s: float) -> int:
 
 
 def _delete(path: Path) -> bool:
-    """Whether the file is gone. One that cannot be deleted is logged and does not stop the others."""
+    """Whether it is gone. What cannot be deleted is logged and does not stop the others."""
     try:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         log.error("a file cannot be deleted", path=str(path), why=str(error))
         return False

@@ -30,10 +30,11 @@ class ClipFields(BaseModel):
     service_class: str | None = Field(None, alias="class", max_length=64)
     deadline_s: float | None = Field(None, ge=0.001, le=MAX_DEADLINE_S, description="seconds allowed")
     min_quality: float | None = Field(None, ge=0, le=1)
+    webhook: str | None = Field(None, max_length=2048, description="URL that gets a POST when the task has ended")
 
     def job_options(self) -> dict[str, Any]:
         """The fields that the job keeps, without the request options."""
-        return self.model_dump(exclude={"url", "service_class", "deadline_s", "min_quality"})
+        return self.model_dump(exclude={"url", "service_class", "deadline_s", "min_quality", "webhook"})
 
 
 class DetectFields(ClipFields):

@@ -24,6 +24,7 @@ LABEL_BYTES = 12
 LABELS_BYTES = 16
 """Bytes of a classification on the wire besides its labels."""
 
+Profile = Callable[[], Awaitable[TaskProfile]]
 Encode = Callable[[Arm], Awaitable[list[EncodedFrame]]]
 
 
@@ -32,7 +33,8 @@ class SegmentTask:
     """A task with what the nodes need to know of its segment."""
 
     task: Task
-    profile: TaskProfile
+    profile: Profile
+    """Ask the profiler. May be called again while it is away."""
     info: SegmentInfo
     encode: Encode
     """Make the frames for an arm. May be called again for another arm."""
@@ -84,8 +86,8 @@ class SegmentRun:
         return f"segment {self._segment.info.segment_index}"
 
     async def profile(self) -> TaskProfile:
-        """The profile made when the segment was cut."""
-        return self._segment.profile
+        """What the profiler finds in the key frame."""
+        return await self._segment.profile()
 
     def placement_error(self, error: NoFeasibleArm) -> SkyshoreError:
         """The scheduler's own error."""
@@ -126,6 +128,9 @@ class SegmentRun:
             tuple(found),
             classification,
         )
+
+    def set_next(self, next_result: Callable[[SkyshoreError], Awaitable[SegmentResult]]) -> None:
+        """Not needed: the result of `execute` is whole."""
 
     async def aclose(self) -> None:
         """Nothing: `execute` closes its own events."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skyshore.adapters.service_call import call_service
 from skyshore.domain.llm import LlmInput
 from skyshore.domain.profile import TaskProfile
 from skyshore.domain.task import Task
@@ -10,7 +11,6 @@ from skyshore.v1 import profiler_service_pb2 as pb
 from skyshore.wire.pairs import LLM_INPUT, PROFILE, TASK
 
 PROFILE_TASK = "/skyshore.v1.ProfilerService/ProfileTask"
-LONGEST_S = 5.0
 
 
 class MuxProfilerClient:
@@ -33,6 +33,7 @@ class MuxProfilerClient:
         return await self._profile(task, pb.ProfileTaskRequest(task=TASK.to_proto(task), video=video))
 
     async def _profile(self, task: Task, request: pb.ProfileTaskRequest) -> TaskProfile:
-        timeout_s = min(LONGEST_S, task.deadline_s)
-        response = await self._channel.unary(PROFILE_TASK, request, pb.ProfileTaskResponse, timeout_s)
+        response = await call_service(
+            self._channel, "profiler", PROFILE_TASK, request, pb.ProfileTaskResponse, deadline_s=task.deadline_s
+        )
         return PROFILE.from_proto(response.profile)

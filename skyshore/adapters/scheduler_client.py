@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from skyshore.adapters.service_call import call_service
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import Placement
 from skyshore.domain.profile import TaskProfile
@@ -16,8 +17,7 @@ PLACE = "/skyshore.v1.SchedulerService/Place"
 REPORT_OUTCOME = "/skyshore.v1.SchedulerService/ReportOutcome"
 GET_POLICY = "/skyshore.v1.SchedulerService/GetPolicy"
 SET_POLICY = "/skyshore.v1.SchedulerService/SetPolicy"
-LONGEST_S = 5.0
-"""Longest wait for an answer; the scheduler needs microseconds."""
+SERVICE = "scheduler"
 
 
 class MuxSchedulerClient:
@@ -29,24 +29,26 @@ class MuxSchedulerClient:
     async def place(
         self, task: Task, profile: TaskProfile, *, attempt: int = 1, avoid: Sequence[str] = ()
     ) -> Placement:
-        """See SchedulerClient. NodeUnavailable also when the scheduler itself is away."""
+        """See SchedulerClient. NodeUnavailable also when the scheduler itself is away, NoAnswer when it is silent."""
         request = pb.PlaceRequest(
             task=TASK.to_proto(task), profile=PROFILE.to_proto(profile), attempt=attempt, avoid_node_ids=avoid
         )
-        timeout_s = min(LONGEST_S, task.deadline_s)
-        response = await self._channel.unary(PLACE, request, pb.PlaceResponse, timeout_s)
+        response = await call_service(
+            self._channel, SERVICE, PLACE, request, pb.PlaceResponse, deadline_s=task.deadline_s
+        )
         return PLACEMENT.from_proto(response, task_id=task.task_id, attempt=attempt)
 
     async def report_outcome(self, outcome: Outcome) -> None:
         """Send the outcome of a task."""
         request = pb.ReportOutcomeRequest(outcome=OUTCOME.to_proto(outcome))
-        await self._channel.unary(REPORT_OUTCOME, request, pb.ReportOutcomeResponse, LONGEST_S)
+        await call_service(self._channel, SERVICE, REPORT_OUTCOME, request, pb.ReportOutcomeResponse)
 
     async def policy(self) -> tuple[str, tuple[str, ...]]:
         """The policy in force, and the names of all policies."""
-        response = await self._channel.unary(GET_POLICY, pb.GetPolicyRequest(), pb.GetPolicyResponse, LONGEST_S)
+        response = await call_service(self._channel, SERVICE, GET_POLICY, pb.GetPolicyRequest(), pb.GetPolicyResponse)
         return response.policy, tuple(response.available)
 
     async def set_policy(self, name: str) -> None:
         """Put another policy in force. Raises NotFound for an unknown one."""
-        await self._channel.unary(SET_POLICY, pb.SetPolicyRequest(policy=name), pb.SetPolicyResponse, LONGEST_S)
+        request = pb.SetPolicyRequest(policy=name)
+        await call_service(self._channel, SERVICE, SET_POLICY, request, pb.SetPolicyResponse)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import grpc
 
-from skyshore.domain.errors import NodeUnavailable, SkyshoreError
+from skyshore.domain.errors import NodeDied, NodeUnavailable, SkyshoreError
 from skyshore.domain.llm import LlmInput, TokenChunk
 from skyshore.domain.outcome import WorkerOutcome
 from skyshore.domain.task import Task
@@ -50,7 +50,7 @@ class GrpcWorkerClient:
     ) -> AsyncGenerator[SegmentEvent]:
         """Run one video segment; see `skyshore.ports.WorkerClient.execute_segment`.
 
-        An error that `frames` raises ends the call and is raised here.
+        An error that `frames` raises ends the call and is raised here. NodeUnavailable: the node had not begun.
         """
         sending_failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = self._stub.ExecuteSegment(
@@ -58,6 +58,7 @@ class GrpcWorkerClient:
         )
         sending_failed.add_done_callback(lambda _: call.cancel())
         server_status = _ServerStatus(call)
+        metadata = asyncio.ensure_future(call.initial_metadata())
         self.open_calls += 1
         try:
             async for reply in call:
@@ -65,16 +66,18 @@ class GrpcWorkerClient:
         except grpc.aio.AioRpcError as error:
             if sending_failed.done():
                 sending_failed.result()
-            raise await server_status.domain_error(error) from error
+            raise _lost_if_begun(await server_status.domain_error(error), metadata) from error
         except asyncio.CancelledError:
             if sending_failed.done():
                 sending_failed.result()
             if self._closed and not _asked_to_stop():  # gRPC tells a closed channel's readers so, too
-                raise NodeUnavailable(f"the connection to {self.address} was closed", retry_after_s=1.0) from None
+                closed = NodeUnavailable(f"the connection to {self.address} was closed", retry_after_s=1.0)
+                raise _lost_if_begun(closed, metadata) from None
             raise
         finally:
             self.open_calls -= 1
             sending_failed.cancel()
+            metadata.cancel()
 
     async def close(self) -> None:
         """Drop the connections; running calls fail with `NodeUnavailable`."""
@@ -95,6 +98,14 @@ async def _segment_messages(
         # gRPC would log it and send half a segment as if it were whole; the reading side raises it instead.
         if not failed.done():
             failed.set_exception(error)
+
+
+def _lost_if_begun(error: SkyshoreError, metadata: asyncio.Future[Any]) -> SkyshoreError:
+    """NodeDied instead of NodeUnavailable if the node had sent `status.BEGUN` by then."""
+    seen = metadata.done() and not metadata.cancelled() and not metadata.exception() and metadata.result()
+    if type(error) is NodeUnavailable and seen and status.BEGUN[0] in tuple(seen):
+        return NodeDied(error.message, retry_after_s=error.retry_after_s)
+    return error
 
 
 def _asked_to_stop() -> bool:

@@ -6,12 +6,15 @@ SkyshoreError
  │   └─ InvalidMedia
  ├─ NotFound             an unknown task, model or policy
  ├─ PermissionDenied     a file or address the server may not read
+ ├─ TaskEnded            the task has ended; it cannot be changed
  ├─ NoFeasibleArm        no arm of the fleet can serve the task
  ├─ QueueFull            no free slot now; `retry_after_s` says when to retry
  │   ├─ StoreBusy        this process has too many calls to the state store open
  │   └─ DiskFull         no room for the file
  │       └─ QuotaExceeded  this caller's files take all the room that one caller gets
- ├─ NodeUnavailable      no node, or the node disconnected
+ ├─ NodeUnavailable      no node, or a node or service cannot be reached
+ │   ├─ NodeDied         the node disconnected while it worked on the task
+ │   ├─ NoAnswer         a service did not answer in the time that a healthy one needs
  │   ├─ StoreUnavailable the state store is away, or refuses the command
  │   └─ DiskUnavailable  the disk refuses the file for another reason than its size
  ├─ DeadlineExceeded     the answer was not complete in time
@@ -71,6 +74,12 @@ class PermissionDenied(SkyshoreError):
     code = "permission_denied"
 
 
+class TaskEnded(SkyshoreError):
+    """The task has ended, so it cannot be changed, or has no result."""
+
+    code = "task_ended"
+
+
 class NoFeasibleArm(SkyshoreError):
     """No arm of the live fleet can serve the task, now or later."""
 
@@ -120,6 +129,18 @@ class DiskUnavailable(NodeUnavailable):
     """The disk refuses a file: no permission, an input/output error, a missing folder."""
 
     code = "disk_unavailable"
+
+
+class NodeDied(NodeUnavailable):
+    """The node had begun the task and disconnected: perhaps the task ended it."""
+
+    code = "node_died"
+
+
+class NoAnswer(NodeUnavailable):
+    """A service is connected but silent. This is a limit of the client, not the deadline of the caller."""
+
+    code = "no_answer"
 
 
 class DeadlineExceeded(SkyshoreError):

@@ -23,6 +23,9 @@ STORE_UNREADABLE = Counter(
 )
 LOG_WRITES_LOST = Counter("skyshore_log_writes_lost", "Writes of log lines that stderr did not take.")
 OUTAGES = Counter("skyshore_outages", "Times a loop lost a dependency, by loop.", ["loop"])
+RETRIES = Counter("skyshore_retries", "Retries on a node, by kind and result: sent or over_budget.", ["kind", "result"])
+BREAKERS_OPEN = Gauge("skyshore_breakers_open", "Nodes that get no task, or only a probe, after their failures.")
+WEBHOOKS = Counter("skyshore_webhooks", "Tries to send a webhook: delivered, failed or given_up.", ["result"])
 
 # scheduler
 DECISIONS = Counter("skyshore_decisions", "Placements and rejections, by policy and result.", ["policy", "result"])

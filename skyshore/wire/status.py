@@ -10,6 +10,7 @@ PayloadTooLarge     INVALID_ARGUMENT     413
 NotFound            NOT_FOUND            404
 PermissionDenied    PERMISSION_DENIED    403
 NoFeasibleArm       FAILED_PRECONDITION  409
+TaskEnded           FAILED_PRECONDITION  409
 QueueFull           RESOURCE_EXHAUSTED   429
 StoreBusy           RESOURCE_EXHAUSTED   429
 DiskFull            RESOURCE_EXHAUSTED   507
@@ -17,6 +18,8 @@ QuotaExceeded       RESOURCE_EXHAUSTED   507
 NodeUnavailable     UNAVAILABLE          503
 StoreUnavailable    UNAVAILABLE          503
 DiskUnavailable     UNAVAILABLE          503
+NodeDied            UNAVAILABLE          503
+NoAnswer            UNAVAILABLE          503
 DeadlineExceeded    DEADLINE_EXCEEDED    504
 Internal, others    INTERNAL             500
 ==================  ===================  ====
@@ -35,6 +38,8 @@ from skyshore.domain.errors import (
     Internal,
     InvalidMedia,
     InvalidTask,
+    NoAnswer,
+    NodeDied,
     NodeUnavailable,
     NoFeasibleArm,
     NotFound,
@@ -46,6 +51,7 @@ from skyshore.domain.errors import (
     SkyshoreError,
     StoreBusy,
     StoreUnavailable,
+    TaskEnded,
 )
 
 TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
@@ -56,6 +62,7 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     NotFound: (grpc.StatusCode.NOT_FOUND, 404),
     PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, 403),
     NoFeasibleArm: (grpc.StatusCode.FAILED_PRECONDITION, 409),
+    TaskEnded: (grpc.StatusCode.FAILED_PRECONDITION, 409),
     QueueFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     StoreBusy: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
     DiskFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
@@ -63,6 +70,8 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     NodeUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
     StoreUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
     DiskUnavailable: (grpc.StatusCode.UNAVAILABLE, 503),
+    NodeDied: (grpc.StatusCode.UNAVAILABLE, 503),
+    NoAnswer: (grpc.StatusCode.UNAVAILABLE, 503),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
     Internal: (grpc.StatusCode.INTERNAL, 500),
 }
@@ -70,6 +79,8 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
 ERROR_CODE_KEY = "skyshore-error-code"
 RETRY_AFTER_KEY = "skyshore-retry-after-s"
 PARAM_KEY = "skyshore-param"
+BEGUN = (("skyshore-begun", "1"),)
+"""Initial metadata of a node that has a segment in work: a node that is lost before it sends this had nothing."""
 
 _BY_WORD = {error.code: error for error in TABLE}
 # INVALID_ARGUMENT stands for several errors; without the word the plainest one is right.

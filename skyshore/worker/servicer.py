@@ -12,6 +12,7 @@ from skyshore.domain.errors import InvalidTask
 from skyshore.domain.video import EncodedFrame
 from skyshore.v1 import worker_service_pb2, worker_service_pb2_grpc
 from skyshore.wire.pairs import FRAME, LLM_EVENT, LLM_INPUT, SEGMENT, SEGMENT_EVENT, TASK
+from skyshore.wire.status import BEGUN
 from skyshore.worker.executor import WorkerExecutor
 
 SERVICE = "skyshore.v1.WorkerService"
@@ -43,12 +44,17 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidTask("the first message of a segment must be its header", param="header")
         task, info = TASK.from_proto(first.header.task), SEGMENT.from_proto(first.header.info)
-        async with aclosing(self._executor.execute_segment(task, first.header.arm_id, info, _frames(parts))) as events:
+        async with aclosing(
+            self._executor.execute_segment(task, first.header.arm_id, info, _frames(parts, context))
+        ) as events:
             async for event in events:
                 yield SEGMENT_EVENT.to_proto(event)
 
 
-async def _frames(parts: AsyncIterator[worker_service_pb2.ExecuteSegmentRequest]) -> AsyncIterator[EncodedFrame]:
+async def _frames(
+    parts: AsyncIterator[worker_service_pb2.ExecuteSegmentRequest], context: Context
+) -> AsyncIterator[EncodedFrame]:
+    await context.send_initial_metadata(BEGUN)  # the engine has admitted the segment: it asks for frames
     async for part in parts:
         if part.WhichOneof("part") != "frame":
             raise InvalidTask("after the header a segment holds frames only", param="frame")

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from skyshore.domain.errors import InvalidTask, NodeUnavailable, QueueFull
+from skyshore.domain.errors import InvalidTask, QueueFull
 from skyshore.domain.job import TaskState
-from skyshore.domain.node import Link, Tier
+from skyshore.domain.node import Link
 from skyshore.domain.outcome import OutcomeStatus
 from skyshore.links.framing import REPLY_BYTES, TOKEN_BYTES
 from tests.fakes.gateway_services import FakeNode, World, world
@@ -183,35 +183,6 @@ async def test_openai_client_streams_a_chat(tmp_path: Path) -> None:
         assert caught.value.code == "not_found"
         assert caught.value.param == "model"
         await client.close()
-
-
-@pytest.mark.parametrize("error", [NodeUnavailable("gone"), QueueFull("full", retry_after_s=1)])
-async def test_a_node_that_fails_before_its_first_token_is_replaced(tmp_path: Path, error: Any) -> None:
-    bad, good = FakeNode("bad", fail_with=error), FakeNode("good", Tier.CLOUD)
-    async with world(tmp_path, bad, good) as w:
-        response = await chat(w)
-        assert response.status_code == 200
-        assert response.headers["x-skyshore-node"] == "good"
-        assert [list(p.avoid_node_ids) for p in w.scheduler.placed] == [[], ["bad"]]
-        assert [p.attempt for p in w.scheduler.placed] == [1, 2]
-        await w.eventually(lambda: len(outcomes(w)) == 2)
-        expected = OutcomeStatus.REJECTED if isinstance(error, QueueFull) else OutcomeStatus.FAILED
-        assert [(o.node_id, o.status) for o in outcomes(w)] == [("bad", expected), ("good", OutcomeStatus.OK)]
-
-
-async def test_a_node_that_fails_after_its_first_token_is_not_replaced(tmp_path: Path) -> None:
-    bad, good = FakeNode("bad", fail_with=NodeUnavailable("gone"), fail_after=1), FakeNode("good")
-    async with world(tmp_path, bad, good) as w:
-        response = await chat(w)
-        assert response.status_code == 503
-        assert not good.tasks
-        async with w.client.stream("POST", CHAT, json={**ASK, "stream": True}) as streamed:
-            assert streamed.status_code == 200
-            lines = [line.removeprefix("data: ") async for line in streamed.aiter_lines() if line]
-        assert json.loads(lines[0])["choices"][0]["delta"]["content"] == "Hello"
-        assert json.loads(lines[-1])["error"]["code"] == "node_unavailable"
-        assert "[DONE]" not in lines
-        assert not good.tasks
 
 
 async def test_a_node_that_is_not_there_at_all_is_replaced(tmp_path: Path) -> None:

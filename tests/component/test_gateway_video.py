@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway import attempts
+from gateway import tried
 from gateway.video import job_runner
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import Internal, InvalidMedia, NodeUnavailable
@@ -207,7 +207,7 @@ async def test_failure_that_would_come_again_ends_the_task_at_once(tmp_path: Pat
 async def test_job_that_keeps_failing_is_moved_to_the_dead_letters_after_three_tries(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "ROOM_POLL_S", 0.02)
+    monkeypatch.setattr(tried, "ROOM_POLL_S", 0.02)
     node = FakeNode("n", fail_with=Internal("engine broke"))
     async with world(tmp_path / "s", node, gateway_job_idle_s=0.3) as w:
         task_id = (await upload(w, clip)).json()["task_id"]
@@ -224,9 +224,9 @@ async def test_job_that_takes_long_is_kept_by_renewing_it(
     store = RedisStore(valkey_url)
     renew, renewals = store.renew_job, 0
 
-    async def counted(consumer: str, job: Job) -> None:
+    async def counted(consumer: str, job: Job, record: TaskRecord | None = None) -> None:
         nonlocal renewals
-        await renew(consumer, job)
+        await renew(consumer, job, record)
         renewals += 1
 
     monkeypatch.setattr(store, "renew_job", counted)
@@ -235,7 +235,7 @@ async def test_job_that_takes_long_is_kept_by_renewing_it(
         task_id = (await upload(w, clip)).json()["task_id"]
         await w.eventually(lambda: node.running == 1)
         await w.eventually(lambda: renewals >= 6)  # every 0.4 s: twice as long as an unrenewed job would stay
-        assert await store.claim_jobs("another gateway", 1, 0.05, 1.2) == []
+        assert (await store.waiting_jobs(1.2))[1] == []
         assert len(node.segments) == 1
         assert node.hold
         node.hold.set()

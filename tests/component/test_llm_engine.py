@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.llm.continuation import Continuation, Sent
 from skyshore.domain.llm import ChatMessage, FinishReason, LlmInput, Sampling, TokenChunk
 from skyshore.engines.llm.engine import OnnxLlmEngine
 from tests.fakes.tiny_llm_engine import GREEDY, answer, build_tiny_model, ids, small, task, until, until_idle
@@ -143,6 +144,44 @@ async def test_a_seed_repeats_and_another_differs(engine: OnnxLlmEngine) -> None
     again = await answer(engine, ids(4, 5, 6, sampling=chosen))
     other = await answer(engine, ids(4, 5, 6, sampling=replace(chosen, seed=6)))
     assert first.text == again.text != other.text
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_tokens=40, temperature=1.0),
+        Sampling(max_tokens=40, temperature=0.9, logprobs=2, repetition_penalty=1.3, stop=("x", "e")),
+        Sampling(max_tokens=60, temperature=1.5, regex=r"[a-f]{3}-[0-9]{4}"),
+        GREEDY,
+    ],
+    ids=["random", "penalties, logprobs and stops", "constrained", "greedy"],
+)
+async def test_another_node_can_go_on_with_an_answer_at_every_cut(
+    engine: OnnxLlmEngine, model_dir: Path, sampling: Sampling
+) -> None:
+    request, lost = ids(4, 5, 6, sampling=sampling), replace(task(), task_id="an answer without a seed")
+    whole = await answer(engine, request, lost)
+    second = await OnnxLlmEngine.start(small(model_dir))
+    load = [answer(second, ids(*range(3, 20 + number)), replace(task(), task_id=str(number))) for number in range(3)]
+    again, *_ = await asyncio.gather(answer(second, request, lost), *load)
+    await second.close()
+    for cut in range(len(whole.chunks)):
+        sent = Sent()
+        for chunk in whole.chunks[:cut]:
+            sent.add(chunk)
+        continuation = Continuation(sent)
+        got = whole.chunks[:cut] + [new for chunk in again.chunks if (new := continuation.take(chunk))]
+        assert "".join(chunk.text for chunk in got) == whole.text
+        assert sum(chunk.token_count for chunk in got) == whole.tokens
+        logged = [[entry.token for chunk in chunks for entry in chunk.logprobs] for chunks in (got, whole.chunks)]
+        assert logged[0] == logged[1]
+        assert got[-1].finish_reason == whole.chunks[-1].finish_reason
+
+
+async def test_two_tasks_without_a_seed_get_different_answers(engine: OnnxLlmEngine) -> None:
+    chosen = Sampling(max_tokens=16, temperature=1.0, ignore_eos=True)
+    texts = {(await answer(engine, ids(4, 5, 6, sampling=chosen), replace(task(), task_id=name))).text for name in "ab"}
+    assert len(texts) == 2
 
 
 async def test_a_shared_prefix_is_reported_and_changes_nothing(engine: OnnxLlmEngine) -> None:

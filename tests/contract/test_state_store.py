@@ -8,7 +8,7 @@ import pytest
 
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NotFound, QueueFull, StoreUnavailable
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.job import Job, JobRank, TaskRecord, TaskState
 from skyshore.domain.node import Link
 from skyshore.domain.placement import DecisionRecord
 from skyshore.ports import StateStore
@@ -28,6 +28,7 @@ RECORD = TaskRecord(
     result_path="/tmp/r.json",
     detail={"frames": "30"},
 )
+RANK = JobRank("caller", 1, 1e9, 1e6)
 
 
 @pytest.fixture(params=["memory", "valkey"])
@@ -107,37 +108,65 @@ async def test_a_record_comes_back_as_it_was_written(store):
     await store.put_tasks([])
 
 
+async def accept(store: StateStore, task_id: str = "job-1", body: bytes = b"", rank: JobRank = RANK) -> None:
+    await store.accept_job(replace(RECORD, task_id=task_id), body, rank, 100)
+
+
+async def claim(store: StateStore, consumer: str, count: int = 1, idle_s: float = 30.0) -> list[Job]:
+    """Claim up to `count` of the waiting jobs, oldest first."""
+    _, waiting = await store.waiting_jobs(idle_s)
+    jobs = [await store.claim_job(consumer, job.entry_id, idle_s) for job in waiting[:count]]
+    return [job for job in jobs if job]
+
+
 async def test_an_accepted_job_is_recorded_and_handed_out_once(store):
-    await store.accept_job(RECORD, b"\x00body")
+    await accept(store, body=b"\x00body")
     assert await store.task("job-1") == RECORD
-    (job,) = await store.claim_jobs("w1", 10, block_s=0.0, idle_s=30.0)
+    (job,) = await claim(store, "w1")
     assert (job.task_id, job.body, job.deliveries) == ("job-1", b"\x00body", 1)
-    assert await store.claim_jobs("w2", 10, block_s=0.0, idle_s=30.0) == []
-    await store.finish_job(job)
-    assert await store.claim_jobs("w2", 10, block_s=0.0, idle_s=0.0) == []
+    assert (await store.waiting_jobs(30.0))[1] == []
+    assert await store.claim_job("w2", job.entry_id, 30.0) is None
+    assert await store.end_job("w1", job, RECORD)
+    assert (await store.waiting_jobs(0.0))[1] == []
+    assert await store.claim_job("w2", job.entry_id, 0.0) is None
 
 
 async def test_accepting_twice_is_accepting_once(store):
-    await store.accept_job(RECORD, b"x")
-    await store.accept_job(RECORD, b"x")
-    assert len(await store.claim_jobs("w1", 10, block_s=0.0, idle_s=30.0)) == 1
+    await accept(store)
+    await accept(store)
+    assert len((await store.waiting_jobs(30.0))[1]) == 1
 
 
-async def test_jobs_come_in_order_and_no_more_than_asked_for(store):
-    for number in range(5):
-        await store.accept_job(replace(RECORD, task_id=f"job-{number}"), b"")
-    first = await store.claim_jobs("w1", 2, block_s=0.0, idle_s=30.0)
-    rest = await store.claim_jobs("w2", 9, block_s=0.0, idle_s=30.0)
-    assert [job.task_id for job in first + rest] == [f"job-{number}" for number in range(5)]
+async def test_waiting_jobs_come_in_order_with_their_ranks(store):
+    ranks = [JobRank("someone", number, 1e9 + number, 0.5) for number in range(3)]
+    for number, rank in enumerate(ranks):
+        await accept(store, f"job-{number}", rank=rank)
+    _, waiting = await store.waiting_jobs(30.0)
+    assert [(job.rank, job.deliveries) for job in waiting] == [(rank, 0) for rank in ranks]
+    second = await store.claim_job("w1", waiting[1].entry_id, 30.0)
+    assert second.task_id == "job-1"
+    assert [job.rank for job in (await store.waiting_jobs(30.0))[1]] == [ranks[0], ranks[2]]
+
+
+async def test_a_caller_has_a_bound_of_its_own(store):
+    for number in range(2):
+        await store.accept_job(replace(RECORD, task_id=f"a{number}"), b"", JobRank("a"), 2)
+    with pytest.raises(QueueFull, match="2 open jobs"):
+        await store.accept_job(replace(RECORD, task_id="a2"), b"", JobRank("a"), 2)
+    assert await store.task("a2") is None
+    await store.accept_job(replace(RECORD, task_id="b0"), b"", JobRank("b"), 2)
+    (first,) = await claim(store, "w1")
+    await store.end_job("w1", first, RECORD)
+    await store.accept_job(replace(RECORD, task_id="a2"), b"", JobRank("a"), 2)  # a job that ended takes no room
 
 
 async def test_an_abandoned_job_is_taken_over_and_counted(store):
-    await store.accept_job(RECORD, b"body")
-    (job,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
+    await accept(store, body=b"body")
+    (job,) = await claim(store, "w1")
     taken = []
 
     async def taken_over() -> bool:
-        taken.extend(await store.claim_jobs("w2", 1, block_s=0.0, idle_s=0.1))
+        taken.extend(await claim(store, "w2", idle_s=0.1))
         return bool(taken)
 
     await until(taken_over)
@@ -147,37 +176,82 @@ async def test_an_abandoned_job_is_taken_over_and_counted(store):
     await store.renew_job("w2", taken[0])
 
 
+async def test_a_worker_that_lost_its_job_writes_nothing(store):
+    await accept(store)
+    (job,) = await claim(store, "slow")
+    running = replace(RECORD, state=TaskState.RUNNING, progress=0.5)
+    await store.renew_job("slow", job, running)
+    assert await store.task("job-1") == running
+    (again,) = await claim(store, "quick", idle_s=0.0)
+    done = replace(RECORD, state=TaskState.DONE)
+    with pytest.raises(NotFound):
+        await store.renew_job("slow", job, replace(running, progress=0.1))
+    assert not await store.end_job("slow", job, replace(RECORD, state=TaskState.FAILED))
+    assert await store.task("job-1") == running
+    assert await store.end_job("quick", again, done)
+    assert not await store.end_job("quick", again, replace(done, progress=0.0))
+    with pytest.raises(NotFound):
+        await store.renew_job("slow", job, running)
+    assert await store.task("job-1") == done
+
+
+@pytest.mark.parametrize("running", [False, True])
+async def test_a_cancelled_job_is_gone_for_its_worker_and_for_the_queue(store, running):
+    await accept(store, "other")
+    await accept(store)
+    jobs = await claim(store, "w1", 2) if running else []
+    cancelled = replace(RECORD, state=TaskState.CANCELLED)
+    assert await store.cancel_job(cancelled)
+    assert not await store.cancel_job(replace(cancelled, progress=0.9))
+    assert await store.task("job-1") == cancelled
+    if running:
+        with pytest.raises(NotFound):
+            await store.renew_job("w1", jobs[1], RECORD)
+        assert not await store.end_job("w1", jobs[1], replace(RECORD, state=TaskState.DONE))
+        await store.renew_job("w1", jobs[0])
+    else:
+        assert [job.task_id for job in await claim(store, "w1", 2)] == ["other"]
+    assert await store.task("job-1") == cancelled
+
+
 async def test_a_renewed_job_stays_with_its_worker(store):
     for name in ("renewed", "left"):
-        await store.accept_job(replace(RECORD, task_id=name), b"")
-    renewed, _ = await store.claim_jobs("w1", 2, block_s=0.0, idle_s=30.0)
+        await accept(store, name)
+    renewed, _ = await claim(store, "w1", 2)
     taken = []
 
     async def one_taken_over() -> bool:
         await store.renew_job("w1", renewed)
-        taken.extend(await store.claim_jobs("w2", 1, block_s=0.0, idle_s=1.4))
+        taken.extend(await claim(store, "w2", idle_s=1.4))
         return bool(taken)
 
     await until(one_taken_over)
     assert [job.task_id for job in taken] == ["left"]
-    await store.finish_job(renewed)
+    await store.end_job("w1", renewed, RECORD)
     with pytest.raises(NotFound):
         await store.renew_job("w1", renewed)
 
 
 async def test_a_job_in_the_dead_letters_is_never_handed_out_again(store):
-    await store.accept_job(RECORD, b"")
-    (job,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
-    await store.move_to_dead_letters(job, "failed three times")
-    assert await store.claim_jobs("w2", 1, block_s=0.0, idle_s=0.0) == []
+    await accept(store)
+    (job,) = await claim(store, "w1")
+    failed = replace(RECORD, state=TaskState.FAILED)
+    assert await store.end_job("w1", job, failed, "failed three times")
+    assert (await store.waiting_jobs(0.0))[1] == []
+    assert await store.task("job-1") == failed
 
 
-async def test_a_blocking_claim_wakes_when_a_job_arrives(store):
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        waiting = group.create_task(store.claim_jobs("w1", 1, block_s=2.0, idle_s=30.0))
-        await answered(store)
-        await store.accept_job(RECORD, b"")
-    assert len(waiting.result()) == 1
+async def test_waiting_ends_when_a_job_arrives_and_not_for_one_that_is_known(store):
+    await accept(store, "known")
+    cursor, _ = await store.waiting_jobs(30.0)
+    async with asyncio.timeout(30):
+        await store.wait_for_job(cursor, 0.05)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(store.wait_for_job(cursor, 2.0))
+            await answered(store)
+            assert not waiting.done()
+            await accept(store)
+        await store.wait_for_job(cursor, 2.0)  # it is there already
 
 
 async def test_outcomes_are_read_once_in_order_from_a_cursor(store):
@@ -238,27 +312,39 @@ async def test_the_stream_of_jobs_is_bounded(valkey_url, monkeypatch):
     monkeypatch.setattr("skyshore.adapters.redis_store.schema.MOST_JOBS", 2)
     store = RedisStore(valkey_url)
     for number in range(2):
-        await store.accept_job(replace(RECORD, task_id=f"j{number}"), b"")
+        await accept(store, f"j{number}")
     with pytest.raises(QueueFull):
-        await store.accept_job(replace(RECORD, task_id="j2"), b"")
+        await accept(store, "j2")
     assert await store.task("j2") is None
-    (first,) = await store.claim_jobs("w", 1, block_s=0.0, idle_s=30.0)
-    await store.finish_job(first)
-    await store.accept_job(replace(RECORD, task_id="j2"), b"")  # a job that ended takes no room
-    (second,) = await store.claim_jobs("w", 1, block_s=0.0, idle_s=30.0)
-    await store.move_to_dead_letters(second, "gone bad")
-    await store.accept_job(replace(RECORD, task_id="j3"), b"")
+    (first,) = await claim(store, "w")
+    await store.end_job("w", first, RECORD)
+    await accept(store, "j2")  # a job that ended takes no room
+    (second,) = await claim(store, "w")
+    await store.end_job("w", second, RECORD, "gone bad")
+    await accept(store, "j3")
     await store.close()
 
 
-async def test_two_clients_share_one_group(valkey_url):
+async def test_two_clients_never_claim_the_same_job(valkey_url):
     one, two = RedisStore(valkey_url), RedisStore(valkey_url)
     for number in range(20):
-        await one.accept_job(replace(RECORD, task_id=f"j{number}"), b"")
-    claims = await asyncio.gather(*(store.claim_jobs(name, 10, 0.0, 30.0) for store, name in ((one, "1"), (two, "2"))))
+        await accept(one, f"j{number}")
+    claims = await asyncio.gather(*(claim(store, name, 20) for store, name in ((one, "1"), (two, "2"))))
     assert sorted(job.task_id for jobs in claims for job in jobs) == sorted(f"j{number}" for number in range(20))
     await one.close()
     await two.close()
+
+
+async def test_dead_letters_keep_the_body_and_the_reason(valkey_url):
+    import redis
+
+    store = RedisStore(valkey_url)
+    await accept(store, body=b"what was asked")
+    await store.end_job("w", (await claim(store, "w"))[0], RECORD, "failed three times")
+    await store.close()
+    with redis.Redis.from_url(valkey_url) as client:
+        ((_, letter),) = client.xrange("skyshore:jobs:dead")
+    assert letter == {b"task": b"job-1", b"body": b"what was asked", b"reason": b"failed three times"}
 
 
 async def test_records_and_logs_do_not_grow_for_ever(valkey_url, monkeypatch):
@@ -283,9 +369,9 @@ async def test_what_was_accepted_outlives_a_restart_of_the_server(tmp_path):
     server.start()
     port = server.port
     store = RedisStore(server.connection_url)
-    await store.accept_job(RECORD, b"body")
-    await store.accept_job(replace(RECORD, task_id="job-2"), b"claimed before")
-    (before,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
+    await accept(store, body=b"body")
+    await accept(store, "job-2", b"claimed before")
+    (before,) = await claim(store, "w1")
     server.terminate()  # as in a crash
     with pytest.raises(StoreUnavailable, match="cannot be reached; start it") as away:
         await store.ping()
@@ -295,7 +381,7 @@ async def test_what_was_accepted_outlives_a_restart_of_the_server(tmp_path):
     again.start(timeout=60)
     assert await store.task("job-1") == RECORD
     await store.renew_job("w1", before)
-    (other,) = await store.claim_jobs("w2", 5, block_s=0.0, idle_s=30.0)
+    (other,) = await claim(store, "w2", 5)
     assert {before.task_id, other.task_id} == {"job-1", "job-2"}
     await store.close()
     again.stop()

@@ -39,13 +39,21 @@ from skyshore.v1 import (
     worker_service_pb2_grpc,
 )
 from skyshore.wire.pairs import FRAME, FRAME_DETECTIONS, PLACEMENT, SEGMENT_EVENT, TASK, TOKEN_CHUNK, WORKER_OUTCOME
+from skyshore.wire.status import BEGUN
 from tests.fakes.memory_store import MemoryStore
 
 
 class Profiler(profiler_service_pb2_grpc.ProfilerServiceServicer):
     """One token a word; video frames as they were probed."""
 
+    def __init__(self) -> None:
+        self.fail_with: SkyshoreError | None = None
+        self.asked: list[Any] = []
+
     async def ProfileTask(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.asked.append(request.task)
+        if self.fail_with:
+            raise self.fail_with
         if request.WhichOneof("payload") == "video":
             profile = profile_pb2.TaskProfile()
             profile.CopyFrom(request.video.facts)
@@ -73,6 +81,8 @@ class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
     hold_after: int = 0
     """Events sent before `hold` is waited for."""
     context_tokens: int = 100
+    begins: bool = True
+    """Whether it says that it has begun a segment."""
     running: int = 0
     tasks: list[Any] = field(default_factory=list)
     segments: list[Any] = field(default_factory=list)
@@ -134,6 +144,8 @@ class FakeNode(worker_service_pb2_grpc.WorkerServiceServicer):
                     header = message.header
                     self.segments.append(header)
                     continue
+                if not sent and self.begins:
+                    await context.send_initial_metadata(BEGUN)
                 await self._maybe(sent)
                 frame = FRAME.from_proto(message.frame)
                 self.frame_bytes += len(frame.data)
@@ -158,11 +170,15 @@ class Scheduler(scheduler_service_pb2_grpc.SchedulerServiceServicer):
         self.nodes = nodes
         self.policy = "first"
         self.fail_with: SkyshoreError | None = None
+        self.answers = asyncio.Event()
+        """Cleared, it is connected and silent, like a stopped process."""
+        self.answers.set()
         self.placed: list[Any] = []
         self.per_node: Counter[str] = Counter()
 
     async def Place(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.placed.append(request)
+        await self.answers.wait()
         if self.fail_with:
             raise self.fail_with
         if not self.nodes:
@@ -195,6 +211,7 @@ class World:
     """Everything that runs, with a client for the gateway's port."""
 
     scheduler: Scheduler
+    profiler: Profiler
     nodes: list[FakeNode]
     store: StateStore
     client: httpx.AsyncClient
@@ -217,7 +234,7 @@ async def world(
 ) -> AsyncIterator[World]:
     """Start it all; `settings` are fields of GatewaySettings."""
     async with AsyncExitStack() as stack:
-        scheduler = Scheduler(list(nodes))
+        scheduler, profiler = Scheduler(list(nodes)), Profiler()
         store = store or MemoryStore()
         scheduling = await stack.enter_async_context(
             grpc_server(
@@ -230,7 +247,7 @@ async def world(
                     GrpcService(
                         "skyshore.v1.ProfilerService",
                         profiler_service_pb2_grpc.add_ProfilerServiceServicer_to_server,
-                        Profiler(),
+                        profiler,
                     ),
                 ],
                 "127.0.0.1:0",
@@ -256,7 +273,7 @@ async def world(
         )
         port = await stack.enter_async_context(serving_http(deps))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=100))
-        yield World(scheduler, list(nodes), store, client, port, deps)
+        yield World(scheduler, profiler, list(nodes), store, client, port, deps)
 
 
 @asynccontextmanager

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from skyshore.domain.errors import NotFound, StoreUnavailable
-from skyshore.domain.job import Job, TaskRecord, TaskState
+from skyshore.domain.errors import NotFound, QueueFull, StoreUnavailable
+from skyshore.domain.job import ENDED, Job, JobRank, TaskRecord, WaitingJob
 from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -18,6 +18,7 @@ from skyshore.domain.placement import DecisionRecord
 class _Entry:
     task_id: str
     body: bytes
+    rank: JobRank
     consumer: str = ""
     touched_s: float = 0.0
     deliveries: int = 0
@@ -88,25 +89,27 @@ class MemoryStore:
         await self.ping()
         return self._tasks.get(task_id)
 
-    async def accept_job(self, record: TaskRecord, body: bytes) -> None:
+    async def accept_job(self, record: TaskRecord, body: bytes, rank: JobRank, most_of_caller: int) -> None:
         await self.ping()
         if record.task_id in self._tasks:
             return
+        if sum(entry.rank.caller == rank.caller for entry in self._jobs.values()) >= most_of_caller:
+            raise QueueFull(f"you have {most_of_caller} open jobs", retry_after_s=10.0)
         self._tasks[record.task_id] = record
         self._job_count += 1
-        self._jobs[f"{self._job_count}-0"] = _Entry(record.task_id, body)
+        self._jobs[f"{self._job_count}-0"] = _Entry(record.task_id, body, rank)
         self._wake()
 
-    async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
+    async def restore_job(self, record: TaskRecord, body: bytes, rank: JobRank) -> bool:
         await self.ping()
         kept = self._tasks.get(record.task_id)
-        if kept and kept.state in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED):
+        if kept and kept.state in ENDED:
             return False
         self._tasks.pop(record.task_id, None)
-        await self.accept_job(record, body)
+        await self.accept_job(record, body, rank, len(self._jobs) + 1)
         return True
 
-    async def waiting_jobs(self) -> set[str]:
+    async def open_jobs(self) -> set[str]:
         await self.ping()
         return {entry.task_id for entry in self._jobs.values()}
 
@@ -117,43 +120,60 @@ class MemoryStore:
             self._restorer_until_s = self.now_s() + lease_s
         return free
 
-    async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
+    async def waiting_jobs(self, idle_s: float) -> tuple[str, list[WaitingJob]]:
         await self.ping()
-        jobs = self._claim(consumer, count, idle_s)
-        if not jobs and block_s > 0:
-            await self._change(block_s)
-            jobs = self._claim(consumer, count, idle_s)
-        return jobs
-
-    def _claim(self, consumer: str, count: int, idle_s: float) -> list[Job]:
-        now_s = self.now_s()
-        free = [
-            (entry_id, entry)
+        waiting = [
+            WaitingJob(entry_id, entry.rank, entry.deliveries)
             for entry_id, entry in self._jobs.items()
-            if not entry.consumer or now_s - entry.touched_s >= idle_s
+            if self._is_free(entry, idle_s)
         ]
-        jobs = []
-        for entry_id, entry in free[:count]:
-            entry.consumer, entry.touched_s = consumer, now_s
-            entry.deliveries += 1
-            jobs.append(Job(entry_id, entry.task_id, entry.body, entry.deliveries))
-        return jobs
+        return str(self._job_count), waiting
 
-    async def renew_job(self, consumer: str, job: Job) -> None:
+    async def wait_for_job(self, after: str, block_s: float) -> None:
+        await self.ping()
+        ends_s = self.now_s() + min(block_s, 2.0)
+        while self._job_count <= int(after) and (left_s := ends_s - self.now_s()) > 0:
+            await self._change(left_s)
+
+    async def claim_job(self, consumer: str, entry_id: str, idle_s: float) -> Job | None:
+        await self.ping()
+        entry = self._jobs.get(entry_id)
+        if entry is None or not self._is_free(entry, idle_s):
+            return None
+        entry.consumer, entry.touched_s = consumer, self.now_s()
+        entry.deliveries += 1
+        return Job(entry_id, entry.task_id, entry.body, entry.deliveries)
+
+    def _is_free(self, entry: _Entry, idle_s: float) -> bool:
+        return not entry.consumer or self.now_s() - entry.touched_s >= idle_s
+
+    async def renew_job(self, consumer: str, job: Job, record: TaskRecord | None = None) -> None:
         await self.ping()
         entry = self._jobs.get(job.entry_id)
         if entry is None or entry.consumer != consumer:
             raise NotFound(f"job '{job.task_id}' is no longer with '{consumer}'; stop working on it")
         entry.touched_s = self.now_s()
+        if record:
+            self._tasks[record.task_id] = record
 
-    async def finish_job(self, job: Job) -> None:
+    async def end_job(self, consumer: str, job: Job, record: TaskRecord, dead_reason: str = "") -> bool:
         await self.ping()
-        self._jobs.pop(job.entry_id, None)
+        entry = self._jobs.get(job.entry_id)
+        if entry is None or entry.consumer != consumer:
+            return False
+        del self._jobs[job.entry_id]
+        self._tasks[record.task_id] = record
+        if dead_reason:
+            self.dead.append((job.task_id, dead_reason))
+        return True
 
-    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
+    async def cancel_job(self, record: TaskRecord) -> bool:
         await self.ping()
-        if self._jobs.pop(job.entry_id, None):
-            self.dead.append((job.task_id, reason))
+        found = [entry_id for entry_id, entry in self._jobs.items() if entry.task_id == record.task_id]
+        for entry_id in found:
+            del self._jobs[entry_id]
+            self._tasks[record.task_id] = record
+        return bool(found)
 
     async def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         await self.ping()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from skyshore.codec.document import to_document
-from skyshore.domain.job import TaskRecord, TaskState
+from skyshore.domain.job import ENDED, JobRank, TaskRecord
 from skyshore.domain.node import Link, NodeReport
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -18,8 +18,9 @@ PREFIX = "skyshore:"
 NODES = PREFIX + "nodes"
 """Sorted set: node id → when its lease runs out. Only an index; the lease itself is the key of `node_key`."""
 JOBS = PREFIX + "jobs"
-"""Stream of accepted jobs, fields `task` and `body`. Never trimmed: an entry leaves when its job ended."""
+"""Stream of accepted jobs, fields `task`, `body`, `caller`, `rank`. Never trimmed: it leaves when its job ends."""
 JOBS_GROUP = "workers"
+"""Who works on which entry."""
 DEAD_JOBS = PREFIX + "jobs:dead"
 """Dead letters: stream of jobs that failed too often, fields `task`, `body` and `reason`."""
 OUTCOMES = PREFIX + "outcomes"
@@ -56,8 +57,7 @@ _json = json.JSONEncoder(separators=(",", ":")).encode
 # They check every field: what another program wrote under our keys must fail here and not later in the scheduler.
 _record = TypeAdapter(TaskRecord)
 _link = TypeAdapter(Link)
-
-ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+_rank = TypeAdapter(JobRank)
 
 
 def node_key(node_id: str) -> str:
@@ -93,6 +93,19 @@ def encode_record(record: TaskRecord) -> bytes:
 def decode_record(data: bytes) -> TaskRecord:
     """JSON → TaskRecord."""
     return _record.validate_json(data)
+
+
+def encode_rank(rank: JobRank) -> bytes:
+    """JobRank → JSON."""
+    return _json(to_document(rank)).encode()
+
+
+def decode_rank(data: bytes) -> JobRank:
+    """JSON → JobRank; of an entry that has none, or none that can be read, the lowest."""
+    try:
+        return _rank.validate_json(data)
+    except ValidationError:
+        return JobRank()
 
 
 def encode_report(report: NodeReport) -> bytes:

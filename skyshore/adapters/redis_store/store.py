@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-from redis.exceptions import ResponseError
+from typing import Any
 
 from skyshore.adapters.redis_store import schema
 from skyshore.adapters.redis_store.connection import StoreConnection
-from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, RENEW_JOB, RESTORE_JOB
+from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, CLAIM_JOB, END_JOB, RENEW_JOB, RESTORE_JOB, WAITING_JOBS
 from skyshore.domain.errors import InvalidTask, NotFound, QueueFull, StoreUnavailable
-from skyshore.domain.job import Job, TaskRecord
+from skyshore.domain.job import Job, JobRank, TaskRecord, WaitingJob
 from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -45,7 +43,10 @@ class RedisStore:
         self._redis = connection.redis
         self._accept = self._redis.register_script(ACCEPT_JOB)
         self._restore = self._redis.register_script(RESTORE_JOB)
+        self._waiting = self._redis.register_script(WAITING_JOBS)
+        self._claim = self._redis.register_script(CLAIM_JOB)
         self._renew = self._redis.register_script(RENEW_JOB)
+        self._end = self._redis.register_script(END_JOB)
 
     async def ping(self) -> None:
         """See StateStore."""
@@ -161,30 +162,52 @@ class RedisStore:
             raise StoreUnavailable("the record of this task is damaged and cannot be read; send the request again")
         return records[0]
 
-    async def accept_job(self, record: TaskRecord, body: bytes) -> None:
-        """See StateStore. Accepting a task id again changes nothing.
-
-        Raises:
-            QueueFull: as many jobs wait as the stream may hold.
-        """
-        await self._add_job(self._accept, record, body)
-
-    async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
-        """See StateStore."""
-        return await self._add_job(self._restore, record, body)
-
-    async def _add_job(self, script: Any, record: TaskRecord, body: bytes) -> bool:
-        if len(body) > schema.MOST_JOB_BYTES:
-            raise InvalidTask(f"the options of a clip are over {schema.MOST_JOB_BYTES} bytes; name fewer classes")
+    async def accept_job(self, record: TaskRecord, body: bytes, rank: JobRank, most_of_caller: int) -> None:
+        """See StateStore. Accepting a task id again changes nothing."""
+        _check_body(body)
         key = schema.task_key(record.task_id)
-        arguments = [record.task_id, schema.encode_record(record), schema.task_ttl_s(record), schema.MOST_JOBS, body]
         async with self._answers(key):
-            added = await script(keys=[key, schema.JOBS], args=arguments)
-        if added == -1:
-            raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
+            accepted = await self._accept(
+                keys=[schema.JOBS, key],
+                args=[
+                    schema.JOBS_GROUP,
+                    record.task_id,
+                    schema.encode_record(record),
+                    schema.task_ttl_s(record),
+                    schema.MOST_JOBS,
+                    body,
+                    rank.caller,
+                    most_of_caller,
+                    schema.encode_rank(rank),
+                ],
+            )
+        _check_room(accepted)
+        if accepted == -2:
+            raise QueueFull(
+                f"you have {most_of_caller} open jobs, the most of one caller; wait until one has ended",
+                retry_after_s=10.0,
+            )
+
+    async def restore_job(self, record: TaskRecord, body: bytes, rank: JobRank) -> bool:
+        """See StateStore."""
+        key = schema.task_key(record.task_id)
+        async with self._answers(key):
+            added = await self._restore(
+                keys=[schema.JOBS, key],
+                args=[
+                    record.task_id,
+                    schema.encode_record(record),
+                    schema.task_ttl_s(record),
+                    schema.MOST_JOBS,
+                    body,
+                    rank.caller,
+                    schema.encode_rank(rank),
+                ],
+            )
+        _check_room(added)
         return bool(added)
 
-    async def waiting_jobs(self) -> set[str]:
+    async def open_jobs(self) -> set[str]:
         """See StateStore."""
         found: set[str] = set()
         start = "-"
@@ -202,90 +225,65 @@ class RedisStore:
             taken: Any = await self._redis.set(schema.RESTORER, name, nx=True, px=int(lease_s * 1000))
         return bool(taken)
 
-    async def claim_jobs(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
+    async def waiting_jobs(self, idle_s: float) -> tuple[str, list[WaitingJob]]:
+        """See StateStore."""
+        async with self._answers():
+            last, found = await self._waiting(keys=[schema.JOBS], args=[schema.JOBS_GROUP, int(idle_s * 1000)])
+        return last.decode(), [
+            WaitingJob(entry_id.decode(), schema.decode_rank(rank), claims) for entry_id, rank, claims in found
+        ]
+
+    async def wait_for_job(self, after: str, block_s: float) -> None:
         """See StateStore. Returns after at most two seconds, whatever `block_s` says."""
         async with self._answers():
-            try:
-                return await self._claim(consumer, count, block_s, idle_s)
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
-            await self._create_group()
-            return await self._claim(consumer, count, block_s, idle_s)
+            await self._redis.xread({schema.JOBS: after}, count=1, block=_block_ms(block_s))
 
-    async def _create_group(self) -> None:
-        try:
-            await self._redis.xgroup_create(schema.JOBS, schema.JOBS_GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):  # another process was faster
-                raise
-
-    async def _claim(self, consumer: str, count: int, block_s: float, idle_s: float) -> list[Job]:
-        left = await self._claim_left(consumer, count, idle_s)
-        if left:
-            return left
-        fresh: Any = await self._redis.xreadgroup(
-            schema.JOBS_GROUP, consumer, {schema.JOBS: ">"}, count=count, block=_block_ms(block_s)
-        )
-        return await self._jobs([_Entry(entry_id, fields, 1) for entry_id, fields in fresh[0][1]] if fresh else [])
-
-    async def _jobs(self, entries: Sequence[_Entry]) -> list[Job]:
-        """The jobs of these entries. An entry that is no job would come back for ever: it goes to the dead letters."""
-        jobs = self._readable("job", _job, entries)
-        for entry in entries:
-            if entry.entry_id.decode() not in {job.entry_id for job in jobs}:
-                await self._move_entry(entry.entry_id, {**entry.fields, b"reason": b"it cannot be read"})
-        return jobs
-
-    async def _claim_left(self, consumer: str, count: int, idle_s: float) -> list[Job]:
-        """Jobs that another consumer claimed and did not finish."""
-        answer: Any = await self._redis.xautoclaim(
-            schema.JOBS, schema.JOBS_GROUP, consumer, int(idle_s * 1000), count=count
-        )
-        entries = [(entry_id, fields) for entry_id, fields in answer[1] if fields]
-        if not entries:
-            return []
-        first, last = entries[0][0], entries[-1][0]
-        pending: Any = await self._redis.xpending_range(
-            schema.JOBS, schema.JOBS_GROUP, min=first, max=last, count=10 * count, consumername=consumer
-        )
-        deliveries = {entry["message_id"]: entry["times_delivered"] for entry in pending}
-        return await self._jobs([_Entry(entry_id, fields, deliveries.get(entry_id, 2)) for entry_id, fields in entries])
-
-    async def renew_job(self, consumer: str, job: Job) -> None:
-        """See StateStore.
-
-        Raises:
-            NotFound: the job ended or was taken over; stop working on it.
-        """
+    async def claim_job(self, consumer: str, entry_id: str, idle_s: float) -> Job | None:
+        """See StateStore."""
         async with self._answers():
-            try:
-                renewed = await self._renew(keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, job.entry_id])
-            except ResponseError as error:
-                if "NOGROUP" not in str(error):
-                    raise
-                renewed = 0  # the server lost the stream, and with it the job
+            claimed = await self._claim(
+                keys=[schema.JOBS], args=[schema.JOBS_GROUP, consumer, entry_id, int(idle_s * 1000)]
+            )
+        if claimed is None:
+            return None
+        task_id, body, times = claimed
+        return Job(entry_id, task_id.decode(errors="replace"), body, times)
+
+    async def renew_job(self, consumer: str, job: Job, record: TaskRecord | None = None) -> None:
+        """See StateStore."""
+        content = (schema.encode_record(record), schema.task_ttl_s(record)) if record else ("", 0)
+        async with self._answers(schema.task_key(job.task_id)):
+            renewed = await self._renew(
+                keys=[schema.JOBS, schema.task_key(job.task_id)],
+                args=[schema.JOBS_GROUP, consumer, job.entry_id, *content],
+            )
         if not renewed:
             raise NotFound(f"job '{job.task_id}' is no longer with '{consumer}'; stop working on it")
 
-    async def finish_job(self, job: Job) -> None:
+    async def end_job(self, consumer: str, job: Job, record: TaskRecord, dead_reason: str = "") -> bool:
         """See StateStore."""
-        async with self._answers(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(schema.JOBS, schema.JOBS_GROUP, job.entry_id)
-            pipe.xdel(schema.JOBS, job.entry_id)
-            await pipe.execute()
+        return await self._end_job(consumer, job.entry_id, record, dead_reason)
 
-    async def move_to_dead_letters(self, job: Job, reason: str) -> None:
+    async def cancel_job(self, record: TaskRecord) -> bool:
         """See StateStore."""
-        async with self._answers():
-            await self._move_entry(job.entry_id, {"task": job.task_id, "body": job.body, "reason": reason})
+        return await self._end_job("", "", record, "")
 
-    async def _move_entry(self, entry_id: Any, letter: dict[Any, Any]) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(schema.DEAD_JOBS, letter, maxlen=schema.MOST_DEAD_JOBS, approximate=True)
-            pipe.xack(schema.JOBS, schema.JOBS_GROUP, entry_id)
-            pipe.xdel(schema.JOBS, entry_id)
-            await pipe.execute()
+    async def _end_job(self, consumer: str, entry_id: str, record: TaskRecord, dead_reason: str) -> bool:
+        async with self._answers(schema.task_key(record.task_id)):
+            ended = await self._end(
+                keys=[schema.JOBS, schema.task_key(record.task_id), schema.DEAD_JOBS],
+                args=[
+                    schema.JOBS_GROUP,
+                    consumer,
+                    entry_id,
+                    record.task_id,
+                    schema.encode_record(record),
+                    schema.task_ttl_s(record),
+                    dead_reason,
+                    schema.MOST_DEAD_JOBS,
+                ],
+            )
+        return bool(ended)
 
     # ------------------------------------------------------------------------------------------- learning
 
@@ -351,16 +349,14 @@ def _block_ms(block_s: float) -> int | None:
     return int(min(block_s, LONGEST_BLOCK_S) * 1000) or None
 
 
-class _Entry(NamedTuple):
-    """One entry of the work stream, as it was delivered."""
-
-    entry_id: bytes
-    fields: dict[bytes, bytes]
-    deliveries: int
+def _check_body(body: bytes) -> None:
+    if len(body) > schema.MOST_JOB_BYTES:
+        raise InvalidTask(f"the options of a clip are over {schema.MOST_JOB_BYTES} bytes; name fewer classes")
 
 
-def _job(entry: _Entry) -> Job:
-    return Job(entry.entry_id.decode(), entry.fields[b"task"].decode(), entry.fields[b"body"], entry.deliveries)
+def _check_room(answer: int) -> None:
+    if answer == -1:
+        raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
 
 
 def _kept(most: int, encoded: Sequence[bytes]) -> int:

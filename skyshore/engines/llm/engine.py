@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections import deque
@@ -186,7 +187,7 @@ class OnnxLlmEngine:
             sampler=RowSampler(
                 request.sampling,
                 np.unique(np.array(tokens, np.int64)),
-                np.random.default_rng(None if request.sampling.seed is None else request.sampling.seed % (1 << 64)),
+                np.random.default_rng(_seed(task, request)),
             ),
             text=TextStream(request.sampling.stop),
             constraint=constraint,
@@ -214,6 +215,13 @@ class OnnxLlmEngine:
     def _forget_old(self, now_s: float) -> None:
         while self._recent and self._recent[0].now_s < now_s - _LOAD_WINDOW_S:
             self._recent.popleft()
+
+
+def _seed(task: Task, request: LlmInput) -> int:
+    """The caller's seed, else one of the task. So another node can compute the same answer if this one is lost."""
+    if request.sampling.seed is not None:
+        return request.sampling.seed % (1 << 64)
+    return int.from_bytes(hashlib.blake2b(task.task_id.encode(), digest_size=8).digest())
 
 
 class _Stream:

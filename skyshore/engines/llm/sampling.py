@@ -1,7 +1,7 @@
 """Samples the next token of each row of a batch from its logits. Pure: randomness comes with each row.
 
 A row's token depends on its own logits, settings and generator alone, and a generator is asked exactly once per token,
-so an answer with a seed is the same alone and batched.
+so an answer is the same alone and batched. Without a seed of the caller, the task id gives one.
 """
 
 from __future__ import annotations
