@@ -219,14 +219,14 @@ class StateStore(Protocol):
         ...
 
     async def restore_job(self, record: TaskRecord, body: bytes) -> bool:
-        """Put a job that `waiting_jobs` does not have into the work stream again; False if it ended.
+        """Put a job that `open_jobs` does not have into the work stream again; False if it ended.
 
         Raises:
             QueueFull: as many jobs wait as the stream may hold.
         """
         ...
 
-    async def waiting_jobs(self) -> set[str]:
+    async def open_jobs(self) -> set[str]:
         """Task ids of all jobs that wait or run."""
         ...
 

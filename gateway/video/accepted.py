@@ -55,7 +55,7 @@ class AcceptedClips:
         task_ids = await asyncio.to_thread(_older, self._folder, before_s)
         if not task_ids or not await self._store.become_restorer(self._name, EVERY_S):
             return
-        waiting = await self._store.waiting_jobs()
+        waiting = await self._store.open_jobs()
         for task_id in task_ids:
             if task_id not in waiting:
                 await self._restore(task_id)

@@ -172,6 +172,41 @@ async def test_a_job_in_the_dead_letters_is_never_handed_out_again(store):
     assert await store.claim_jobs("w2", 1, block_s=0.0, idle_s=0.0) == []
 
 
+async def test_a_lost_job_is_restored_and_an_ended_one_is_not(store):
+    assert await store.open_jobs() == set()
+    await store.accept_job(RECORD, b"body")
+    assert await store.open_jobs() == {"job-1"}
+    (job,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
+    assert await store.open_jobs() == {"job-1"}, "also while it runs"
+    await store.finish_job(job)  # its record was not written: as if the entry were lost
+    assert await store.open_jobs() == set()
+    assert await store.restore_job(RECORD, b"body")
+    (again,) = await store.claim_jobs("w1", 1, block_s=0.0, idle_s=30.0)
+    assert (again.task_id, again.body, again.deliveries) == ("job-1", b"body", 1)
+    for state in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED):
+        await store.put_task(replace(RECORD, task_id="ended", state=state))
+        assert not await store.restore_job(replace(RECORD, task_id="ended"), b"body")
+        assert (await store.task("ended")).state is state
+
+
+async def test_one_process_at_a_time_restores(store):
+    assert await store.become_restorer("a", lease_s=0.3)
+    assert not await store.become_restorer("b", lease_s=30.0)
+
+    async def free() -> bool:
+        return await store.become_restorer("b", lease_s=30.0)
+
+    await until(free)
+
+
+async def test_the_registry_stays_the_same_one_while_nodes_come_and_go(store):
+    epoch = await store.registry_epoch()
+    await store.register_node(node("a"), status("a"), lease_s=30.0)
+    await store.remove_node("a")
+    assert await store.registry_epoch() == epoch > 0
+    assert await store.nodes() == []
+
+
 async def test_a_blocking_claim_wakes_when_a_job_arrives(store):
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         waiting = group.create_task(store.claim_jobs("w1", 1, block_s=2.0, idle_s=30.0))
@@ -248,6 +283,18 @@ async def test_the_stream_of_jobs_is_bounded(valkey_url, monkeypatch):
     (second,) = await store.claim_jobs("w", 1, block_s=0.0, idle_s=30.0)
     await store.move_to_dead_letters(second, "gone bad")
     await store.accept_job(replace(RECORD, task_id="j3"), b"")
+    await store.close()
+
+
+async def test_a_registry_that_was_lost_is_another_one(valkey_url):
+    import redis
+
+    store = RedisStore(valkey_url)
+    await store.register_node(node("a"), status("a"), lease_s=30.0)
+    epoch = await store.registry_epoch()
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushall()
+    assert await store.registry_epoch() > epoch
     await store.close()
 
 

@@ -106,7 +106,7 @@ class MemoryStore:
         await self.accept_job(record, body)
         return True
 
-    async def waiting_jobs(self) -> set[str]:
+    async def open_jobs(self) -> set[str]:
         await self.ping()
         return {entry.task_id for entry in self._jobs.values()}
 

@@ -184,7 +184,7 @@ class RedisStore:
             raise QueueFull(f"{schema.MOST_JOBS} jobs are waiting; try again later", retry_after_s=10.0)
         return bool(added)
 
-    async def waiting_jobs(self) -> set[str]:
+    async def open_jobs(self) -> set[str]:
         """See StateStore."""
         found: set[str] = set()
         start = "-"
