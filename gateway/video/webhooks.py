@@ -16,7 +16,6 @@ import httpx
 import orjson
 import structlog
 
-from gateway.video.finished import write_atomically
 from gateway.video.webhook_rules import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -29,6 +28,7 @@ from skyshore.domain.errors import NodeUnavailable, PermissionDenied
 from skyshore.domain.job import ENDED, TaskRecord
 from skyshore.ports import StateStore
 from skyshore.runtime import telemetry
+from skyshore.runtime.disk import write_atomically
 
 log = structlog.get_logger()
 

@@ -50,7 +50,7 @@ async def test_each_refusal_has_its_cause_in_plain_words(words: str) -> None:
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         store = RedisStore(f"redis://127.0.0.1:{port}")
-        for call in (store.ping, store.nodes, store.waiting_jobs, lambda: store.load_policy("x")):
+        for call in (store.ping, store.nodes, store.open_jobs, lambda: store.load_policy("x")):
             with pytest.raises(StoreUnavailable) as raised:
                 await call()
             error = raised.value
@@ -151,7 +151,7 @@ async def test_the_user_that_the_docs_name_may_do_everything_needed(valkey_url: 
     clip = make_clip(tmp_path / "clip.mp4")
     async with world(tmp_path / "s", FakeNode("n"), store=store) as w:
         assert (await ended(w, (await upload(w, clip)).json()["task_id"]))["state"] == "done"
-        assert await store.waiting_jobs() == set()
+        assert await store.open_jobs() == set()
         with redis.Redis.from_url(valkey_url) as admin:
             admin.set("skyshore:decisions", "x")
         with pytest.raises(StoreUnavailable, match="set aside"):

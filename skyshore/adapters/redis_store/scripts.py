@@ -131,7 +131,7 @@ redis.call('XADD', KEYS[1], '*', 'task', ARGV[1], 'body', ARGV[5], 'caller', ARG
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 return 1
 """
-"""KEYS jobs, record; ARGV task id, record, seconds kept, most jobs, body, caller, rank. 0: it ended; -1: full; 1: waits.
+"""KEYS jobs, record; ARGV task id, record, seconds kept, most jobs, body, caller, rank.
 
-As ACCEPT_JOB for a job whose entry is lost; the record may be there.
+0: it ended; -1: full; 1: it waits again. As ACCEPT_JOB for a job whose entry is lost; the record may be there.
 """

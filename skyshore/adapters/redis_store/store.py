@@ -10,7 +10,7 @@ from skyshore.adapters.redis_store import schema
 from skyshore.adapters.redis_store.connection import StoreConnection
 from skyshore.adapters.redis_store.scripts import ACCEPT_JOB, CLAIM_JOB, END_JOB, RENEW_JOB, RESTORE_JOB, WAITING_JOBS
 from skyshore.domain.errors import InvalidTask, NotFound, QueueFull, StoreUnavailable
-from skyshore.domain.job import Job, JobRank, TaskRecord, WaitingJob
+from skyshore.domain.job import ENDED, Job, JobRank, TaskRecord, WaitingJob
 from skyshore.domain.node import Link, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome
 from skyshore.domain.placement import DecisionRecord
@@ -134,7 +134,7 @@ class RedisStore:
         """See StateStore."""
         if not records:
             return
-        ended = [r.task_id for r in records if r.kind == TaskKind.LLM and r.state in schema.ENDED]
+        ended = [r.task_id for r in records if r.kind == TaskKind.LLM and r.state in ENDED]
         async with self._answers(), self._redis.pipeline(transaction=False) as pipe:
             for record in records:
                 ttl_s = schema.task_ttl_s(record)
