@@ -32,7 +32,7 @@ from gateway.routes.video import video_routes
 from gateway.settings import GatewaySettings
 from gateway.video.cancel import JobCancellation
 from gateway.video.classify_job import ClassificationJobs
-from gateway.video.clips import ClipLimits, ClipStore
+from gateway.video.clips import AcceptLimits, ClipStore
 from gateway.video.detect_job import DetectionJobs
 from gateway.video.disk_room import DiskLimits
 from gateway.video.job_run import JobLimits
@@ -83,13 +83,7 @@ def create_app(deps: Deps) -> Gateway:
         budget=RetryBudget(settings.gateway_retry_share, settings.gateway_retry_burst),
     )
     telemetry.BREAKERS_OPEN.set_function(lambda: len(breakers.shut(time.monotonic())))
-    webhooks = Webhooks(
-        deps.store,
-        settings.state_dir.resolve() / "webhooks",
-        AllowedHosts(settings.gateway_webhook_hosts),
-        settings.gateway_webhook_secret.get_secret_value(),
-        shown,
-    )
+    webhooks = _webhooks(deps)
     clips, jobs = _clip_jobs(deps, attempts, fleet, webhooks)
 
     @asynccontextmanager
@@ -130,8 +124,19 @@ def create_app(deps: Deps) -> Gateway:
     return Gateway(app, hot, settings.gateway_web_origins)
 
 
-def _clip_limits(settings: GatewaySettings) -> ClipLimits:
-    return ClipLimits(
+def _webhooks(deps: Deps) -> Webhooks:
+    settings = deps.settings
+    return Webhooks(
+        deps.store,
+        settings.state_dir.resolve() / "webhooks",
+        AllowedHosts(settings.gateway_webhook_hosts),
+        settings.gateway_webhook_secret.get_secret_value(),
+        shown,
+    )
+
+
+def _clip_limits(settings: GatewaySettings) -> AcceptLimits:
+    return AcceptLimits(
         DiskLimits(
             settings.gateway_disk_reserve_bytes, settings.gateway_disk_bytes, settings.gateway_caller_disk_bytes
         ),

@@ -47,7 +47,7 @@ Fill = Callable[[Claim], Awaitable[tuple[ClipFields, RequestOptions]]]
 
 
 @dataclass(frozen=True, slots=True)
-class ClipLimits:
+class AcceptLimits:
     """What is accepted."""
 
     disk: DiskLimits
@@ -65,7 +65,7 @@ class ClipStore:
         self,
         store: StateStore,
         folder: Path,
-        limits: ClipLimits,
+        limits: AcceptLimits,
         check_offered: Callable[[TaskKind, str], Awaitable[None]],
         webhooks: Webhooks,
     ) -> None:

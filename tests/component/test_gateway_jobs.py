@@ -16,6 +16,7 @@ from gateway.video import finished, job_results, job_run, job_runner
 from skyshore.adapters import service_call
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.domain.errors import NodeUnavailable
+from skyshore.runtime import endure
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, World, serving_http, world
 from tests.fakes.memory_store import MemoryStore
@@ -35,8 +36,8 @@ def clip(tmp_path: Path) -> Path:
 def with_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tried, "ROOM_POLL_S", 0.02)
     monkeypatch.setattr(job_runner, "BLOCK_S", 0.1)
-    for module in (job_runner, job_run):
-        monkeypatch.setattr(module, "RETRY_S", 0.05)
+    monkeypatch.setattr(endure, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(endure, "LONGEST_WAIT_S", 0.05)
 
 
 async def upload(w: World, clip: Path, path: str = DETECT, **fields: Any) -> str:
