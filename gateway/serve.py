@@ -20,6 +20,8 @@ from skyshore.adapters.worker_client import WorkerPool
 from skyshore.domain.errors import Internal
 from skyshore.mux.client import MuxChannel
 from skyshore.runtime.http_limits import HttpLimits, limited
+from skyshore.runtime.listen import check_listen
+from skyshore.runtime.private_files import make_private
 from skyshore.runtime.serve import stop_signal
 
 log = structlog.get_logger()
@@ -36,6 +38,8 @@ async def serve(settings: GatewaySettings) -> None:
         OSError: the address is taken.
         Internal: the app could not start.
     """
+    check_listen(settings.gateway_listen, allow_wider=settings.allow_wider_listen)
+    make_private(settings.state_dir)
     async with AsyncExitStack() as stack:
         store = RedisStore(settings.redis_url)
         stack.push_async_callback(store.close)

@@ -17,6 +17,8 @@ class GatewaySettings(BaseSettings):
 
     gateway_listen: str = "127.0.0.1:8080"
     """host:port to serve on; port 0 picks a free one."""
+    allow_wider_listen: bool = False
+    """Whether to listen where other machines can connect. Without it, only loopback is allowed."""
     gateway_origin: str = ""
     """Name of the site where this gateway runs."""
     gateway_classes: tuple[ServiceClass, ...] = ()

@@ -14,6 +14,7 @@ import psutil
 
 from cli.launcher.errors import AlreadyRunning, LaunchFailed, NotRunning
 from cli.launcher.health import HealthCheck, Probe
+from skyshore.runtime.private_files import make_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class StateFile:
         Raises:
             AlreadyRunning: another launcher holds it.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.folder)
         handle = os.open(self.folder / "launcher.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from cloud_node.dsp.launcher import Launcher
 from cloud_node.dsp.messages import Message, read_message, write_message
 from cloud_node.dsp.rank_session import RankSession
 from skyshore.domain.errors import DeadlineExceeded, InvalidTask, NodeUnavailable, QueueFull
+from skyshore.runtime.listen import check_listen
 
 log = structlog.get_logger()
 
@@ -33,6 +34,8 @@ class GroupSettings:
     """Ranks in the group."""
     host: str = "127.0.0.1"
     """Address the front listens on for its ranks; one of the network's when ranks are on other hosts."""
+    allow_wider: bool = False
+    """Whether `host` may be other than loopback."""
     port: int = 0
     """Port the front listens on; 0 takes a free one. Ranks on other hosts need a fixed one."""
     token: str = ""
@@ -101,6 +104,7 @@ class RankGroup:
         return f"{host}:{port}"
 
     async def __aenter__(self) -> Self:
+        check_listen(f"{self._settings.host}:{self._settings.port}", allow_wider=self._settings.allow_wider)
         self._server = await asyncio.start_server(self._serve, self._settings.host, self._settings.port)
         self.listening.set()
         self._supervisor = asyncio.create_task(self._supervise(), name="rank-group")

@@ -15,8 +15,8 @@ from typing import ClassVar, Protocol
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but torch's stubs forget it
 
-from cloud_node.dsp.rank import TOKEN_VARIABLE, main
-from cloud_node.dsp.rendezvous import open_store
+from cloud_node.dsp.rank import STORE_VARIABLE, TOKEN_VARIABLE, main
+from cloud_node.dsp.rendezvous import HOST, loopback_store
 from skyshore.domain.errors import Internal
 
 
@@ -78,14 +78,14 @@ class ForkLauncher:
         if self._ranks:
             raise Internal("the ranks are running already; stop them first")
         # A store per run: keys of a broken run must not meet those of the next.
-        self._store = open_store()
+        self._store = loopback_store()
         await asyncio.to_thread(self._fork, front, run, token, self._store.port)
 
     def _fork(self, front: str, run: str, token: str, port: int) -> None:
         context = mp.get_context("forkserver")
         context.set_forkserver_preload(["cloud_node.dsp.rank", self._command.program.partition(":")[0]])
         rendezvous = {
-            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_ADDR": HOST,
             "MASTER_PORT": str(port),
             "WORLD_SIZE": str(self._size),
             "TORCHELASTIC_RUN_ID": run,
@@ -138,20 +138,24 @@ class TorchrunLauncher:
     command: RankCommand
     foreign: ClassVar[bool] = False
     _agent: asyncio.subprocess.Process | None = None
+    _store: TCPStore | None = None
 
     async def start(self, front: str, run: str, token: str) -> None:
         """See `Launcher.start`."""
         if self._agent is not None:
             raise Internal("the ranks are running already; stop them first")
         torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={self.size}", "--max-restarts=0"]
-        rendezvous = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={run}"]
+        self._store = loopback_store()  # torchrun's own would listen on every interface
+        rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={HOST}:{self._store.port}", "--rdzv-conf=is_host=0"]
+        rendezvous += [f"--rdzv-id={run}", f"--local-addr={HOST}"]
+        meeting = {STORE_VARIABLE: f"{HOST}:{self._store.port}", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         rank = ["-m", "cloud_node.dsp.rank", *self.command.arguments(front)]
         self._agent = await asyncio.create_subprocess_exec(
             sys.executable,
             *torchrun,
             *rendezvous,
             *rank,
-            env={**os.environ, **self.command.environment(token)},
+            env={**os.environ, **self.command.environment(token), **meeting},
             stdin=asyncio.subprocess.DEVNULL,
         )
 
@@ -167,6 +171,7 @@ class TorchrunLauncher:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         agent, self._agent = self._agent, None
+        store, self._store = self._store, None  # torchrun needs it until it has ended
         if agent is None:
             return
         try:
@@ -179,6 +184,7 @@ class TorchrunLauncher:
         except TimeoutError:
             agent.kill()
             await agent.wait()
+        del store
 
 
 class ExternalLauncher:

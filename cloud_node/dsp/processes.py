@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but torch's stubs forget it
 
-from cloud_node.dsp.rendezvous import open_store
+from cloud_node.dsp.rendezvous import loopback_store
 from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable
 
 Answer = TypeVar("Answer")
@@ -58,7 +58,7 @@ def watch_processes(
     context = mp.get_context("forkserver")
     # Forking from a server that has torch loaded spares every rank seconds of imports.
     context.set_forkserver_preload(["torch", "torch.distributed", "cloud_node.classify.model"])
-    store = open_store()
+    store = loopback_store()
     pipes, processes = [], []
     for rank in range(size):
         ours, theirs = context.Pipe(duplex=False)

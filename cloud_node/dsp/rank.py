@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but torch's stubs forget it
 
 from cloud_node.dsp.messages import Message, receive_message, send_message
 from cloud_node.dsp.transports.p2p import P2PTransport
@@ -23,6 +24,9 @@ from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, 
 
 TOKEN_VARIABLE = "SKYSHORE_RANK_TOKEN"
 """Environment variable with the secret that a rank must send."""
+
+STORE_VARIABLE = "SKYSHORE_RANK_STORE"
+"""Environment variable with host:port of the store where the ranks meet; without it, they meet as torchrun says."""
 
 TAGS_PER_JOB = 1 << 12
 _TAG_SPACE = 1 << 30
@@ -49,7 +53,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _introduce(connection, rank, world_size)
     torch.set_num_threads(arguments.threads)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=arguments.start_s))
+    _meet(rank, world_size, timedelta(seconds=arguments.start_s))
     module, _, factory = arguments.program.partition(":")
     program: RankProgram = getattr(import_module(module), factory)(arguments.argument)
     send_message(connection, Message({"ready": True}))
@@ -57,6 +61,16 @@ def main(command_line: Sequence[str] | None = None) -> None:
     while (message := receive_message(connection)) is not None:
         _work(connection, program, message)
     _leave(0)
+
+
+def _meet(rank: int, world_size: int, limit: timedelta) -> None:
+    """Form the group of all ranks."""
+    host, _, port = os.environ.get(STORE_VARIABLE, "").rpartition(":")
+    if not host:
+        dist.init_process_group("gloo", timeout=limit)
+        return
+    store = TCPStore(host, int(port), is_master=False, timeout=limit)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=limit)
 
 
 def _arguments(command_line: Sequence[str] | None) -> argparse.Namespace:

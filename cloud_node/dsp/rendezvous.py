@@ -1,4 +1,4 @@
-"""The store at which the ranks of one host meet: torch's, listening on loopback only."""
+"""The store through which the ranks of one host meet."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import socket
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but torch's stubs forget it
 
+HOST = "127.0.0.1"
 
-def open_store() -> TCPStore:
-    """Start a store on a free port of 127.0.0.1.
 
-    Given only a host, torch listens on all interfaces, and its store asks nobody who they are.
+def loopback_store() -> TCPStore:
+    """A store on a free port of loopback.
+
+    torch listens on every interface, whatever host it is given, and its store asks nobody who they are. So it gets a
+    socket that is bound already.
     """
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    # The store closes the descriptor. Only torch's own backend takes one: the other one is libuv's.
-    return TCPStore(
-        "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach(), use_libuv=False
-    )
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        # The store owns the descriptor from here on and closes it.
+        return TCPStore(
+            HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach(), use_libuv=True
+        )

@@ -23,6 +23,7 @@ from skyshore.domain.errors import InvalidTask, PermissionDenied, SkyshoreError
 from skyshore.ports import StateStore
 from skyshore.runtime.endure import for_ever
 from skyshore.runtime.http_limits import LimitedHttp
+from skyshore.runtime.listen import check_listen
 from skyshore.runtime.serve import stop_signal
 from skyshore.wire.status import http_status
 
@@ -152,9 +153,11 @@ async def serve(settings: LinksSettings) -> None:
         OSError: the file or the address cannot be used.
         ValueError: the file is not a list of links.
     """
+    check_listen(settings.listen, allow_wider=settings.allow_wider_listen)
     links = read_links(Path(settings.file)) if settings.file else []
     async with LinkFleet(Path(settings.traces), settings.seed) as fleet:
         for body in links:
+            check_listen(body.listen, allow_wider=settings.allow_wider_listen)
             await start_link(fleet, body)
         host, _, port = settings.listen.rpartition(":")
         named = {target.strip() for target in settings.targets.split(",") if target.strip()}

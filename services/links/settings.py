@@ -21,6 +21,8 @@ class LinksSettings(BaseSettings):
     """Folder of the trace files."""
     seed: int = 0
     """Seed of jitter and loss."""
+    allow_wider_listen: bool = Field(default=False, validation_alias="SKYSHORE_ALLOW_WIDER_LISTEN")
+    """Whether to listen where other machines can connect. Without it, only loopback is allowed."""
     redis_url: str = Field(default="", validation_alias="SKYSHORE_REDIS_URL")
     """State store that gets the measured links, each under the id of its node; empty for none."""
     log_level: str = Field(default="info", validation_alias="SKYSHORE_LOG_LEVEL")

@@ -21,6 +21,7 @@ from skyshore.domain.errors import NotFound
 from skyshore.ports import StateStore
 from skyshore.profiling.preference import PreferenceNetwork, PreferencePredictor
 from skyshore.runtime.endure import for_ever
+from skyshore.runtime.listen import check_listen
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
 from skyshore.runtime.telemetry import serve_metrics
 from skyshore.v1.profiler_service_pb2_grpc import add_ProfilerServiceServicer_to_server
@@ -71,6 +72,7 @@ def load_tokenizer(model: str) -> PromptTokenizer:
 
 async def serve(settings: ProfilerSettings) -> None:
     """Run until SIGTERM or SIGINT."""
+    check_listen(settings.profiler_listen, allow_wider=settings.allow_wider_listen)
     serve_metrics(settings.profiler_metrics_port, settings.profiler_listen)
     tokenizer = load_tokenizer(settings.profiler_model)
     store = RedisStore(settings.redis_url)

@@ -18,6 +18,8 @@ class ProfilerSettings(BaseSettings):
     """Port of /metrics on the host of `profiler_listen`; 0 serves none."""
     profiler_drain_s: float = 5.0
     """Seconds that running calls may take after SIGTERM."""
+    allow_wider_listen: bool = False
+    """Whether to listen where other machines can connect. Without it, only loopback is allowed."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """Address of the state store, to read outcomes."""
     log_level: str = "info"

@@ -16,6 +16,7 @@ from services.scheduler.settings import SchedulerSettings
 from skyshore.adapters.redis_store import RedisStore
 from skyshore.ports import StateStore
 from skyshore.runtime.endure import until_done
+from skyshore.runtime.listen import check_listen
 from skyshore.runtime.serve import GrpcService, RunningServer, grpc_server, stop_signal
 from skyshore.runtime.telemetry import serve_metrics
 from skyshore.scheduling.core import CoreSettings, SchedulerCore
@@ -57,6 +58,7 @@ async def scheduler(settings: SchedulerSettings, store: StateStore) -> AsyncIter
 
 async def serve(settings: SchedulerSettings) -> None:
     """Run until SIGTERM or SIGINT."""
+    check_listen(settings.scheduler_listen, allow_wider=settings.allow_wider_listen)
     serve_metrics(settings.scheduler_metrics_port, settings.scheduler_listen)
     store = RedisStore(settings.redis_url)
     try:

@@ -27,6 +27,8 @@ class SchedulerSettings(BaseSettings):
     """Port of /metrics, on the interface listened on; 0 serves none."""
     scheduler_drain_s: float = 5.0
     """Seconds that running calls have to finish after SIGTERM."""
+    allow_wider_listen: bool = False
+    """Whether to listen where other machines can connect. Without it, only loopback is allowed."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """URL of the state store."""
     log_level: str = "info"

@@ -13,6 +13,7 @@ from skyshore.adapters.redis_store import RedisStore
 from skyshore.catalogue.errors import NotFetched
 from skyshore.domain.node import Node, Tier
 from skyshore.runtime import telemetry
+from skyshore.runtime.listen import check_listen
 from skyshore.runtime.process import run_process
 from skyshore.runtime.serve import GrpcService, grpc_server, stop_signal
 from skyshore.v1 import worker_service_pb2_grpc
@@ -33,6 +34,7 @@ async def serve_node(settings: NodeSettings, tier: Tier, start: StartEngines) ->
         ProfileError: the settings name a profile or a model that cannot be used.
         OSError: the address is in use, or the energy meter of the settings does not work here.
     """
+    check_listen(settings.listen, allow_wider=settings.allow_wider_listen)
     telemetry.serve_metrics(settings.metrics_port, settings.listen)
     async with AsyncExitStack() as stack:
         store = RedisStore(settings.redis_url)

@@ -51,6 +51,8 @@ class NodeSettings(BaseSettings):
     """Engine `openai`: bearer token, if the server needs one."""
     metrics_port: int = Field(default=0, ge=0)
     """Port of /metrics on the host of `listen`; 0 serves none."""
+    allow_wider_listen: bool = Field(default=False, validation_alias="SKYSHORE_ALLOW_WIDER_LISTEN")
+    """Whether to listen where other machines can connect. Without it, only loopback is allowed."""
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", validation_alias="SKYSHORE_REDIS_URL")
     """Address of the state store."""
     log_level: str = Field(default="info", validation_alias="SKYSHORE_LOG_LEVEL")

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'skyshore[cloud]'")
 
 from cloud_node.dsp.processes import run_processes  # noqa: E402 (torch may be absent)
-from cloud_node.dsp.rendezvous import open_store  # noqa: E402
+from cloud_node.dsp.rendezvous import loopback_store  # noqa: E402
 
 LOOPBACK = {"127.0.0.1", "::1"}
 
@@ -25,7 +25,7 @@ def listening_in_a_rank(*_: Any) -> set[str]:
 
 
 def test_the_store_of_a_group_listens_on_loopback_only() -> None:
-    store = open_store()
+    store = loopback_store()
     addresses = {
         each.laddr.ip
         for each in psutil.Process().net_connections("inet")
