@@ -181,7 +181,8 @@ async def test_a_process_that_is_killed_comes_back(sandbox: Sandbox, essential: 
         old = child.pid
         os.kill(old, signal.SIGKILL)
         await until(lambda old=old: child.pid != old and not child.spec.health.problem() and child.owns_its_port())
-        assert (child.restarts, child.trouble) == (round_, "")
+        assert child.restarts >= round_  # more where the port was not free at once
+        assert child.trouble == ""
     assert "was ended by signal 9; it starts again in 0.0 s" in sandbox.screen.getvalue()
     assert not watching.done()
     watching.cancel()
