@@ -43,7 +43,8 @@ async def serve(settings: GatewaySettings) -> None:
     async with AsyncExitStack() as stack:
         store = RedisStore(settings.redis_url)
         stack.push_async_callback(store.close)
-        profiler, scheduler = MuxChannel(settings.profiler_address), MuxChannel(settings.scheduler_address)
+        profiler = MuxChannel(settings.profiler_address, "the profiler")
+        scheduler = MuxChannel(settings.scheduler_address, "the scheduler")
         stack.push_async_callback(profiler.close)
         stack.push_async_callback(scheduler.close)
         workers = WorkerPool()

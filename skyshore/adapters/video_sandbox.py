@@ -8,6 +8,7 @@ pixels and text; nothing of it is executed.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import multiprocessing
 import os
@@ -32,6 +33,8 @@ _DONE, _ERROR, _INFO, _PICTURE, _ALIVE = b"D", b"E", b"I", b"P", b"A"
 """Kinds of message. The pixels of a picture follow it in a message of their own."""
 _FRAME = struct.Struct("<cqdII")
 """Kind, index, seconds, height, width."""
+PIPE_BYTES = 1024 * 1024
+"""So that the process works ahead by a frame or more, instead of 64 KiB."""
 _ALIVE_EVERY = 16
 """Frames between two signs of life."""
 _PR_SET_PDEATHSIG = 1
@@ -94,6 +97,8 @@ def _reading(
     context = multiprocessing.get_context("forkserver")  # which has the libraries loaded: a start takes milliseconds
     context.set_forkserver_preload([__name__])
     here, there = context.Pipe(duplex=False)
+    with suppress(OSError):  # beyond what the user may have in all pipes, it keeps its size
+        fcntl.fcntl(here.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     process = context.Process(target=_read, args=(there, what, path, stride, limits or ClipLimits(), reading))
     process.start()
     there.close()  # so that the pipe closes when the process ends

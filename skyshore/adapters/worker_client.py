@@ -30,7 +30,7 @@ class GrpcWorkerClient:
         self.address = address
         self.open_calls = 0
         self._closed = False
-        self._mux = MuxChannel(address)
+        self._mux = MuxChannel(address, "the node")
         # Segments are large; on a connection of their own they never delay tokens.
         self._bulk = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
         self._stub: worker_service_pb2_grpc.WorkerServiceAsyncStub = worker_service_pb2_grpc.WorkerServiceStub(
@@ -71,7 +71,7 @@ class GrpcWorkerClient:
             if sending_failed.done():
                 sending_failed.result()
             if self._closed and not _asked_to_stop():  # gRPC tells a closed channel's readers so, too
-                closed = NodeUnavailable(f"the connection to {self.address} was closed", retry_after_s=1.0)
+                closed = NodeUnavailable("the connection to the node was closed", retry_after_s=1.0)
                 raise _lost_if_begun(closed, metadata) from None
             raise
         finally:

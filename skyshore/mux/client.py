@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Generic, Protocol, Self, TypeVar
 
 import grpc
+import structlog
 
 from skyshore.domain.errors import DeadlineExceeded, Internal, NodeUnavailable, SkyshoreError
 from skyshore.mux.coalescer import Coalescer
@@ -24,6 +25,8 @@ LINGER_S = 0.002
 A message costs about 0.2 ms of CPU at each end, whatever its number of frames; a frame in a full message costs a tenth.
 As in Nagle's algorithm, a full message does not wait, and no frame waits while every sent message is answered.
 """
+
+log = structlog.get_logger()
 
 
 class WireMessage(Protocol):
@@ -110,8 +113,8 @@ class _OpenCall:
 class _Connection:
     """One stream. After its end a new connection is made."""
 
-    def __init__(self, target: str, stub: mux_service_pb2_grpc.MuxServiceAsyncStub) -> None:
-        self._target, self._stub = target, stub
+    def __init__(self, target: str, name: str, stub: mux_service_pb2_grpc.MuxServiceAsyncStub) -> None:
+        self._target, self._name, self._stub = target, name, stub
         self._frames: Coalescer[mux_service_pb2.CallFrame] = Coalescer()
         self._calls: dict[int, _OpenCall] = {}
         self._last_call_id = 0
@@ -136,7 +139,9 @@ class _Connection:
             self._frames.close()
             self._may_send.set()
             for call in self._calls.values():
-                call.end(NodeUnavailable(f"{self._target} cannot be reached: {reason}", retry_after_s=1.0))
+                call.end(NodeUnavailable(f"{self._name} cannot be reached; try again", retry_after_s=1.0))
+            if self._calls:  # callers must not see the address
+                log.warning("connection lost", name=self._name, target=self._target, why=reason, calls=len(self._calls))
 
     def start(self, method: str, payload: bytes, timeout_s: float | None) -> _OpenCall:
         """Send a request."""
@@ -230,8 +235,9 @@ class MuxChannel:
     While the process is away, calls fail at once with `NodeUnavailable`. The gRPC channel limits the rate of attempts.
     """
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, target: str, name: str = "the other process") -> None:
+        """`name` is what callers read in messages, in place of the address."""
+        self.target, self._name = target, name
         self._channel = grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
         self._stub: mux_service_pb2_grpc.MuxServiceAsyncStub = mux_service_pb2_grpc.MuxServiceStub(self._channel)
         self._connection: _Connection | None = None
@@ -272,6 +278,6 @@ class MuxChannel:
 
     def _connected(self) -> _Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = _Connection(self.target, self._stub)
+            self._connection = _Connection(self.target, self._name, self._stub)
             self._runner = asyncio.create_task(self._connection.run())
         return self._connection

@@ -134,11 +134,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SkyshoreError:
     """Rebuild the domain error of a failed plain gRPC call."""
     # grpc.aio hands out its own Metadata class, whose iteration yields pairs.
     found: Mapping[str, str] = {str(key): str(value) for key, value in (error.trailing_metadata() or ())}
-    retry_after = found.get(RETRY_AFTER_KEY)
+    retry_after, word = found.get(RETRY_AFTER_KEY), found.get(ERROR_CODE_KEY, "")
+    # Without our code the words are gRPC's own: they contain addresses, which callers must not see.
     return to_domain(
         error.code(),
-        error.details() or error.code().name,
-        word=found.get(ERROR_CODE_KEY, ""),
+        (error.details() if word else "") or f"the node or service cannot be reached ({error.code().name}); try again",
+        word=word,
         retry_after_s=float(retry_after) if retry_after else None,
         param=found.get(PARAM_KEY),
     )
