@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from gateway.request_options import MAX_DEADLINE_S
+from skyshore.catalogue.detectors import DETECTORS
 from skyshore.domain.job import TaskRecord, TaskState
 from skyshore.domain.task import Task, TaskKind
 from skyshore.nodemodel.clips import CLIP_FRAMES
@@ -37,10 +40,23 @@ class ClipFields(BaseModel):
         return self.model_dump(exclude={"url", "service_class", "deadline_s", "min_quality", "webhook"})
 
 
+def _known(names: list[str]) -> list[str]:
+    """Refuse a name that no detector finds: the result would be empty without a word."""
+    known = {label for detector in DETECTORS.values() for label in detector.labels}
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else "the classes are those of COCO, such as person and car"
+            raise PydanticCustomError(
+                "unknown_class", "no detector finds '{name}'; {hint}", {"name": name, "hint": hint}
+            )
+    return names
+
+
 class DetectFields(ClipFields):
     """Fields of a detection request. `deadline_s` applies to each segment."""
 
-    classes: Annotated[list[ClassName], BeforeValidator(_names)] = Field(
+    classes: Annotated[list[ClassName], BeforeValidator(_names), AfterValidator(_known)] = Field(
         default_factory=list, max_length=200, description="class names to find; none means all"
     )
     frame_stride: int | None = Field(

@@ -75,3 +75,12 @@ async def test_the_gateways_own_pages_and_other_clients_are_served(w: World) -> 
     for headers in (own, {}):
         assert (await w.client.post("/v1/completions", json=body, headers=headers)).status_code == 200
     assert (await w.client.get("/v1/nodes", headers={"origin": "https://evil.example"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("persn", "did you mean 'person'?"), ("person,zzz", "classes are those of COCO")]
+)
+async def test_a_class_that_no_detector_finds_is_refused(w: World, names: str, said: str) -> None:
+    response = await w.client.post(DETECT, files={"file": ("a.mp4", b"x")}, data={"classes": names})
+    refused(response, 400, "invalid_request", "classes")
+    assert said in response.json()["error"]["message"]
