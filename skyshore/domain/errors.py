@@ -19,6 +19,7 @@ SkyshoreError
  │   └─ DiskUnavailable  the disk refuses the file for another reason than its size
  ├─ DeadlineExceeded     the answer was not complete in time
  └─ Internal             a fault in Skyshore
+     └─ BadMessage       a message between our processes lacks a part, or holds what this version does not know
 """
 
 from __future__ import annotations
@@ -153,3 +154,10 @@ class Internal(SkyshoreError):
     """A fault in Skyshore."""
 
     code = "internal"
+
+
+class BadMessage(Internal):
+    """A message between our processes lacks a part, or holds what this version does not know.
+
+    In a request that is a mistake of its sender.
+    """

@@ -27,7 +27,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from skyshore.codec.fields import Field, fields_of, has_fields, is_enum
-from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
+from skyshore.domain.errors import BadMessage, InvalidTask, SkyshoreError
 
 MessageT = TypeVar("MessageT", bound=Message)
 ValueT = TypeVar("ValueT")
@@ -143,7 +143,7 @@ class OneOf(Generic[MessageT]):
         name = message.WhichOneof(self._oneof)
         if name is None:
             what = message.DESCRIPTOR.name
-            raise Internal(f"{self._sender} sent an empty {what}; run the same version of Skyshore on both sides")
+            raise BadMessage(f"{self._sender} sent an empty {what}; run the same version of Skyshore on both sides")
         return self._readers[name](getattr(message, name))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from skyshore.domain.errors import Internal, InvalidTask, SkyshoreError
+from skyshore.domain.errors import BadMessage, InvalidTask
 
 _MAYBE_INPUT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, DecodeError)
 """What code raises that was given values it does not expect."""
@@ -21,12 +21,10 @@ def blamed(error: Exception, request: object) -> InvalidTask | None:
     """The error of a caller whose `request` caused `error`; None if the request is sound."""
     if isinstance(error, DecodeError):
         return InvalidTask("the bytes sent are no message of this method")
-    if isinstance(error, SkyshoreError) and not isinstance(error, Internal):
+    if not isinstance(error, (BadMessage, *_MAYBE_INPUT)) or not isinstance(request, Message):
         return None
-    if not isinstance(error, (Internal, *_MAYBE_INPUT)) or not isinstance(request, Message):
-        return None
-    # An absent part may be right. Only the code that reads messages, which raises Internal, can tell that it is not.
-    problem = _problem(request, "", count_absent=isinstance(error, Internal))
+    # An absent part may be right. Only the code that reads messages can tell that it is not.
+    problem = _problem(request, "", count_absent=isinstance(error, BadMessage))
     return problem and InvalidTask(problem[1], param=problem[0])
 
 

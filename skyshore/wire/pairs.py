@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skyshore.domain.errors import Internal, InvalidTask
+from skyshore.domain.errors import BadMessage, InvalidTask
 from skyshore.domain.llm import ChatMessage, LlmInput, Sampling, TokenChunk, TokenLogprob, TopLogprob
 from skyshore.domain.node import Arm, Node, NodeReport, NodeStatus
 from skyshore.domain.outcome import Outcome, WorkerOutcome
@@ -89,5 +89,5 @@ LLM_EVENT = OneOf(worker_service_pb2.ExecuteResponse, "event", "the node")
 SEGMENT_EVENT = OneOf(worker_service_pb2.ExecuteSegmentResponse, "event", "the node")
 
 # What is recorded.
-OUTCOME = Pair(outcome_pb2.Outcome, Outcome, error=Internal)
+OUTCOME = Pair(outcome_pb2.Outcome, Outcome, error=BadMessage)
 DECISION = Pair(outcome_pb2.DecisionRecord, DecisionRecord)

@@ -92,7 +92,18 @@ async def test_sigterm_finishes_the_answer_and_leaves_the_registry_sigkill_lets_
             {"SKYSHORE_NODE_ENGINE": "openai", "SKYSHORE_NODE_UPSTREAM_URL": "http://127.0.0.1:9"},
             "no OpenAI-compatible server at",
         ),
-        ({"SKYSHORE_NODE_ENGINE": "emulated", "SKYSHORE_NODE_LISTEN": "192.0.2.1:1"}, "cannot listen on 192.0.2.1:1"),
+        (
+            {"SKYSHORE_NODE_ENGINE": "emulated", "SKYSHORE_NODE_LISTEN": "192.0.2.1:1"},
+            "can be reached from other machines",
+        ),
+        (
+            {
+                "SKYSHORE_NODE_ENGINE": "emulated",
+                "SKYSHORE_NODE_LISTEN": "192.0.2.1:1",
+                "SKYSHORE_ALLOW_WIDER_LISTEN": "true",
+            },
+            "cannot listen on 192.0.2.1:1",
+        ),
     ],
 )
 async def test_a_node_that_cannot_start_says_why_in_one_line_and_fails(settings, said, tmp_path):
