@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -30,6 +32,7 @@ def listener() -> Any:
         yield server
 
 
+ROOT = Path(__file__).parents[2]
 NAMES = [name for name, _ in references("/t", "http://127.0.0.1:1")]
 
 
@@ -150,3 +153,30 @@ def test_memory_of_the_process_is_limited(tmp_path: Path) -> None:
     assert video_sandbox.probe(path).width == 3840
     with pytest.raises(InvalidMedia, match=r"memory|no frame|damaged|cannot|can read"):
         next(video_sandbox.frames(path, reading=ReadLimits(memory_bytes=1024 * 1024)))
+
+
+READER = """
+import sys
+from pathlib import Path
+from skyshore.adapters import video_sandbox
+if __name__ == "__main__":
+    reading = video_sandbox.frames(Path(sys.argv[1]))
+    next(reading)
+    (process,) = video_sandbox._running
+    print(process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_reader_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "reader.py"
+    script.write_text(READER)
+    clip = write_clip(tmp_path / "clip.mkv", width=1280, height=960)  # more than the pipe holds
+    with subprocess.Popen(
+        [sys.executable, str(script), str(clip)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    gone, alive = psutil.wait_procs([child], timeout=60)
+    assert (gone, alive) == ([child], [])
