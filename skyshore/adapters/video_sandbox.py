@@ -7,7 +7,6 @@ pixels and text; nothing of it is executed.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import multiprocessing
@@ -18,10 +17,10 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 import numpy as np
 
@@ -37,7 +36,6 @@ PIPE_BYTES = 1024 * 1024
 """So that the process works ahead by a frame or more, instead of 64 KiB."""
 _ALIVE_EVERY = 16
 """Frames between two signs of life."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +138,7 @@ def _received(pipe: Connection, path: Path, reading: ReadLimits) -> bytes:
 def _read(  # noqa: PLR0917 (a process takes its arguments by position)
     pipe: Connection, what: str, path: Path, stride: int, limits: ClipLimits, reading: ReadLimits
 ) -> None:
-    # The fork server ends with the process that asked; this one must not outlive it, whatever it is doing.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(reading.niceness)
     with suppress(BrokenPipeError):  # the reader has stopped
@@ -156,6 +153,14 @@ def _read(  # noqa: PLR0917 (a process takes its arguments by position)
             pipe.send_bytes(_ERROR + error.message.encode())
         except MemoryError:
             pipe.send_bytes(_ERROR + f"{path.name} needs too much memory to read; convert it".encode())
+
+
+def _end_with_parent() -> None:
+    """End when the process that asked ends, whatever this one is doing: the libraries work without Python's lock."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _send_frames(pipe: Connection, path: Path, stride: int, limits: ClipLimits) -> None:

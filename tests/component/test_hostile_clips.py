@@ -156,27 +156,31 @@ def test_memory_of_the_process_is_limited(tmp_path: Path) -> None:
 
 
 READER = """
-import sys
+import sys, threading, time
 from pathlib import Path
 from skyshore.adapters import video_sandbox
 if __name__ == "__main__":
-    reading = video_sandbox.frames(Path(sys.argv[1]))
-    next(reading)
+    Path.is_file = lambda _: True
+    threading.Thread(target=video_sandbox.probe, args=(Path(sys.argv[1]),), daemon=True).start()
+    while not video_sandbox._running:
+        time.sleep(0.01)
     (process,) = video_sandbox._running
     print(process.pid, flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_killed_reader_leaves_no_process(tmp_path: Path) -> None:
-    script = tmp_path / "reader.py"
+def test_a_reader_that_hangs_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    script, path = tmp_path / "reader.py", tmp_path / "clip.mp4"
     script.write_text(READER)
-    clip = write_clip(tmp_path / "clip.mkv", width=1280, height=960)  # more than the pipe holds
+    fifo(path)
     with subprocess.Popen(
-        [sys.executable, str(script), str(clip)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, str(script), str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as parent:
         assert parent.stdout
         child = psutil.Process(int(parent.stdout.readline()))
+        while child.status() != psutil.STATUS_SLEEPING or not child.nice():  # it has begun to read
+            time.sleep(0.01)
         parent.kill()
     gone, alive = psutil.wait_procs([child], timeout=60)
     assert (gone, alive) == ([child], [])
