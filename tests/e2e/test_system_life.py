@@ -140,7 +140,7 @@ def test_idle_control_processes_cost_little(emulated: LocalSystem) -> None:
 
 
 def test_a_killed_node_leaves_within_four_seconds_requests_go_on_and_down_leaves_nothing(skyshore: LocalSystem) -> None:
-    skyshore("up", "--detach", "--any-ports", "--emulated", timeout_s=200)
+    skyshore("up", "--detach", "--any-ports", "--emulated", "--no-restart", timeout_s=200)
     processes = skyshore.processes()
     processes.pop("edge-1").kill()
 
