@@ -161,3 +161,5 @@ class BadMessage(Internal):
 
     In a request that is a mistake of its sender.
     """
+
+    code = "bad_message"

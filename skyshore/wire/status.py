@@ -21,6 +21,7 @@ DiskUnavailable     UNAVAILABLE          503
 NodeDied            UNAVAILABLE          503
 NoAnswer            UNAVAILABLE          503
 DeadlineExceeded    DEADLINE_EXCEEDED    504
+BadMessage          INTERNAL             500
 Internal, others    INTERNAL             500
 ==================  ===================  ====
 """
@@ -32,6 +33,7 @@ from collections.abc import Mapping
 import grpc
 
 from skyshore.domain.errors import (
+    BadMessage,
     DeadlineExceeded,
     DiskFull,
     DiskUnavailable,
@@ -74,6 +76,7 @@ TABLE: dict[type[SkyshoreError], tuple[grpc.StatusCode, int]] = {
     NoAnswer: (grpc.StatusCode.UNAVAILABLE, 503),
     DeadlineExceeded: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
     Internal: (grpc.StatusCode.INTERNAL, 500),
+    BadMessage: (grpc.StatusCode.INTERNAL, 500),
 }
 
 ERROR_CODE_KEY = "skyshore-error-code"
