@@ -35,8 +35,6 @@ DOWN_WAIT_S = 60.0
 POLL_S = 0.1
 RESTART_WAIT_S = 180.0
 """Until a process that is restarted serves, or the launcher says why not."""
-PRIVATE = 0o077
-"""Umask: files and folders of the system are for its user only."""
 
 
 def log_folder(state_folder: Path) -> Path:
@@ -51,10 +49,8 @@ async def run_system(options: SystemOptions, cached: set[str], console: Console,
         AlreadyRunning: a system runs in this state folder.
         LaunchFailed: the system did not start, or an essential process ended.
     """
-    os.umask(PRIVATE)  # for every process of the system, too: clips and answers are nobody else's business
     file = StateFile(options.state_folder)
     with file.locked():
-        options.state_folder.chmod(0o700)
         stop_remains(file, console)
         log_folder(options.state_folder).mkdir(parents=True, exist_ok=True)
         _check_store(options.redis_url)
@@ -87,7 +83,6 @@ def start_detached(arguments: list[str], state_folder: Path, timeout_s: float) -
         pass  # the background process takes the lock later; asking first gives a clearer message
     log_folder(state_folder).mkdir(parents=True, exist_ok=True)
     log_path = log_folder(state_folder) / "launcher.log"
-    os.umask(PRIVATE)
     log_path.unlink(missing_ok=True)
     with log_path.open("ab") as log:  # appended to by the launcher's own writes and, for tracebacks, by Python
         process = subprocess.Popen(

@@ -87,7 +87,7 @@ class StateFile:
 
     def write(self, state: SystemState) -> None:
         """Replace the file in one step."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(state), indent=2))
         fresh.replace(self.path)

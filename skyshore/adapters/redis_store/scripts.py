@@ -21,19 +21,19 @@ ACCEPT_JOB = (
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local open = redis.call('XLEN', KEYS[1])
 if open >= tonumber(ARGV[5]) then return -1 end
-if open >= tonumber(ARGV[8]) then
+if open >= tonumber(ARGV[9]) then
   local own = 0
   for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
     if field(entry, 'caller') == ARGV[7] then own = own + 1 end
   end
-  if own >= tonumber(ARGV[8]) then return -2 end
+  if own >= tonumber(ARGV[9]) then return -2 end
 end
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
-redis.call('XADD', KEYS[1], '*', 'task', ARGV[2], 'body', ARGV[6], 'caller', ARGV[7], 'rank', ARGV[9])
+redis.call('XADD', KEYS[1], '*', 'task', ARGV[2], 'body', ARGV[6], 'caller', ARGV[7], 'rank', ARGV[8])
 return 1
 """
 )
-"""KEYS jobs, record; ARGV group, task id, record, seconds kept, most jobs, body, caller, most of one caller, rank.
+"""KEYS jobs, record; ARGV group, task id, record, seconds kept, most jobs, body, caller, rank, most of one caller.
 
 0: accepted before; -1: full; -2: the caller has too many; 1: accepted. The check at the start makes a retry after a
 lost reply harmless.

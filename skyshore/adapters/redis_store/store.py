@@ -169,17 +169,7 @@ class RedisStore:
         async with self._answers(key):
             accepted = await self._accept(
                 keys=[schema.JOBS, key],
-                args=[
-                    schema.JOBS_GROUP,
-                    record.task_id,
-                    schema.encode_record(record),
-                    schema.task_ttl_s(record),
-                    schema.MOST_JOBS,
-                    body,
-                    rank.caller,
-                    most_of_caller,
-                    schema.encode_rank(rank),
-                ],
+                args=[schema.JOBS_GROUP, *_entry_arguments(record, body, rank), most_of_caller],
             )
         _check_room(accepted)
         if accepted == -2:
@@ -192,18 +182,7 @@ class RedisStore:
         """See StateStore."""
         key = schema.task_key(record.task_id)
         async with self._answers(key):
-            added = await self._restore(
-                keys=[schema.JOBS, key],
-                args=[
-                    record.task_id,
-                    schema.encode_record(record),
-                    schema.task_ttl_s(record),
-                    schema.MOST_JOBS,
-                    body,
-                    rank.caller,
-                    schema.encode_rank(rank),
-                ],
-            )
+            added = await self._restore(keys=[schema.JOBS, key], args=_entry_arguments(record, body, rank))
         _check_room(added)
         return bool(added)
 
@@ -347,6 +326,19 @@ class RedisStore:
 def _block_ms(block_s: float) -> int | None:
     """Redis reads 0 as "wait without limit"; here it means "do not wait"."""
     return int(min(block_s, LONGEST_BLOCK_S) * 1000) or None
+
+
+def _entry_arguments(record: TaskRecord, body: bytes, rank: JobRank) -> list[Any]:
+    """What ACCEPT_JOB and RESTORE_JOB have in common."""
+    return [
+        record.task_id,
+        schema.encode_record(record),
+        schema.task_ttl_s(record),
+        schema.MOST_JOBS,
+        body,
+        rank.caller,
+        schema.encode_rank(rank),
+    ]
 
 
 def _check_body(body: bytes) -> None:
