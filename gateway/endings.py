@@ -15,7 +15,7 @@ any other Exception      no         no       no            failed             in
 CancelledError           no         no       no            cancelled          (empty)
 =======================  =========  =======  ============  =================  ==================
 
-An absence says nothing about the task: nobody had begun it. Accepted work waits for the end of an absence until its
+An absence says nothing about the task, which no node had begun. Accepted work waits for the end of an absence until its
 deadline, and it counts as no try. DeadlineExceeded is the caller's own deadline; the time that a client gives a service
 for one answer is a NoAnswer. A fault of the node counts in its circuit breaker (`gateway.breaker`).
 

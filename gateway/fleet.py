@@ -77,7 +77,7 @@ class FleetView:
             before = self._epoch
             leased = {node.address for node, _ in await self.nodes()}
             if before != self._epoch:
-                absences.store_away()  # the store lost its data: nobody can say who is gone
+                absences.store_away()  # the store lost its data: it cannot tell which nodes are gone
             for address in absences.gone(time.monotonic(), leased, self._workers.busy()):
                 log.warning("the node is gone; its calls fail", address=address)
                 await self._workers.give_up(address)

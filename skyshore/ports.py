@@ -239,7 +239,7 @@ class StateStore(Protocol):
         ...
 
     async def waiting_jobs(self, idle_s: float) -> tuple[str, list[WaitingJob]]:
-        """Jobs that nobody has claimed, or whose claim was not renewed for `idle_s`; and a cursor to wait from."""
+        """Jobs that no consumer has claimed, or whose claim was not renewed for `idle_s`; and a cursor to wait from."""
         ...
 
     async def wait_for_job(self, after: str, block_s: float) -> None:

@@ -16,7 +16,7 @@ TRY_AGAIN_S = 1.0
 
 
 class RotatingLog:
-    """Appends to a file and renames it when it is large. A write that fails is dropped: it must stop nobody.
+    """Appends to a file and renames it when it is large. A write that fails is dropped, and the process goes on.
 
     Once the disk takes data again, a line says how many bytes are missing.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from skyshore.runtime.backoff import doubled_wait_s
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -37,5 +39,5 @@ class Restarts:
             self._short_runs[name] = 0
         runs = self._short_runs.get(name, 0)
         self._short_runs[name] = runs + 1
-        wait_s = min(rules.most_s, rules.first_s * 2.0 ** min(runs, 30))
+        wait_s = doubled_wait_s(rules.first_s, rules.most_s, runs)
         return wait_s * (1.0 + rules.jitter * self._rng.random())

@@ -12,7 +12,7 @@ HOST = "127.0.0.1"
 def loopback_store() -> TCPStore:
     """A store on a free port of loopback.
 
-    torch listens on every interface, whatever host it is given, and its store asks nobody who they are. So it gets a
+    torch listens on every interface, whatever host it is given, and its store has no authentication. So it gets a
     socket that is bound already.
     """
     with socket.socket() as listening:

@@ -60,7 +60,7 @@ class DiskRoom:
         self._uploads, self._results, self._limits = uploads, results, limits
         self._claims: list[Claim] = []
         self._used: Counter[str] = Counter()
-        """Bytes on disk by owner; the empty owner has the files that belong to nobody."""
+        """Bytes on disk by owner; the empty owner has the files without an owner."""
         self._scanned_at_s = float("-inf")
         self._scanning = asyncio.Lock()
 
@@ -153,5 +153,5 @@ def _sizes(folder: Path) -> list[tuple[str, int]]:
             try:
                 found.append((entry.name, entry.stat().st_size))
             except FileNotFoundError:
-                continue  # deleted meanwhile
+                continue  # another process deleted it
     return found

@@ -47,7 +47,7 @@ class FinishedSegments:
             log.warning("a finished segment is not kept", reason=error.strerror)
 
     def clear(self) -> None:
-        """Delete all. The result is written, or nobody wants it any more."""
+        """Delete all, when the result is written or the job is cancelled."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, first: int, end: int) -> Path:

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from skyshore.domain.errors import InvalidTask, PermissionDenied
+from skyshore.runtime.backoff import doubled_wait_s
 
 Address = IPv4Address | IPv6Address
 
@@ -101,4 +102,4 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
 
 def wait_s(tries: int) -> float | None:
     """Wait after this many failed tries; None: give up."""
-    return None if tries >= TRIES else min(FIRST_WAIT_S * 2 ** (tries - 1), LONGEST_WAIT_S)
+    return None if tries >= TRIES else doubled_wait_s(FIRST_WAIT_S, LONGEST_WAIT_S, tries - 1)

@@ -38,7 +38,7 @@ MOST_DUE = 10_000
 TIMEOUT_S = 10.0
 SCAN_EVERY_S = 30.0
 STALE_S = 150.0
-"""A file that nobody touched for this long has lost its gateway. Longer than the longest wait between two tries."""
+"""A file without a change for this long has lost its gateway. Longer than the longest wait between two tries."""
 
 
 class Webhooks:

@@ -68,7 +68,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class WaitingJob:
-    """An entry of the work stream that nobody works on."""
+    """An entry of the work stream that no gateway works on."""
 
     entry_id: str
     rank: JobRank

@@ -17,6 +17,7 @@ import structlog
 
 from skyshore.domain.errors import DeadlineExceeded, NodeUnavailable, QueueFull, SkyshoreError, StoreUnavailable
 from skyshore.runtime import telemetry
+from skyshore.runtime.backoff import doubled_wait_s
 
 log = structlog.get_logger()
 
@@ -60,8 +61,7 @@ async def until_done(
 
 def wait_s(failures: int, chance: float) -> float:
     """Seconds to wait after `failures` earlier failures in a row; `chance` is a random number in 0..1."""
-    longest_s: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 30))
-    return longest_s * (1 - chance / 2)
+    return doubled_wait_s(FIRST_WAIT_S, LONGEST_WAIT_S, failures) * (1 - chance / 2)
 
 
 async def for_ever(
