@@ -6,6 +6,7 @@ import asyncio
 
 from gateway.endings import is_absence
 from skyshore.domain.errors import SkyshoreError
+from skyshore.runtime.backoff import doubled_wait_s
 
 ROOM_POLL_S = 0.5
 """Longest wait before the scheduler is asked again for a node with room."""
@@ -43,5 +44,5 @@ class Tried:
         # After a round in which every node failed, the next round comes later: nodes are not asked again and again.
         self._rounds = self._rounds + 1 if self.node_ids else 0
         self.node_ids = []  # a node that failed is better than none
-        longest_s = min(ROOM_POLL_S * 2**self._rounds, MAX_POLL_S)
+        longest_s = doubled_wait_s(ROOM_POLL_S, MAX_POLL_S, self._rounds)
         await asyncio.sleep(longest_s if self._rounds else min(error.retry_after_s or longest_s, longest_s))
