@@ -178,7 +178,8 @@ class ClipStore:
 
     async def _accept(self, record: TaskRecord, job: VideoJob, rank: JobRank, webhook: str | None) -> None:
         if webhook:  # before the job, which may end at once
-            await asyncio.to_thread(self._webhooks.keep, job.task_id, webhook)
+            with disk_errors():
+                await asyncio.to_thread(self._webhooks.keep, job.task_id, webhook)
         await self._accepted.add(job, rank)
         try:
             await self._store.accept_job(record, job.model_dump_json().encode(), rank, self._limits.jobs_of_caller)

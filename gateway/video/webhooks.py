@@ -24,11 +24,12 @@ from gateway.video.webhook_rules import (
     signature,
     wait_s,
 )
-from skyshore.domain.errors import NodeUnavailable, PermissionDenied
+from skyshore.domain.errors import PermissionDenied
 from skyshore.domain.job import ENDED, TaskRecord
 from skyshore.ports import StateStore
 from skyshore.runtime import telemetry
 from skyshore.runtime.disk import write_atomically
+from skyshore.runtime.endure import DEPENDENCY_FAILED, for_ever, why
 
 log = structlog.get_logger()
 
@@ -81,16 +82,14 @@ class Webhooks:
             httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(self._scan())
+            group.create_task(for_ever("webhooks", self._scan, SCAN_EVERY_S))
             for _ in range(SENDERS):
                 group.create_task(self._send_due(client))
 
     async def _scan(self) -> None:
         """Find webhooks whose gateway died."""
-        while True:
-            for task_id in await asyncio.to_thread(self._stale):
-                await self._due.put(task_id)
-            await asyncio.sleep(SCAN_EVERY_S)
+        for task_id in await asyncio.to_thread(self._stale):
+            await self._due.put(task_id)
 
     def _stale(self) -> list[str]:
         if not self._folder.is_dir():
@@ -103,8 +102,8 @@ class Webhooks:
             task_id = await self._due.get()
             try:
                 await self._send_once(client, task_id)
-            except (OSError, NodeUnavailable) as error:  # the disk or the store; the file stays, and a scan finds it
-                log.warning("webhook waits", task_id=task_id, reason=type(error).__name__)
+            except DEPENDENCY_FAILED as error:  # the disk or the store; the file stays, and a scan finds it
+                log.warning("webhook waits", task_id=task_id, **why(error))
 
     async def _send_once(self, client: httpx.AsyncClient, task_id: str) -> None:
         kept = await asyncio.to_thread(self._read, task_id)
@@ -166,6 +165,9 @@ class Webhooks:
         try:
             kept: dict[str, Any] = orjson.loads(self._path(task_id).read_bytes())
         except FileNotFoundError:
+            return None
+        except ValueError:
+            log.error("the file of a webhook cannot be read; it is deleted", task_id=task_id)
             return None
         return kept
 
