@@ -19,7 +19,8 @@ import pytest
 import uvicorn
 
 from gateway.video import webhook_rules, webhooks
-from skyshore.domain.errors import InvalidMedia
+from gateway.video.webhooks import Webhooks
+from skyshore.domain.errors import InvalidMedia, StoreBusy
 from tests.fakes.clips import make_clip
 from tests.fakes.gateway_services import FakeNode, World, serving_http, world
 
@@ -175,3 +176,32 @@ async def test_a_name_that_leads_to_a_private_address_gets_nothing(
         assert (await upload(w, clip, f"http://localhost:{receiver.port}/")).status_code == 202
         await w.eventually(lambda: receiver.got)
         assert receiver.got[0][1]["host"] == f"localhost:{receiver.port}"
+
+
+async def test_a_busy_store_and_a_damaged_file_stop_nothing(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = FakeNode("n")
+    node.hold = asyncio.Event()
+    async with receiving() as receiver, world(tmp_path / "s", node, **ON) as w:
+        await upload(w, clip, receiver.url)
+        await w.eventually(lambda: node.running)
+        damaged = tmp_path / "s" / "webhooks" / "damaged.json"
+        await asyncio.to_thread(damaged.write_bytes, b"{")
+        await asyncio.to_thread(os.utime, damaged, (1.0, 1.0))
+        await w.eventually(lambda: not damaged.exists())
+        asked, real = 0, Webhooks._send_once
+
+        async def busy(self: Webhooks, *arguments: Any) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                (file,) = kept(tmp_path)
+                await asyncio.to_thread(os.utime, file, (1.0, 1.0))
+                raise StoreBusy("too many requests use the state store")
+            await real(self, *arguments)
+
+        monkeypatch.setattr(Webhooks, "_send_once", busy)
+        node.hold.set()
+        await w.eventually(lambda: receiver.got)
+        assert asked > 1
